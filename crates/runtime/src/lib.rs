@@ -1,0 +1,6 @@
+//! Containers and images. [`Runtime`] and [`Images`] are modelled on the Container Runtime Interface (CRI v1), so that
+//! the embedded OCI runtime and containerd or CRI-O are interchangeable. Kubernetes objects are unknown here.
+
+pub mod cri;
+
+pub use cri::*;

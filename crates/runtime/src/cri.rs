@@ -88,7 +88,7 @@ pub struct RuntimeVersion {
 }
 
 /// What a sandbox is to be. One pod attempt is one sandbox.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct SandboxConfig {
     /// Pod name.
     pub name: String,
@@ -117,7 +117,7 @@ pub struct SandboxConfig {
 }
 
 /// Sharing of namespaces.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct NamespaceOptions {
     /// The node's network namespace instead of an own one.
     pub host_network: bool,
@@ -130,7 +130,7 @@ pub struct NamespaceOptions {
 }
 
 /// The content of `/etc/resolv.conf`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DnsConfig {
     /// `nameserver` lines.
     pub servers: Vec<String>,
@@ -166,7 +166,7 @@ pub struct Sandbox {
 }
 
 /// What a container is to be.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct ContainerConfig {
     /// Name in the pod.
     pub name: String,
@@ -207,7 +207,7 @@ pub struct ContainerConfig {
 }
 
 /// A bind mount from the node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Mount {
     /// Path on the node.
     pub host_path: PathBuf,
@@ -222,7 +222,7 @@ pub struct Mount {
 }
 
 /// Mount propagation, as in the pod API.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Propagation {
     /// `None`: private.
     #[default]
@@ -234,7 +234,7 @@ pub enum Propagation {
 }
 
 /// A device node to pass.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Device {
     /// Path on the node.
     pub host_path: PathBuf,
@@ -245,7 +245,7 @@ pub struct Device {
 }
 
 /// cgroup limits, in CRI's units. Zero means unset.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Resources {
     /// Microseconds.
     pub cpu_period: i64,
@@ -270,7 +270,7 @@ pub struct Resources {
 }
 
 /// Security settings of a container.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SecurityContext {
     /// All capabilities and devices, no seccomp, no masked paths.
     pub privileged: bool,
@@ -303,7 +303,7 @@ pub struct SecurityContext {
 }
 
 /// seccomp, as in the pod API. The kubelet makes `RuntimeDefault` of an unset profile.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum SeccompProfile {
     /// The runtime's default profile.
     #[default]
@@ -366,7 +366,7 @@ pub struct Container {
 }
 
 /// A container's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ContainerState {
     /// Made, not started.
     Created,

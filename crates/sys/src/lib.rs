@@ -1,1 +1,11 @@
-//! TBD
+//! The one crate with `unsafe`: system calls that neither `std` nor `nix` offers as safe functions. Everything here is
+//! small, has a safe face, and knows nothing of containers or Kubernetes.
+
+#![allow(unsafe_code)]
+
+pub mod devices;
+pub mod fds;
+pub mod mount;
+pub mod poll;
+pub mod process;
+pub mod terminal;

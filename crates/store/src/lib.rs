@@ -5,6 +5,10 @@
 //! backend gives: linearizable compare-and-swap, range reads at a revision, and a watch from any revision that is not
 //! compacted yet, in revision order and without gaps.
 
+pub mod sqlite;
+
+pub use sqlite::{Config, OpenError, Sqlite};
+
 use std::future::Future;
 use std::pin::Pin;
 

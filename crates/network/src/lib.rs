@@ -1,6 +1,19 @@
 //! The pod network of one node: it gives a sandbox its addresses and interface, and takes them back.
 //! Services are unknown here.
 
+#![forbid(unsafe_code)]
+
+mod bridge;
+mod leases;
+pub mod local;
+pub mod netlink;
+pub mod netns;
+pub mod nft;
+mod rules;
+
+pub use bridge::{Bridge, Config};
+pub use local::LocalAddress;
+
 use std::future::Future;
 use std::net::IpAddr;
 use std::path::Path;

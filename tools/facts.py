@@ -70,6 +70,22 @@ for path, pkg in packages():
                 return imp.get(a, a) + "." + n
             return pkg + "." + t
 
+        def spoken(t):
+            """The type as Go's reflection prints it, which decoding errors quote: `[]v1.Container`, `map[string]string`."""
+            if t.startswith("*"):
+                return spoken(t[1:])
+            if t.startswith("[]"):
+                return "[]" + spoken(t[2:])
+            m = re.match(r"map\[([\w.]+)\](.*)", t)
+            if m:
+                return "map[" + spoken(m.group(1)) + "]" + spoken(m.group(2))
+            if t in SCALARS:
+                return {"byte": "uint8"}.get(t, t)
+            if "." in t:
+                a, n = t.split(".")
+                return (imp.get(a, a).split(".")[-1]) + "." + n
+            return pkg.split(".")[-1] + "." + t
+
         current, markers, kinds = None, [], []
         for line in text.split("\n"):
             s = line.strip()
@@ -131,7 +147,7 @@ for path, pkg in packages():
                         flags.append("required")
                 if keys:
                     flags.append("keys=" + "+".join(dict.fromkeys(k.strip('"') for k in keys)))
-                types[current][1].append((json or "-", resolve(gotype), number, wire, flags))
+                types[current][1].append((json or "-", resolve(gotype), number, wire, flags, spoken(gotype)))
                 markers = []
             elif s:
                 markers = []
@@ -151,17 +167,33 @@ def settle(t):
     return "!" + t
 
 
+def plain(t):
+    """What `spoken` says of a settled type; where both differ the table carries a `go=` flag."""
+    if t.startswith("*"):
+        return plain(t[1:])
+    if t.startswith("[]"):
+        return "[]" + plain(t[2:])
+    if t.startswith("{}"):
+        return "map[string]" + plain(t[2:])
+    if "." in t:
+        return ".".join(t.split(".")[-2:])
+    return {"byte": "uint8"}.get(t, t)
+
+
 print("# Facts of the Kubernetes v1.36 API types; written by tools/facts.py, never by hand.")
 print("# `T name [atomic]` opens a type. A field line is: json name, type, protobuf number, wire type, flags.")
 print("# Types: * pointer, [] list, {} map from string; `byte` lists are base64 strings.")
+print("# `go=` is the Go type where its name was lost by following a named scalar or collection.")
 unknown = set()
 for name in order:
     flags, fields = types[name]
     if name in SPECIAL:
         continue
     print(" ".join(["T", name] + flags))
-    for json, t, number, wire, fl in fields:
+    for json, t, number, wire, fl, go in fields:
         t = settle(t)
+        if go != plain(t):
+            fl = fl + ["go=" + go]
         if "!" in t:
             unknown.add(t)
         print(" ".join([json, t, number, wire] + fl))

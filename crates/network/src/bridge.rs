@@ -256,22 +256,26 @@ fn set_up(config: &Config) -> io::Result<(Netlink, u32, u32)> {
 fn forwarding(config: &Config) -> io::Result<()> {
     let bridge = &config.bridge;
     if config.ranges.iter().any(|range| range.addr().is_ipv4()) {
-        sysctl("net/ipv4/ip_forward")?;
-        sysctl(&format!("net/ipv4/conf/{bridge}/route_localnet"))?;
+        sysctl("net/ipv4/ip_forward", "1")?;
+        sysctl(&format!("net/ipv4/conf/{bridge}/route_localnet"), "1")?;
+        // Pods must not learn to go around the node. The kernel sends redirects if either switch is on, so that of all
+        // interfaces goes off too; every other interface keeps its own.
+        sysctl("net/ipv4/conf/all/send_redirects", "0")?;
+        sysctl(&format!("net/ipv4/conf/{bridge}/send_redirects"), "0")?;
     }
     if config.ranges.iter().any(|range| range.addr().is_ipv6()) {
-        sysctl("net/ipv6/conf/all/forwarding")?;
+        sysctl("net/ipv6/conf/all/forwarding", "1")?;
     }
     Ok(())
 }
 
-/// Sets a switch of the kernel to 1, unless it is: some hosts mount /proc/sys read-only and have set it themselves.
-fn sysctl(name: &str) -> io::Result<()> {
+/// Sets a switch of the kernel, unless it is so already: some hosts mount /proc/sys read-only and have set it themselves.
+fn sysctl(name: &str, value: &str) -> io::Result<()> {
     let path = Path::new("/proc/sys").join(name);
-    if std::fs::read_to_string(&path).is_ok_and(|value| value.trim() == "1") {
+    if std::fs::read_to_string(&path).is_ok_and(|known| known.trim() == value) {
         return Ok(());
     }
-    std::fs::write(&path, "1").map_err(|error| io::Error::new(error.kind(), format!("write {}: {error}", path.display())))
+    std::fs::write(&path, value).map_err(|error| io::Error::new(error.kind(), format!("write {}: {error}", path.display())))
 }
 
 /// An accept in our table does not overrule a drop in another: say so once, or pods lose packets without a trace.

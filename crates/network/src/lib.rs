@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod bridge;
+pub mod conntrack;
 mod leases;
 pub mod local;
 pub mod netlink;

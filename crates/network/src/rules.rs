@@ -70,7 +70,6 @@ pub fn table<'a>(rules: &Rules<'_>, leases: impl Iterator<Item = &'a Lease>) -> 
   }}
   chain redirects {{
     type filter hook output priority filter; policy accept;
-    oifname \"{bridge}\" icmp type redirect drop
     oifname \"{bridge}\" icmpv6 type nd-redirect drop
   }}
   chain postrouting {{

@@ -1,0 +1,187 @@
+//! YAML as upstream reads it: converted to JSON first, with the scalars of YAML 1.1 (`yes` is a boolean, `0644` is octal),
+//! which is what manifests written for Kubernetes rely on.
+
+use std::collections::HashMap;
+
+use granit_parser::{Event, Parser, ScalarStyle};
+use serde_json::{Map, Value};
+
+use super::{DecodeError, MAX_DEPTH};
+
+mod scalar;
+
+/// Most values that aliases may unfold to: a document of a few bytes must not become one of gigabytes.
+const MAX_UNFOLDED: usize = 1_000_000;
+
+/// A body converted to JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Converted {
+    /// The JSON.
+    pub json: Vec<u8>,
+    /// The fault of a strict reader when keys are doubled, in upstream's words: `yaml: unmarshal errors: …`.
+    pub duplicates: Option<String>,
+}
+
+/// Converts the first document of a YAML stream. An empty stream is `null`.
+///
+/// # Errors
+///
+/// [`DecodeError::Yaml`].
+pub fn to_json(bytes: &[u8]) -> Result<Converted, DecodeError> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| DecodeError::Yaml("error converting YAML to JSON: yaml: invalid leading UTF-8 octet".into()))?;
+    let mut reader = Reader { parser: Parser::new_from_str(text), anchors: HashMap::new(), doubled: Vec::new(), unfolded: 0 };
+    let value = reader.document()?;
+    let duplicates = (!reader.doubled.is_empty()).then(|| format!("yaml: unmarshal errors:\n{}", reader.doubled.join("\n")));
+    Ok(Converted { json: crate::encode::json(&value), duplicates })
+}
+
+struct Reader<'a> {
+    parser: Parser<'a, granit_parser::StrInput<'a>>,
+    anchors: HashMap<usize, (Value, usize)>,
+    doubled: Vec<String>,
+    unfolded: usize,
+}
+
+/// An event that begins or is a node, or ends a collection.
+enum Node {
+    Value(Value),
+    Mapping(usize),
+    Sequence(usize),
+    End,
+}
+
+impl Reader<'_> {
+    fn document(&mut self) -> Result<Value, DecodeError> {
+        loop {
+            match self.event()? {
+                (Event::DocumentStart(..), _) => break,
+                (Event::StreamEnd, _) => return Ok(Value::Null),
+                _ => {}
+            }
+        }
+        match self.node(0)? {
+            Some((value, _)) => Ok(value),
+            None => Ok(Value::Null),
+        }
+    }
+
+    fn event(&mut self) -> Result<(Event<'_>, usize), DecodeError> {
+        match self.parser.next_event() {
+            None => Ok((Event::StreamEnd, 0)),
+            Some(Ok((event, span))) => Ok((event, span.start.line())),
+            Some(Err(err)) => Err(fault(err.marker().line(), &err.info())),
+        }
+    }
+
+    /// One node with the number of values in it, or nothing at the end of a collection or document.
+    fn node(&mut self, depth: usize) -> Result<Option<(Value, usize)>, DecodeError> {
+        if depth > MAX_DEPTH {
+            return Err(DecodeError::Yaml("error converting YAML to JSON: yaml: exceeded max depth".into()));
+        }
+        let mut known = None;
+        let next = loop {
+            let (event, line) = self.event()?;
+            match event {
+                Event::Scalar(text, style, anchor, tag) => {
+                    let plain = style == ScalarStyle::Plain;
+                    let tag = tag.as_ref().and_then(|tag| tag.core_suffix().map(str::to_owned));
+                    let value = scalar::resolve(&text, plain, tag.as_deref()).map_err(|what| fault(line, &what))?;
+                    known = Some(anchor);
+                    break Node::Value(value);
+                }
+                Event::MappingStart(_, anchor, _) => break Node::Mapping(anchor),
+                Event::SequenceStart(_, anchor, _) => break Node::Sequence(anchor),
+                Event::Alias(id) => {
+                    let Some((value, size)) = self.anchors.get(&id).cloned() else {
+                        return Err(fault(line, "unknown anchor"));
+                    };
+                    self.unfolded += size;
+                    if self.unfolded > MAX_UNFOLDED {
+                        return Err(fault(line, "document contains excessive aliasing"));
+                    }
+                    return Ok(Some((value, size)));
+                }
+                Event::MappingEnd | Event::SequenceEnd | Event::DocumentEnd | Event::StreamEnd => break Node::End,
+                _ => {}
+            }
+        };
+        let (value, anchor, size) = match next {
+            Node::End => return Ok(None),
+            Node::Value(value) => (value, known.unwrap_or_default(), 1),
+            Node::Mapping(anchor) => {
+                let (map, size) = self.mapping(depth)?;
+                (Value::Object(map), anchor, size)
+            }
+            Node::Sequence(anchor) => {
+                let (mut list, mut size) = (Vec::new(), 1);
+                while let Some((item, inner)) = self.node(depth + 1)? {
+                    list.push(item);
+                    size += inner;
+                }
+                (Value::Array(list), anchor, size)
+            }
+        };
+        if anchor > 0 {
+            self.anchors.insert(anchor, (value.clone(), size));
+        }
+        Ok(Some((value, size)))
+    }
+
+    fn mapping(&mut self, depth: usize) -> Result<(Map<String, Value>, usize), DecodeError> {
+        let (mut map, mut merged, mut size) = (Map::new(), Map::new(), 1);
+        loop {
+            let line = match self.parser.peek() {
+                Some(Ok((_, span))) => span.start.line(),
+                _ => 0,
+            };
+            let is_merge =
+                matches!(self.parser.peek(), Some(Ok((Event::Scalar(text, ScalarStyle::Plain, _, None), _))) if text == "<<");
+            let Some((key, _)) = self.node(depth + 1)? else { break };
+            let Some((value, inner)) = self.node(depth + 1)? else {
+                return Err(fault(line, "a key without a value"));
+            };
+            size += inner + 1;
+            if is_merge {
+                merge(&mut merged, value).map_err(|what| fault(line, what))?;
+                continue;
+            }
+            let key = key_text(key).map_err(|what| fault(line, what))?;
+            if map.contains_key(&key) {
+                self.doubled.push(format!("  line {line}: key {} already set in map", corten_api::field::quoted(&key)));
+            }
+            map.insert(key, value);
+        }
+        for (key, value) in merged {
+            map.entry(key).or_insert(value);
+        }
+        Ok((map, size))
+    }
+}
+
+/// `<<: *anchor`: own keys win, earlier maps win over later ones.
+fn merge(into: &mut Map<String, Value>, value: Value) -> Result<(), &'static str> {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                into.entry(key).or_insert(value);
+            }
+            Ok(())
+        }
+        Value::Array(list) => list.into_iter().try_for_each(|value| merge(into, value)),
+        _ => Err("map merge requires map or sequence of maps as the value"),
+    }
+}
+
+/// JSON keys are strings: other scalars are written as such.
+fn key_text(key: Value) -> Result<String, &'static str> {
+    match key {
+        Value::String(text) => Ok(text),
+        Value::Bool(_) | Value::Number(_) | Value::Null => Ok(key.to_string()),
+        Value::Array(_) | Value::Object(_) => Err("invalid map key"),
+    }
+}
+
+fn fault(line: usize, what: &str) -> DecodeError {
+    DecodeError::Yaml(format!("error converting YAML to JSON: yaml: line {line}: {what}"))
+}

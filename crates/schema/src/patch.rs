@@ -1,1 +1,173 @@
-//! (being written)
+//! The patch kinds of the API: JSON Patch (RFC 6902), JSON Merge Patch (RFC 7386) and strategic merge patch.
+//!
+//! A body is read once ([`Patch::read`]) and may then be applied to several states of an object, as a retried update does.
+//! What the reference API server takes or refuses is decided by the libraries it uses, so their particularities (a path
+//! without a leading slash, negative indices, replacing a member that is absent) are kept.
+
+use corten_api::facts::Type;
+use corten_api::field::{Faults, Path};
+use corten_api::status::Status;
+use serde_json::Value;
+
+use crate::decode::{self, FieldValidation, Format};
+
+mod json;
+mod merge;
+mod show;
+mod strategic;
+
+pub use show::go_value;
+
+/// Most operations in one JSON Patch.
+pub const MAX_OPERATIONS: usize = 10_000;
+/// Most bytes that the `copy` operations of one JSON Patch may make, in all.
+pub const MAX_COPIED: usize = 3 * 1024 * 1024;
+
+/// What kind of patch a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchKind {
+    /// `application/json-patch+json`
+    Json,
+    /// `application/merge-patch+json`
+    Merge,
+    /// `application/strategic-merge-patch+json`
+    Strategic,
+}
+
+/// A patch that has been read.
+#[derive(Clone, Debug)]
+pub struct Patch {
+    body: Body,
+    /// Doubled fields in the body, in upstream's words. They come before the faults of the patched object when both are
+    /// reported.
+    pub strict: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+enum Body {
+    Json(Vec<json::Operation>),
+    Merge(Value),
+    Strategic(serde_json::Map<String, Value>),
+}
+
+/// Why a patch is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatchError {
+    /// The patch cannot be read. 400.
+    #[error("{0}")]
+    BadRequest(String),
+    /// The patch has too many operations. 413.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The patch does not fit the object. 422, and the text stays in the log.
+    #[error("{0}")]
+    Unprocessable(String),
+    /// The patch contradicts the type's merge keys or has an unknown directive. 500 with the text as it is.
+    #[error("{0}")]
+    Strategic(String),
+}
+
+// === impl Patch ===
+
+impl Patch {
+    /// Reads a body.
+    ///
+    /// # Errors
+    ///
+    /// [`PatchError::BadRequest`] and [`PatchError::TooLarge`].
+    pub fn read(kind: PatchKind, bytes: &[u8], validation: FieldValidation) -> Result<Self, PatchError> {
+        let checked = validation != FieldValidation::Ignore;
+        match kind {
+            PatchKind::Json => {
+                let (operations, strict) = json::read(bytes)?;
+                Ok(Self { body: Body::Json(operations), strict: if checked { strict } else { Vec::new() } })
+            }
+            PatchKind::Merge => {
+                let decoded = decode::decode_any(bytes, Format::Json);
+                let decoded = decoded.map_err(|err| PatchError::BadRequest(format!("error decoding patch: {err}")))?;
+                if decoded.document.is_null() {
+                    return Err(PatchError::BadRequest("Invalid JSON Patch".into()));
+                }
+                not_a_map(&decoded.document)
+                    .map_or(Ok(()), |err| Err(PatchError::BadRequest(format!("error decoding patch: {err}"))))?;
+                Ok(Self { body: Body::Merge(decoded.document), strict: if checked { decoded.strict } else { Vec::new() } })
+            }
+            PatchKind::Strategic => {
+                let decoded = decode::decode_any(bytes, Format::Json);
+                let decoded = decoded.map_err(|err| PatchError::BadRequest(err.to_string()))?;
+                if let Some(err) = not_a_map(&decoded.document) {
+                    return Err(PatchError::BadRequest(err));
+                }
+                let strict = if checked { decoded.strict } else { Vec::new() };
+                let map = match decoded.document {
+                    Value::Object(map) => map,
+                    _ => serde_json::Map::new(),
+                };
+                Ok(Self { body: Body::Strategic(map), strict })
+            }
+        }
+    }
+
+    /// The patched document, which has still to be normalized: a patch may put anything anywhere. `ty` is the document's
+    /// type and only needed by strategic merge patches.
+    ///
+    /// # Errors
+    ///
+    /// [`PatchError`]; a strategic merge patch without a type is a bad request, since custom resources do not support it.
+    pub fn apply(&self, document: &Value, ty: Option<&Type>) -> Result<Value, PatchError> {
+        match &self.body {
+            Body::Json(operations) => json::apply(document.clone(), operations),
+            Body::Merge(patch) => Ok(merge::apply(document.clone(), patch)),
+            Body::Strategic(patch) => {
+                let ty = ty.ok_or_else(|| PatchError::BadRequest("strategic merge patch format is not supported".into()))?;
+                strategic::apply(document, patch.clone(), ty)
+            }
+        }
+    }
+
+    /// The answer when the patched document cannot be decoded, or only with faults and the request is strict: 422 with
+    /// `patch` as the field. `patched` is the document after [`Patch::apply`].
+    #[must_use]
+    pub fn invalid(&self, patched: &Value, fault: &str) -> Status {
+        let shown = match &self.body {
+            Body::Json(_) | Body::Merge(_) => patched.to_string(),
+            Body::Strategic(patch) => go_value(&Value::Object(patch.clone())),
+        };
+        let mut faults = Faults::default();
+        faults.invalid_str(&Path::new("patch"), &shown, fault);
+        Status::invalid("", "", "", &faults)
+    }
+}
+
+/// What Go's decoder says of a body that is no object; `null` is taken for an empty one.
+fn not_a_map(document: &Value) -> Option<String> {
+    let kind = match document {
+        Value::Object(_) | Value::Null => return None,
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+    };
+    Some(format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"))
+}
+
+// === impl PatchError ===
+
+impl From<PatchError> for Status {
+    fn from(err: PatchError) -> Self {
+        match err {
+            PatchError::BadRequest(text) => Self::bad_request(text),
+            PatchError::TooLarge(text) => {
+                Self::failure(413, "RequestEntityTooLarge", format!("Request entity too large: {text}"))
+            }
+            PatchError::Unprocessable(_) => {
+                let text = "the server rejected our request due to an error in our request";
+                Self::failure(422, "Invalid", text).about("", "", "").because(err)
+            }
+            PatchError::Strategic(text) => Self::failure(500, "", text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

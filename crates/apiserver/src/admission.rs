@@ -1,0 +1,129 @@
+//! Admission: what may change or refuse a write after authorization. Plugins are asked in upstream's order, first all
+//! that change, then all that only judge; the chain returns the [`Admitted`](crate::proof::Admitted) that a write needs.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+
+use serde_json::Value;
+
+use corten_api::status::Status;
+
+use crate::user::User;
+
+/// What is done to the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A new object (or a subresource that is posted: binding, eviction).
+    Create,
+    /// A changed object.
+    Update,
+    /// A deletion.
+    Delete,
+    /// A connection: exec, attach, portforward, proxy.
+    Connect,
+}
+
+/// One write, as admission sees it.
+#[derive(Debug)]
+pub struct AdmissionRequest {
+    /// What is done.
+    pub operation: Operation,
+    /// API group of the resource.
+    pub group: String,
+    /// API version of the documents.
+    pub version: String,
+    /// Plural name of the resource.
+    pub resource: String,
+    /// Subresource, empty for none.
+    pub subresource: String,
+    /// Kind of the documents.
+    pub kind: String,
+    /// Namespace, empty for cluster scope.
+    pub namespace: String,
+    /// Name; empty when it is still to be generated.
+    pub name: String,
+    /// The new state; `None` for a deletion.
+    pub object: Option<Value>,
+    /// The state before; `None` for a creation.
+    pub old: Option<Value>,
+    /// The options of the request (`CreateOptions`, …), as a document.
+    pub options: Value,
+    /// Who asks.
+    pub user: User,
+    /// Whether nothing will be written.
+    pub dry_run: bool,
+    /// Texts for `Warning` headers.
+    pub warnings: Vec<String>,
+    /// Annotations for the audit event.
+    pub audit_annotations: BTreeMap<String, String>,
+}
+
+/// A future that a plugin returns.
+pub type Verdict<'a> = Pin<Box<dyn Future<Output = Result<(), Status>> + Send + 'a>>;
+
+/// One admission plugin. A plugin reads other objects through a [`crate::reader::Reader`] it was given when it was made.
+pub trait Plugin: Send + Sync + 'static {
+    /// Upstream's name, as `--enable-admission-plugins` has it.
+    fn name(&self) -> &'static str;
+
+    /// Whether the plugin wants to see this request at all; asked before anything is cloned for it.
+    fn handles(&self, request: &AdmissionRequest) -> bool;
+
+    /// May change `request.object`.
+    fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
+        let _ = request;
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Judges the final object.
+    fn validate<'a>(&'a self, request: &'a AdmissionRequest) -> Verdict<'a> {
+        let _ = request;
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// The plugins of this server, in order.
+pub struct Chain {
+    plugins: Vec<Box<dyn Plugin>>,
+}
+
+impl Chain {
+    /// A chain of `plugins`, asked in this order.
+    #[must_use]
+    pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Self {
+        Self { plugins }
+    }
+
+    /// The changing pass.
+    pub async fn mutate(&self, request: &mut AdmissionRequest) -> Result<(), Status> {
+        for plugin in &self.plugins {
+            if plugin.handles(request) {
+                plugin.admit(request).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The judging pass, on the object as it will be stored.
+    pub async fn validate(&self, request: &AdmissionRequest) -> Result<crate::proof::Admitted, Status> {
+        for plugin in &self.plugins {
+            if plugin.handles(request) {
+                plugin.validate(request).await?;
+            }
+        }
+        Ok(crate::proof::Admitted::new())
+    }
+}
+
+impl Chain {
+    /// The plugins that the configuration switches on, in upstream's order.
+    #[must_use]
+    pub fn standard(
+        _config: &crate::Config,
+        _reader: &crate::reader::Reader,
+        _authz: &std::sync::Arc<crate::authz::Authorizer>,
+    ) -> Self {
+        Self::new(Vec::new())
+    }
+}

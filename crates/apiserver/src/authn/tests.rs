@@ -1,0 +1,16 @@
+use http::HeaderValue;
+
+use super::*;
+
+#[test]
+fn bearer_tokens_are_read_as_upstream_reads_them() {
+    let token = |value: &'static str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static(value));
+        bearer_token(&headers).map(Cow::into_owned)
+    };
+    assert_eq!(token("Bearer abc").as_deref(), Some("abc"));
+    assert_eq!(token("bearer  abc ").as_deref(), Some("abc"));
+    assert_eq!(token("Basic abc"), None);
+    assert_eq!(token("Bearer "), None);
+}

@@ -1,0 +1,264 @@
+//! Authorization: may this user do this. The modes of the configuration are asked in order (`Node`, `RBAC`, `AlwaysAllow`,
+//! `AlwaysDeny`); members of `system:masters` may do everything whatever the modes say.
+
+pub mod escalation;
+mod impersonation;
+mod node;
+mod rbac;
+pub mod rules;
+
+use http::HeaderMap;
+
+use corten_api::status::Status;
+
+use crate::config::Config;
+use crate::proof::{Authenticated, Authorized};
+use crate::reader::Reader;
+use crate::request::RequestInfo;
+use crate::user::{MASTERS, User};
+
+use rbac::Rbac;
+use rules::PolicyRule;
+
+/// Decides by the modes of the configuration.
+pub struct Authorizer {
+    modes: Vec<Mode>,
+    rbac: Rbac,
+    node: node::Nodes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Node,
+    Rbac,
+    AlwaysAllow,
+    AlwaysDeny,
+}
+
+/// What somebody wants to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Attributes<'a> {
+    /// Who.
+    pub user: &'a User,
+    /// The verb, in lower case.
+    pub verb: &'a str,
+    /// Whether it is about a resource; otherwise only `verb` and `path` count.
+    pub is_resource: bool,
+    /// API group.
+    pub group: &'a str,
+    /// Plural name.
+    pub resource: &'a str,
+    /// Subresource, empty for none.
+    pub subresource: &'a str,
+    /// Namespace, empty for all or none.
+    pub namespace: &'a str,
+    /// Name, empty for a collection.
+    pub name: &'a str,
+    /// URL path of what is no resource.
+    pub path: &'a str,
+    /// The field selector of a collection.
+    pub field_selector: &'a str,
+}
+
+/// What one mode, or all of them, say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Yes, and why.
+    Allow(String),
+    /// No, whatever others say, and why.
+    Deny(String),
+    /// Not known here, and why; in the end that is a no.
+    NoOpinion(String),
+}
+
+impl Authorizer {
+    /// An authorizer that reads roles and bindings through `reader`.
+    #[must_use]
+    pub fn new(config: &Config, reader: &Reader) -> Self {
+        let modes = config.authorization_mode.iter().filter_map(|mode| match mode.as_str() {
+            "Node" => Some(Mode::Node),
+            "RBAC" => Some(Mode::Rbac),
+            "AlwaysAllow" => Some(Mode::AlwaysAllow),
+            "AlwaysDeny" => Some(Mode::AlwaysDeny),
+            other => {
+                tracing::warn!(mode = other, "unknown authorization mode, left out");
+                None
+            }
+        });
+        Self { modes: modes.collect(), rbac: Rbac::new(reader.clone()), node: node::Nodes::new(reader.clone()) }
+    }
+
+    /// The request in the name that `Impersonate-*` headers ask for, when the sender may do that.
+    ///
+    /// # Errors
+    /// 403 when the sender may not, 400 when the headers make no sense.
+    pub async fn impersonate(
+        &self,
+        who: Authenticated,
+        headers: &HeaderMap,
+        info: &RequestInfo,
+    ) -> Result<Authenticated, Status> {
+        match impersonation::wanted(headers)? {
+            None => Ok(who),
+            Some(wanted) => {
+                let user = impersonation::check(self, who.user(), &wanted, info)?;
+                Ok(who.impersonate(user))
+            }
+        }
+    }
+
+    /// Proof that the user may do this, or 403.
+    ///
+    /// # Errors
+    /// 403 in upstream's words.
+    pub async fn authorize(&self, who: Authenticated, info: RequestInfo) -> Result<Authorized, Status> {
+        match self.decide(&Attributes::of(who.user(), &info)) {
+            Decision::Allow(reason) => Ok(Authorized::new(who, info, reason)),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(&Attributes::of(who.user(), &info), &reason)),
+        }
+    }
+
+    /// What the modes say, in order: the first yes or no counts.
+    #[must_use]
+    pub fn decide(&self, attributes: &Attributes<'_>) -> Decision {
+        if attributes.user.is_in(MASTERS) {
+            return Decision::Allow(String::new());
+        }
+        let mut reasons = Vec::new();
+        for mode in &self.modes {
+            let decision = match mode {
+                Mode::Node => self.node.decide(attributes, &self.rbac),
+                Mode::Rbac => self.rbac.decide(attributes),
+                Mode::AlwaysAllow => Decision::Allow(String::new()),
+                Mode::AlwaysDeny => Decision::NoOpinion("Everything is forbidden.".to_owned()),
+            };
+            match decision {
+                Decision::NoOpinion(reason) if reason.is_empty() => {}
+                Decision::NoOpinion(reason) => reasons.push(reason),
+                decided => return decided,
+            }
+        }
+        Decision::NoOpinion(reasons.join("\n"))
+    }
+
+    /// Whether the user may do this.
+    #[must_use]
+    pub fn allows(&self, attributes: &Attributes<'_>) -> bool {
+        matches!(self.decide(attributes), Decision::Allow(_))
+    }
+
+    /// Every rule that applies to a user in a namespace, with what kept the list from being complete.
+    #[must_use]
+    pub fn rules_for(&self, user: &User, namespace: &str) -> RulesFor {
+        let mut found = RulesFor::default();
+        for mode in &self.modes {
+            match mode {
+                Mode::Node if node::name_of(user).is_some() => {
+                    found.errors.push("node authorizer does not support user rule resolution".to_owned());
+                }
+                Mode::Rbac => {
+                    let (rules, errors) = self.rbac.rules_for(user, namespace);
+                    found.rules.extend(rules);
+                    found.errors.extend(errors);
+                }
+                Mode::AlwaysAllow => found.rules.extend(PolicyRule::everything()),
+                Mode::Node | Mode::AlwaysDeny => {}
+            }
+        }
+        found
+    }
+}
+
+/// The rules that apply to a user, for SelfSubjectRulesReview.
+#[derive(Clone, Debug, Default)]
+pub struct RulesFor {
+    /// The rules, in the order of their bindings.
+    pub rules: Vec<PolicyRule>,
+    /// Why some may be missing.
+    pub errors: Vec<String>,
+}
+
+impl<'a> Attributes<'a> {
+    /// A request, in the name of `user`.
+    #[must_use]
+    pub fn of(user: &'a User, info: &'a RequestInfo) -> Self {
+        Self {
+            user,
+            verb: &info.verb,
+            is_resource: info.is_resource,
+            group: &info.group,
+            resource: &info.resource,
+            subresource: &info.subresource,
+            namespace: &info.namespace,
+            name: &info.name,
+            path: &info.path,
+            field_selector: &info.field_selector,
+        }
+    }
+
+    /// A verb on a resource at cluster scope.
+    #[must_use]
+    pub fn resource(user: &'a User, verb: &'a str, group: &'a str, resource: &'a str, name: &'a str) -> Self {
+        Self {
+            user,
+            verb,
+            is_resource: true,
+            group,
+            resource,
+            subresource: "",
+            namespace: "",
+            name,
+            path: "",
+            field_selector: "",
+        }
+    }
+
+    /// Whether the field selector demands `field=value`.
+    fn selects(&self, field: &str, value: &str) -> bool {
+        self.field_selector.split(',').any(|term| {
+            let term = term.trim().strip_prefix(field).unwrap_or_default();
+            term.strip_prefix("==").or_else(|| term.strip_prefix('=')) == Some(value)
+        })
+    }
+}
+
+/// 403 `pods "x" is forbidden: User "alice" cannot get resource "pods" in API group "" in the namespace "default": reason`.
+#[must_use]
+pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> Status {
+    let mut why = sanitize(&refusal(attributes));
+    if !reason.is_empty() {
+        why.push_str(": ");
+        why.push_str(reason);
+    }
+    let (group, resource, name) = match attributes.is_resource {
+        true => (attributes.group, attributes.resource, attributes.name),
+        false => ("", "", ""),
+    };
+    Status::forbidden(group, resource, name, &why)
+}
+
+fn refusal(a: &Attributes<'_>) -> String {
+    let (user, verb) = (&a.user.name, a.verb);
+    if !a.is_resource {
+        return format!("User {user:?} cannot {verb} path {:?}", a.path);
+    }
+    let resource = combined(a.resource, a.subresource);
+    if a.namespace.is_empty() {
+        format!("User {user:?} cannot {verb} resource {resource:?} in API group {:?} at the cluster scope", a.group)
+    } else {
+        format!("User {user:?} cannot {verb} resource {resource:?} in API group {:?} in the namespace {:?}", a.group, a.namespace)
+    }
+}
+
+/// `pods/log`, or `pods`.
+fn combined(resource: &str, subresource: &str) -> String {
+    if subresource.is_empty() { resource.to_owned() } else { format!("{resource}/{subresource}") }
+}
+
+/// A refusal must not look like HTML to a browser: it repeats what the client sent.
+fn sanitize(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests;

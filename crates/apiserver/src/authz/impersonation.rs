@@ -1,0 +1,178 @@
+//! Acting as somebody else: `Impersonate-User`, `-Uid`, `-Group` and `-Extra-*`.
+//!
+//! Constrained impersonation (KEP-5284) comes first: the sender may do *this* as *such* a user. Then the old permission, to
+//! impersonate at all. When all refuse, the client reads the first refusal.
+
+use http::HeaderMap;
+
+use corten_api::status::Status;
+
+use super::{Attributes, Authorizer, Decision, forbidden};
+use crate::authn::Extra;
+use crate::request::{RequestInfo, unescape};
+use crate::tokens::service_account_groups;
+use crate::user::{AUTHENTICATED, MASTERS, UNAUTHENTICATED, User};
+
+const GROUP: &str = "authentication.k8s.io";
+const EXTRA: &str = "impersonate-extra-";
+
+/// Whom the headers ask for, as they say it; `None` when they ask for nobody.
+pub(super) fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let groups = headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
+    let mut extra = Extra::new();
+    for (name, value) in headers {
+        if let (Some(key), Ok(value)) = (name.as_str().strip_prefix(EXTRA), value.to_str()) {
+            extra.entry(unescape(key, false)).or_default().push(value.to_owned());
+        }
+    }
+    let user = User { name: text("impersonate-user"), uid: text("impersonate-uid"), groups, extra };
+    match user {
+        User { ref name, .. } if !name.is_empty() => Ok(Some(user)),
+        user if user == User::default() => Ok(None),
+        user => Err(Status::bad_request(format!("requested {} without impersonating a user name", as_go_prints(&user)))),
+    }
+}
+
+/// The user to act as, when `sender` may.
+pub(super) fn check(authorizer: &Authorizer, sender: &User, wanted: &User, info: &RequestInfo) -> Result<User, Status> {
+    let mut first = None;
+    for mode in [Mode::AssociatedNode, Mode::ArbitraryNode, Mode::ServiceAccount, Mode::UserInfo, Mode::Legacy] {
+        if !mode.fits(sender, wanted) {
+            continue;
+        }
+        match (Check { authorizer, sender, mode }).run(wanted, info) {
+            Ok(user) => return Ok(user),
+            Err(refused) => drop(first.get_or_insert(refused)),
+        }
+    }
+    Err(first.expect("the old permission is always asked for"))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    AssociatedNode,
+    ArbitraryNode,
+    ServiceAccount,
+    UserInfo,
+    Legacy,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::AssociatedNode => "associated-node",
+            Self::ArbitraryNode => "arbitrary-node",
+            Self::ServiceAccount => "serviceaccount",
+            Self::UserInfo => "user-info",
+            Self::Legacy => "",
+        }
+    }
+
+    fn fits(self, sender: &User, wanted: &User) -> bool {
+        let only_name = wanted.uid.is_empty() && wanted.groups.is_empty() && wanted.extra.is_empty();
+        let (node, account) = (node_name(wanted), wanted.service_account());
+        match self {
+            Self::AssociatedNode => {
+                let own = sender.extra.get("authentication.kubernetes.io/node-name").and_then(|names| names.first());
+                only_name && sender.service_account().is_some() && node.is_some() && node == own.map(String::as_str)
+            }
+            Self::ArbitraryNode => only_name && node.is_some(),
+            Self::ServiceAccount => only_name && account.is_some(),
+            Self::UserInfo => node.is_none() && account.is_none(),
+            Self::Legacy => true,
+        }
+    }
+}
+
+struct Check<'a> {
+    authorizer: &'a Authorizer,
+    sender: &'a User,
+    mode: Mode,
+}
+
+impl Check<'_> {
+    fn run(&self, wanted: &User, info: &RequestInfo) -> Result<User, Status> {
+        let constrained = self.mode != Mode::Legacy;
+        let verb = if constrained { format!("impersonate:{}", self.mode.name()) } else { "impersonate".to_owned() };
+        // Names and groups are of the core group in the old permission only.
+        let named = if constrained { GROUP } else { "" };
+        if constrained {
+            let on = format!("impersonate-on:{}:{}", self.mode.name(), info.verb);
+            self.allowed(&Attributes { verb: &on, ..Attributes::of(self.sender, info) })?;
+        }
+        let ask = |group, resource, name| Attributes::resource(self.sender, &verb, group, resource, name);
+        let mut user = wanted.clone();
+        match (node_name(wanted).filter(|_| constrained), wanted.service_account()) {
+            (Some(node), _) => {
+                let node = if self.mode == Mode::AssociatedNode { "*" } else { node };
+                self.allowed(&ask(named, "nodes", node))?;
+                user.groups = vec!["system:nodes".to_owned()];
+            }
+            (None, Some((namespace, name))) => {
+                self.allowed(&Attributes { namespace, ..ask(named, "serviceaccounts", name) })?;
+                if wanted.groups.is_empty() {
+                    user.groups = service_account_groups(namespace);
+                }
+            }
+            (None, None) => self.allowed(&ask(named, "users", &wanted.name))?,
+        }
+        if !wanted.uid.is_empty() {
+            self.allowed(&ask(GROUP, "uids", &wanted.uid))?;
+        }
+        for group in &wanted.groups {
+            let attributes = ask(named, "groups", group);
+            if constrained && group.is_empty() {
+                return Err(forbidden(&attributes, "impersonating the empty string group is not allowed"));
+            }
+            if constrained && group == MASTERS {
+                return Err(forbidden(&attributes, "impersonating the system:masters group is not allowed"));
+            }
+            self.allowed(&attributes)?;
+        }
+        for (key, values) in &wanted.extra {
+            for value in values {
+                self.allowed(&Attributes { subresource: key, ..ask(GROUP, "userextras", value) })?;
+            }
+        }
+        if user.name == "system:anonymous" {
+            ensure(&mut user, UNAUTHENTICATED);
+        } else if !user.is_in(UNAUTHENTICATED) {
+            ensure(&mut user, AUTHENTICATED);
+        }
+        Ok(user)
+    }
+
+    fn allowed(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        match self.authorizer.decide(attributes) {
+            Decision::Allow(_) => Ok(()),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(attributes, &reason)),
+        }
+    }
+}
+
+fn node_name(user: &User) -> Option<&str> {
+    user.name.strip_prefix("system:node:").filter(|name| !name.is_empty())
+}
+
+fn ensure(user: &mut User, group: &str) {
+    if !user.is_in(group) {
+        user.groups.push(group.to_owned());
+    }
+}
+
+/// Go's `%#v` of its user type, which upstream's message carries.
+fn as_go_prints(user: &User) -> String {
+    let list = |list: &[String]| {
+        let inner: Vec<_> = list.iter().map(|text| format!("{text:?}")).collect();
+        format!("[]string{{{}}}", inner.join(", "))
+    };
+    let groups = if user.groups.is_empty() { "[]string(nil)".to_owned() } else { list(&user.groups) };
+    let extra = if user.extra.is_empty() {
+        "map[string][]string(nil)".to_owned()
+    } else {
+        let inner: Vec<_> = user.extra.iter().map(|(key, values)| format!("{key:?}:{}", list(values))).collect();
+        format!("map[string][]string{{{}}}", inner.join(", "))
+    };
+    format!("&user.DefaultInfo{{Name:{:?}, UID:{:?}, Groups:{groups}, Extra:{extra}}}", user.name, user.uid)
+}

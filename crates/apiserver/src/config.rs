@@ -1,0 +1,158 @@
+//! What an API server is told at start: the values of its flags, by upstream's names, as one plain struct.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// Configuration of an [`crate::ApiServer`]. `Config::new(cert_dir)` has upstream's defaults.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address to listen on.
+    pub bind_address: IpAddr,
+    /// Port to listen on; 0 takes any free one.
+    pub secure_port: u16,
+    /// Address under which members of the cluster reach this server; found out when absent.
+    pub advertise_address: Option<IpAddr>,
+    /// Where the CA and the certificates are kept that are made at first start.
+    pub cert_dir: PathBuf,
+    /// Serving certificate (PEM chain) instead of one made here.
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its private key.
+    pub tls_private_key_file: Option<PathBuf>,
+    /// Further names and addresses in the serving certificate.
+    pub tls_sans: Vec<String>,
+    /// CA of client certificates instead of the one made here.
+    pub client_ca_file: Option<PathBuf>,
+    /// CA of the front proxy that may name users in headers.
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    /// Static tokens (CSV: token, user, uid, "group1,group2").
+    pub token_auth_file: Option<PathBuf>,
+    /// Whether requests without credentials go on as `system:anonymous`.
+    pub anonymous_auth: bool,
+    /// `Node`, `RBAC`, `AlwaysAllow`, `AlwaysDeny`, in order.
+    pub authorization_mode: Vec<String>,
+    /// Issuers of service account tokens; the first one signs.
+    pub service_account_issuer: Vec<String>,
+    /// Audiences of the API itself; the issuers when empty.
+    pub api_audiences: Vec<String>,
+    /// Public keys that verify service account tokens.
+    pub service_account_key_file: Vec<PathBuf>,
+    /// Private key that signs service account tokens; made in `cert_dir` when absent.
+    pub service_account_signing_key_file: Option<PathBuf>,
+    /// Longest validity of a requested token; 0 sets no limit.
+    pub service_account_max_token_expiration: Duration,
+    /// Ranges of cluster IPs: one, or one of each family with the primary first.
+    pub service_cluster_ip_range: Vec<IpNet>,
+    /// Ports for Services of type NodePort and LoadBalancer.
+    pub service_node_port_range: RangeInclusive<u16>,
+    /// Whether privileged containers may be asked for.
+    pub allow_privileged: bool,
+    /// Admission plugins to switch on besides the default ones.
+    pub enable_admission_plugins: Vec<String>,
+    /// Admission plugins to switch off.
+    pub disable_admission_plugins: Vec<String>,
+    /// Feature gates by upstream's names.
+    pub feature_gates: BTreeMap<String, bool>,
+    /// API versions switched on or off (`api/all`, `apps/v1`, …).
+    pub runtime_config: BTreeMap<String, bool>,
+    /// Audit policy; no audit without one.
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where audit events go; `-` is standard output.
+    pub audit_log_path: Option<PathBuf>,
+    /// Size of an audit log in MiB at which it is rotated.
+    pub audit_log_maxsize: u32,
+    /// Rotated audit logs kept.
+    pub audit_log_maxbackup: u32,
+    /// How long a request may take that is not long-running.
+    pub request_timeout: Duration,
+    /// Shortest time after which a watch without `timeoutSeconds` is ended; up to twice of it, by chance.
+    pub min_request_timeout: Duration,
+    /// Requests that change nothing, at one time; with the next one, the seats of priority and fairness.
+    pub max_requests_inflight: usize,
+    /// Requests that change something, at one time.
+    pub max_mutating_requests_inflight: usize,
+    /// Whether priority and fairness is on.
+    pub enable_priority_and_fairness: bool,
+    /// Largest request body in bytes.
+    pub max_request_body: usize,
+    /// How long Events are kept.
+    pub event_ttl: Duration,
+    /// Whether `/debug/pprof` is served.
+    pub profiling: bool,
+    /// Client certificate (PEM) for kubelets instead of one made here.
+    pub kubelet_client_certificate: Option<PathBuf>,
+    /// Its private key.
+    pub kubelet_client_key: Option<PathBuf>,
+    /// CA of kubelets' serving certificates; the cluster's own CA when absent.
+    pub kubelet_certificate_authority: Option<PathBuf>,
+    /// Order in which a node's addresses are tried.
+    pub kubelet_preferred_address_types: Vec<String>,
+    /// File of the encryption of Secrets and others at rest.
+    pub encryption_provider_config: Option<PathBuf>,
+    /// How long a stopping server waits for requests to end.
+    pub shutdown_grace: Duration,
+}
+
+impl Config {
+    /// Upstream's defaults, with certificates in `cert_dir`.
+    #[must_use]
+    pub fn new(cert_dir: impl Into<PathBuf>) -> Self {
+        let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        Self {
+            bind_address: IpAddr::from([0, 0, 0, 0]),
+            secure_port: 6443,
+            advertise_address: None,
+            cert_dir: cert_dir.into(),
+            tls_cert_file: None,
+            tls_private_key_file: None,
+            tls_sans: Vec::new(),
+            client_ca_file: None,
+            requestheader_client_ca_file: None,
+            token_auth_file: None,
+            anonymous_auth: true,
+            authorization_mode: owned(&["Node", "RBAC"]),
+            service_account_issuer: owned(&["https://kubernetes.default.svc.cluster.local"]),
+            api_audiences: Vec::new(),
+            service_account_key_file: Vec::new(),
+            service_account_signing_key_file: None,
+            service_account_max_token_expiration: Duration::ZERO,
+            service_cluster_ip_range: vec![IpNet::V4(
+                ipnet::Ipv4Net::new([10, 43, 0, 0].into(), 16).expect("16 is a prefix length"),
+            )],
+            service_node_port_range: 30000..=32767,
+            allow_privileged: true,
+            enable_admission_plugins: Vec::new(),
+            disable_admission_plugins: Vec::new(),
+            feature_gates: BTreeMap::new(),
+            runtime_config: BTreeMap::new(),
+            audit_policy_file: None,
+            audit_log_path: None,
+            audit_log_maxsize: 100,
+            audit_log_maxbackup: 10,
+            request_timeout: Duration::from_secs(60),
+            min_request_timeout: Duration::from_secs(1800),
+            max_requests_inflight: 400,
+            max_mutating_requests_inflight: 200,
+            enable_priority_and_fairness: true,
+            max_request_body: 3 * 1024 * 1024,
+            event_ttl: Duration::from_secs(3600),
+            profiling: false,
+            kubelet_client_certificate: None,
+            kubelet_client_key: None,
+            kubelet_certificate_authority: None,
+            kubelet_preferred_address_types: owned(&["Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"]),
+            encryption_provider_config: None,
+            shutdown_grace: Duration::from_secs(10),
+        }
+    }
+
+    /// Whether a feature gate is on; `default` is upstream's default in v1.36.
+    #[must_use]
+    pub fn feature(&self, name: &str, default: bool) -> bool {
+        self.feature_gates.get(name).copied().unwrap_or(default)
+    }
+}

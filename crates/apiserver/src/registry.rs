@@ -1,0 +1,140 @@
+//! The generic registry: every verb on every resource of the catalogue. No handler per kind: what differs between kinds is
+//! asked of their [`corten_kinds::Strategy`], what differs between subresources is in a module each.
+
+use std::sync::Arc;
+
+use corten_api::catalogue::{Catalogue, Resource};
+use corten_api::status::Status;
+use serde_json::Value;
+
+mod target;
+
+mod options;
+
+mod read;
+mod watch;
+
+mod create;
+mod delete;
+mod patch;
+mod update;
+mod write;
+
+mod hooks;
+mod managed;
+
+mod codec;
+mod continuation;
+mod keys;
+mod render;
+
+pub(crate) use target::Target;
+
+use crate::cache::{Entry, Fields, Layout, Spec};
+use crate::config::Config;
+use crate::pipeline::Call;
+use crate::response::Response;
+use crate::state::State;
+
+use options::ListOptions;
+
+/// What the watch cache must know of every stored resource.
+#[must_use]
+pub fn specs(catalogue: &Catalogue) -> Vec<Spec> {
+    catalogue.all().iter().filter(|resource| is_stored(resource)).map(|resource| spec(resource)).collect()
+}
+
+/// Whether objects of the resource are stored under its own name: reviews are not, and Events of the newer group lie with the
+/// older one's.
+fn is_stored(resource: &Resource) -> bool {
+    let verbs = |verb: &str| resource.versions.iter().any(|version| version.verbs.contains(verb));
+    resource.storage.group == resource.group && verbs("list") && verbs("create")
+}
+
+/// What the watch cache must know of one resource.
+#[must_use]
+pub fn spec(resource: &Resource) -> Spec {
+    let api_version = target::join(&resource.storage.group, &resource.storage.version);
+    let fields = corten_kinds::strategy(&resource.group, &resource.plural)
+        .filter(|strategy| !strategy.fields(&Value::Null).is_empty())
+        .map(|strategy| Box::new(move |document: &Value| strategy.fields(document)) as Fields);
+    Spec {
+        group: resource.group.clone(),
+        resource: resource.plural.clone(),
+        prefix: keys::prefix(resource),
+        namespaced: resource.namespaced,
+        layout: Layout::new(&resource.storage.kind, &api_version),
+        fields,
+    }
+}
+
+/// The catalogue with the versions served that the configuration switches on.
+#[must_use]
+pub fn enabled(catalogue: &Catalogue, _config: &Config) -> Catalogue {
+    catalogue.clone()
+}
+
+/// Serves a request on a resource.
+pub async fn serve(state: &Arc<State>, mut call: Call) -> Result<Response, Status> {
+    let info = call.info();
+    let target = match Target::find(state, info) {
+        Ok(target) => target,
+        Err(nowhere) => return nowhere.answer(),
+    };
+    target.check_scope(info)?;
+    if !info.subresource.is_empty() {
+        target.subresource(&info.subresource)?;
+    }
+    target.check_verb(info, &call.method)?;
+    let (verb, subresource) = (info.verb.clone(), info.subresource.clone());
+    match (verb.as_str(), subresource.as_str()) {
+        // A name in the path makes it a read of one object, whatever the query says.
+        ("get", "") => read::get(state, &target, &call).await,
+        ("list", "") => {
+            let options = ListOptions::parse(&call.query, info)?;
+            read::list(state, &target, &call, options).await
+        }
+        ("watch", "") => {
+            let mut options = ListOptions::parse(&call.query, info)?;
+            options.watch = true;
+            watch::watch(state, &target, &call, options).await
+        }
+        ("create", "") => create::create(state, &target, &mut call).await,
+        ("update", "") => update::put(state, &target, &mut call).await,
+        ("patch", "" | "status") => patch::patch(state, &target, &mut call).await,
+        ("delete", "") => delete::delete(state, &target, &mut call).await,
+        ("deletecollection", "") => delete::collection(state, &target, &mut call).await,
+        ("get", "status") => read::get(state, &target, &call).await,
+        ("update", "status") => update::put(state, &target, &mut call).await,
+        _ => Err(target::method_not_allowed()),
+    }
+}
+
+/// What a write left behind.
+pub(crate) enum Outcome {
+    /// The state that the cache has.
+    Entry(Arc<Entry>),
+    /// A document in the stored form that is not (or no longer) there: of a dry run, or the last state of an object.
+    Document(Value),
+}
+
+impl Outcome {
+    /// The outcome of a write at `revision`: the cached entry, unless somebody wrote again since.
+    pub(crate) fn stored(writing: &write::Writing<'_>, name: &str, revision: u64, mut document: Value) -> Self {
+        match writing.cached(name) {
+            Ok(Some(entry)) if entry.revision == revision => Self::Entry(entry),
+            _ => {
+                write::metadata(&mut document).insert("resourceVersion".into(), revision.to_string().into());
+                Self::Document(document)
+            }
+        }
+    }
+
+    /// The document in the stored form.
+    pub(crate) fn document(&self) -> Value {
+        match self {
+            Self::Entry(entry) => entry.decode(),
+            Self::Document(document) => document.clone(),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Create: a new object from a body, or from an update or an apply of a name that is absent.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use corten_api::field::{Faults, Path};
+use corten_api::names;
+use corten_api::status::Status;
+use corten_store::Expect;
+
+use super::codec;
+use super::hooks;
+use super::managed;
+use super::options::WriteOptions;
+use super::render;
+use super::target::Target;
+use super::write::{self, CommitError, Writing, meta_text, metadata, stamp};
+use super::{Outcome, read};
+use crate::admission::Operation;
+use crate::negotiate::Endpoint;
+use crate::pipeline::Call;
+use crate::response::Response;
+use crate::state::State;
+
+/// How often another name is generated when one is taken already.
+const NAME_ATTEMPTS: usize = 8;
+
+/// `POST` to a collection.
+pub(crate) async fn create(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
+    let form = read::form(call, Endpoint::Object)?;
+    render::table_options(call, form)?;
+    let body = call.read_body(state.config.max_request_body).await?;
+    let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
+    let call = &*call;
+    let mut writing = Writing::of(state, target, call, options);
+    let document = codec::decode_body(&mut writing, call, &body)?;
+    let outcome = new_object(&mut writing, document, Ownership::Track).await?;
+    let response = render::outcome(target, form, 201, outcome, call)?;
+    Ok(write::with_warnings(response, &writing.warnings))
+}
+
+/// Whether managed fields are still to be computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    /// Compute them from the document.
+    Track,
+    /// The document has them (apply) or needs none.
+    Given,
+}
+
+/// Makes a new object of a document in the version of the path.
+pub(crate) async fn new_object(writing: &mut Writing<'_>, mut document: Value, ownership: Ownership) -> Result<Outcome, Status> {
+    let target = writing.target;
+    namespace_fits(writing, &mut document)?;
+    if !write::dedup_owners(&mut document).is_empty() {
+        writing.warn(DOUBLED_OWNERS.into());
+    }
+    codec::to_stored(target, &mut document)?;
+    writing.default(&mut document);
+    if ownership == Ownership::Track {
+        managed::track(writing, None, &mut document)?;
+    }
+    let version_given = !meta_text(&document, "resourceVersion").is_empty();
+    let asked_name = meta_text(&document, "name").to_owned();
+    writing.mutate(Operation::Create, &asked_name, &mut document, None).await?;
+    write::dedup_owners(&mut document);
+    writing.default(&mut document);
+
+    let base = meta_text(&document, "generateName").to_owned();
+    let generates = meta_text(&document, "name").is_empty() && !base.is_empty();
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let mut attempt = document.clone();
+        if generates {
+            metadata(&mut attempt).insert("name".into(), write::generated_name(&base).into());
+        }
+        match attempt_create(writing, attempt, version_given).await {
+            Err(status) if generates && attempts < NAME_ATTEMPTS && status.reason == "AlreadyExists" => {}
+            Err(mut status) if generates && status.reason == "AlreadyExists" => {
+                status.message = format!("{}, the server was not able to generate a unique name for the object", status.message);
+                return Err(status);
+            }
+            done => return done,
+        }
+    }
+}
+
+pub(crate) const DOUBLED_OWNERS: &str = ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests";
+
+/// The namespace of the body is that of the request, or absent.
+fn namespace_fits(writing: &Writing<'_>, document: &mut Value) -> Result<(), Status> {
+    let given = meta_text(document, "namespace");
+    if given.is_empty() {
+        if !writing.namespace.is_empty() {
+            let namespace = writing.namespace.clone();
+            metadata(document).insert("namespace".into(), namespace.into());
+        }
+        return Ok(());
+    }
+    if writing.namespace.is_empty() && !writing.target.resource.namespaced {
+        // Validation has better words for a namespace where there is none.
+        return Ok(());
+    }
+    if given == writing.namespace {
+        return Ok(());
+    }
+    Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
+}
+
+async fn attempt_create(writing: &mut Writing<'_>, mut document: Value, version_given: bool) -> Result<Outcome, Status> {
+    let target = writing.target;
+    fill_system_fields(writing, &mut document);
+    let reserved = hooks::before_create(writing, &mut document).await?;
+    writing.with_rules(|strategy, context| strategy.prepare_create(&mut document, context));
+    validate(writing, &document)?;
+    let warnings = writing.with_rules(|strategy, context| strategy.warnings(&document, None, context)).unwrap_or_default();
+    for text in warnings {
+        writing.warn(text);
+    }
+    let name = meta_text(&document, "name").to_owned();
+    let admitted = writing.judge(Operation::Create, &name, Some(&mut document), None).await?;
+    if version_given {
+        return Err(Status::failure(500, "", "resourceVersion should not be set on objects to be created"));
+    }
+    if writing.options.dry_run {
+        if let Some(there) = writing.cached(&name)? {
+            return Err(already_exists(target, &name, there.deleting));
+        }
+        return Ok(Outcome::Document(document));
+    }
+    let bytes = target.cache()?.spec().layout.encode(&document);
+    match writing.commit(&name, Some(bytes), Expect::Absent, admitted).await {
+        Ok(revision) => {
+            reserved.keep();
+            Ok(Outcome::stored(writing, &name, revision, document))
+        }
+        Err(CommitError::Conflict(_)) => {
+            let deleting = writing.cached(&name)?.is_some_and(|there| there.deleting);
+            Err(already_exists(target, &name, deleting))
+        }
+        Err(CommitError::Status(status)) => Err(*status),
+    }
+}
+
+fn already_exists(target: &Target, name: &str, deleting: bool) -> Status {
+    let mut status = Status::already_exists(target.group(), target.plural(), name);
+    if deleting {
+        status.message = format!("object is being deleted: {}", status.message);
+    }
+    status
+}
+
+/// What no client may choose.
+fn fill_system_fields(writing: &Writing<'_>, document: &mut Value) {
+    let meta = metadata(document);
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
+        meta.remove(field);
+    }
+    meta.insert("creationTimestamp".into(), stamp(writing.now));
+    meta.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+}
+
+/// Faults of a new object: first the kind's own, its metadata before its fields; then what holds for all kinds.
+fn validate(writing: &Writing<'_>, document: &Value) -> Result<(), Status> {
+    let mut faults = Faults::default();
+    let path = Path::new("metadata");
+    let namespaced = writing.target.resource.namespaced;
+    let meta = &document["metadata"];
+    let own = writing.with_rules(|strategy, context| {
+        let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
+        names::validate_object_meta(meta, namespaced, &rule, &path, &mut faults);
+        strategy.validate(document, context)
+    });
+    match own {
+        Some(own) => faults.0.extend(own.0),
+        None => names::validate_object_meta(meta, namespaced, &names::name_is_path_segment, &path, &mut faults),
+    }
+    if faults.is_empty() {
+        names::validate_object_meta(meta, namespaced, &names::name_is_path_segment, &path, &mut faults);
+    }
+    if faults.is_empty() { Ok(()) } else { Err(writing.invalid(meta_text(document, "name"), &faults)) }
+}

@@ -1,0 +1,315 @@
+//! The options of requests, from the query string and, for deletions, from the body: parsed once, checked with
+//! upstream's rules and words.
+
+use serde_json::{Map, Value, json};
+
+use corten_api::field::{Fault, FaultKind, Faults, Path};
+use corten_api::selector::{FieldSelector, LabelSelector};
+use corten_api::status::Status;
+
+use crate::request::{Query, RequestInfo};
+
+/// `ListOptions`, for lists, watches and collection deletions.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ListOptions {
+    pub labels: LabelSelector,
+    pub fields: FieldSelector,
+    pub watch: bool,
+    pub bookmarks: bool,
+    pub resource_version: String,
+    pub version_match: String,
+    pub timeout: Option<i64>,
+    pub limit: i64,
+    pub continuation: String,
+    pub initial_events: Option<bool>,
+}
+
+impl ListOptions {
+    /// Reads and checks the options. `path_watch` is the deprecated `/watch/` prefix, which leaves the query's `watch` alone.
+    pub(crate) fn parse(query: &Query, info: &RequestInfo) -> Result<Self, Status> {
+        let bad = |err: &dyn std::fmt::Display| Status::bad_request(err.to_string());
+        let mut options = Self {
+            labels: LabelSelector::parse(query.text("labelSelector")).map_err(|err| bad(&err))?,
+            fields: FieldSelector::parse(query.text("fieldSelector")).map_err(|err| bad(&err))?,
+            watch: boolean(query, "watch")?.unwrap_or(false),
+            bookmarks: boolean(query, "allowWatchBookmarks")?.unwrap_or(false),
+            resource_version: query.text("resourceVersion").to_owned(),
+            version_match: query.text("resourceVersionMatch").to_owned(),
+            timeout: integer(query, "timeoutSeconds")?,
+            limit: integer(query, "limit")?.unwrap_or(0),
+            continuation: query.text("continue").to_owned(),
+            initial_events: boolean(query, "sendInitialEvents")?,
+        };
+        options.check()?;
+        options.narrow_to(&info.name)?;
+        Ok(options)
+    }
+
+    fn check(&self) -> Result<(), Status> {
+        let mut faults = Faults::default();
+        let version_match = Path::new("resourceVersionMatch");
+        let initial = Path::new("sendInitialEvents");
+        if self.watch {
+            if self.initial_events.is_some() && self.version_match != "NotOlderThan" {
+                faults.forbidden(&version_match, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+            }
+            if !self.version_match.is_empty() {
+                if self.initial_events.is_none() {
+                    let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+                    faults.forbidden(&version_match, why);
+                }
+                if self.version_match != "NotOlderThan" {
+                    faults.not_supported(&version_match, &self.version_match, &["NotOlderThan"]);
+                }
+                if !self.continuation.is_empty() {
+                    faults.forbidden(&version_match, "resourceVersionMatch is forbidden when continue is provided");
+                }
+            }
+        } else {
+            if !self.version_match.is_empty() {
+                if self.resource_version.is_empty() {
+                    let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+                    faults.forbidden(&version_match, why);
+                }
+                if !self.continuation.is_empty() {
+                    faults.forbidden(&version_match, "resourceVersionMatch is forbidden when continue is provided");
+                }
+                if !matches!(self.version_match.as_str(), "Exact" | "NotOlderThan") {
+                    faults.not_supported(&version_match, &self.version_match, &["Exact", "NotOlderThan", ""]);
+                }
+                if self.version_match == "Exact" && self.resource_version == "0" {
+                    let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+                    faults.forbidden(&version_match, why);
+                }
+            }
+            if self.initial_events.is_some() {
+                faults.forbidden(&initial, "sendInitialEvents is forbidden for list");
+            }
+        }
+        refuse("ListOptions", &faults)
+    }
+
+    /// A name in the path is a field selector on `metadata.name`.
+    fn narrow_to(&mut self, name: &str) -> Result<(), Status> {
+        if name.is_empty() {
+            return Ok(());
+        }
+        if self.fields.is_everything() {
+            self.fields.terms.push(corten_api::selector::FieldTerm {
+                field: "metadata.name".into(),
+                equal: true,
+                value: name.into(),
+            });
+        } else if self.fields.exact("metadata.name") != Some(name) {
+            return Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"));
+        }
+        Ok(())
+    }
+}
+
+/// The options of a create, an update or a patch.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WriteOptions {
+    pub dry_run: bool,
+    pub manager: Option<String>,
+    pub validation: Validation,
+    pub force: Option<bool>,
+    /// As admission sees them: `CreateOptions`, `UpdateOptions`, `PatchOptions`.
+    pub document: Value,
+}
+
+/// What happens to fields that the schema does not know, or that are there twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Validation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+impl WriteOptions {
+    /// Reads and checks the options of the given kind (`CreateOptions`, …).
+    pub(crate) fn parse(query: &Query, kind: &str, apply: bool) -> Result<Self, Status> {
+        let force = boolean(query, "force")?;
+        let dry_run: Vec<&str> = query.all("dryRun").collect();
+        let manager = query.get("fieldManager");
+        let validation = query.text("fieldValidation");
+        let mut faults = Faults::default();
+        if kind == "PatchOptions" {
+            if !apply && force.is_some() {
+                faults.forbidden(&Path::new("force"), "may not be specified for non-apply patch");
+            }
+            if apply && manager.is_none_or(str::is_empty) {
+                faults.required(&Path::new("fieldManager"), "is required for apply patch");
+            }
+        }
+        check_manager(&mut faults, manager.unwrap_or_default());
+        check_dry_run(&mut faults, &dry_run);
+        let validation = match validation {
+            "" | "Warn" => Validation::Warn,
+            "Ignore" => Validation::Ignore,
+            "Strict" => Validation::Strict,
+            other => {
+                faults.not_supported(&Path::new("fieldValidation"), other, &["", "Ignore", "Strict", "Warn"]);
+                Validation::Warn
+            }
+        };
+        refuse(kind, &faults)?;
+        let mut document = Map::new();
+        document.insert("kind".into(), kind.into());
+        document.insert("apiVersion".into(), "meta.k8s.io/v1".into());
+        if !dry_run.is_empty() {
+            document.insert("dryRun".into(), json!(dry_run));
+        }
+        if let Some(manager) = manager.filter(|m| !m.is_empty()) {
+            document.insert("fieldManager".into(), manager.into());
+        }
+        if let Some(validation) = query.get("fieldValidation").filter(|v| !v.is_empty()) {
+            document.insert("fieldValidation".into(), validation.into());
+        }
+        if let Some(force) = force {
+            document.insert("force".into(), force.into());
+        }
+        Ok(Self {
+            dry_run: !dry_run.is_empty(),
+            manager: manager.filter(|m| !m.is_empty()).map(str::to_owned),
+            validation,
+            force,
+            document: document.into(),
+        })
+    }
+
+    /// The name under which fields are owned: the one asked for, or what the User-Agent begins with.
+    pub(crate) fn manager(&self, user_agent: &str) -> String {
+        if let Some(manager) = &self.manager {
+            return manager.clone();
+        }
+        let prefix = user_agent.split('/').next().unwrap_or_default();
+        let printable: String = prefix.chars().filter(|c| !c.is_control()).take(128).collect();
+        if printable.is_empty() { "unknown".into() } else { printable }
+    }
+}
+
+/// `DeleteOptions`, from the body or the query.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DeleteOptions {
+    pub grace: Option<i64>,
+    pub uid: Option<String>,
+    pub resource_version: Option<String>,
+    pub orphan: Option<bool>,
+    pub propagation: Option<String>,
+    pub dry_run: bool,
+    pub ignore_store_read_error: bool,
+    pub document: Value,
+}
+
+impl DeleteOptions {
+    /// The options in the query string.
+    pub(crate) fn from_query(query: &Query) -> Result<Self, Status> {
+        let mut document = Map::new();
+        if let Some(grace) = integer(query, "gracePeriodSeconds")? {
+            document.insert("gracePeriodSeconds".into(), grace.into());
+        }
+        if let Some(orphan) = boolean(query, "orphanDependents")? {
+            document.insert("orphanDependents".into(), orphan.into());
+        }
+        if let Some(policy) = query.get("propagationPolicy").filter(|p| !p.is_empty()) {
+            document.insert("propagationPolicy".into(), policy.into());
+        }
+        let dry_run: Vec<&str> = query.all("dryRun").collect();
+        if !dry_run.is_empty() {
+            document.insert("dryRun".into(), json!(dry_run));
+        }
+        Self::from_document(Value::Object(document))
+    }
+
+    /// The options of a `DeleteOptions` document.
+    pub(crate) fn from_document(document: Value) -> Result<Self, Status> {
+        let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let dry_run: Vec<&str> =
+            document["dryRun"].as_array().map(|list| list.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
+        let options = Self {
+            grace: document["gracePeriodSeconds"].as_i64(),
+            uid: text("/preconditions/uid"),
+            resource_version: text("/preconditions/resourceVersion"),
+            orphan: document["orphanDependents"].as_bool(),
+            propagation: text("/propagationPolicy"),
+            dry_run: !dry_run.is_empty(),
+            ignore_store_read_error: document["ignoreStoreReadErrorWithClusterBreakingPotential"].as_bool().unwrap_or(false),
+            document: Value::Null,
+        };
+        let mut faults = Faults::default();
+        if let Some(policy) = &options.propagation {
+            let path = Path::new("propagationPolicy");
+            if options.orphan.is_some() {
+                let why = "orphanDependents and deletionPropagation cannot be both set";
+                faults.invalid_str(&path, policy, why);
+            }
+            if !matches!(policy.as_str(), "Foreground" | "Background" | "Orphan") {
+                faults.not_supported(&path, policy, &["Foreground", "Background", "Orphan", "nil"]);
+            }
+        }
+        check_dry_run(&mut faults, &dry_run);
+        refuse("DeleteOptions", &faults)?;
+        let mut shown = document.as_object().cloned().unwrap_or_default();
+        shown.insert("kind".into(), "DeleteOptions".into());
+        shown.insert("apiVersion".into(), "meta.k8s.io/v1".into());
+        Ok(Self { document: shown.into(), ..options })
+    }
+}
+
+/// Refuses a field manager that is too long or has characters nobody can read.
+fn check_manager(faults: &mut Faults, manager: &str) {
+    let path = Path::new("fieldManager");
+    if manager.len() > 128 {
+        faults.too_long(&path, 128);
+    }
+    if let Some((at, _)) = manager.char_indices().find(|(_, c)| c.is_control()) {
+        let _ = at;
+        faults.invalid_str(&path, manager, "should only contain printable characters");
+    }
+}
+
+fn check_dry_run(faults: &mut Faults, values: &[&str]) {
+    if values.iter().any(|value| *value != "All") {
+        let shown = values.iter().map(|value| corten_api::field::quoted(value)).collect::<Vec<_>>().join(",");
+        faults.0.push(Fault {
+            kind: FaultKind::NotSupported,
+            field: "dryRun".into(),
+            message: format!("Unsupported value: [{shown}]: supported values: \"All\""),
+        });
+    }
+}
+
+fn refuse(kind: &str, faults: &Faults) -> Result<(), Status> {
+    if faults.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", kind, "", faults)) }
+}
+
+/// A boolean parameter as Go's conversion reads it: absent is none, `false` and `0` are false, all else is true.
+fn boolean(query: &Query, name: &str) -> Result<Option<bool>, Status> {
+    Ok(query.get(name).map(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0")))
+}
+
+fn integer(query: &Query, name: &str) -> Result<Option<i64>, Status> {
+    let Some(text) = query.get(name).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let out_of_range = |err: &std::num::ParseIntError| {
+        matches!(err.kind(), std::num::IntErrorKind::PosOverflow | std::num::IntErrorKind::NegOverflow)
+    };
+    text.parse().map(Some).map_err(|err| {
+        let why = if out_of_range(&err) { "value out of range" } else { "invalid syntax" };
+        Status::bad_request(format!("strconv.ParseInt: parsing {}: {why}", corten_api::field::quoted(text)))
+    })
+}
+
+/// A `resourceVersion` as a revision; upstream's words for what is none.
+pub(crate) fn revision(text: &str) -> Result<u64, String> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    text.parse().map_err(|err: std::num::ParseIntError| {
+        let why = if matches!(err.kind(), std::num::IntErrorKind::PosOverflow) { "value out of range" } else { "invalid syntax" };
+        format!("strconv.ParseUint: parsing {}: {why}", corten_api::field::quoted(text))
+    })
+}

@@ -1,0 +1,182 @@
+//! Patch: JSON Patch, merge patch and strategic merge patch, and server-side apply, as changes of an update.
+
+use std::sync::Arc;
+
+use http::header;
+use serde_json::Value;
+
+use corten_api::facts::{Type, Types};
+use corten_api::status::Status;
+use corten_schema::decode::{self, FieldValidation};
+use corten_schema::patch::{Patch, PatchKind};
+
+use super::codec;
+use super::create::Ownership;
+use super::managed;
+use super::options::{Validation, WriteOptions};
+use super::read;
+use super::render;
+use super::target::Target;
+use super::update::{self, Change};
+use super::write::{self, Writing, meta_text, metadata};
+use crate::negotiate::{self, Endpoint};
+use crate::pipeline::Call;
+use crate::response::Response;
+use crate::state::State;
+
+const APPLY: &str = "application/apply-patch+yaml";
+
+/// `PATCH` of an object or of its status.
+pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
+    let media = call.header(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let kind = kind_of(&media, target)?;
+    let form = read::form(call, Endpoint::Object)?;
+    render::table_options(call, form)?;
+    let body = call.read_body(state.config.max_request_body).await?;
+    let options = WriteOptions::parse(&call.query, "PatchOptions", kind.is_none())?;
+    let call = &*call;
+    let mut writing = Writing::of(state, target, call, options);
+    let name = call.info().name.clone();
+    let (outcome, created) = match kind {
+        Some(kind) => {
+            let change = Patching::read(&writing, kind, &body, &name)?;
+            update::apply_change(&mut writing, call, &name, &change).await?
+        }
+        None => {
+            let change =
+                Applying { applied: managed::read_applied(&writing, &body, &name)?, force: writing.options.force == Some(true) };
+            update::apply_change(&mut writing, call, &name, &change).await?
+        }
+    };
+    let response = render::outcome(target, form, if created { 201 } else { 200 }, outcome, call)?;
+    Ok(write::with_warnings(response, &writing.warnings))
+}
+
+/// The kind of a patch by its content type; none is apply.
+fn kind_of(media: &str, target: &Target) -> Result<Option<PatchKind>, Status> {
+    match media {
+        "application/json-patch+json" => Ok(Some(PatchKind::Json)),
+        "application/merge-patch+json" => Ok(Some(PatchKind::Merge)),
+        "application/strategic-merge-patch+json" if !target.resource.custom => Ok(Some(PatchKind::Strategic)),
+        APPLY => Ok(None),
+        _ => Err(negotiate::unknown_patch_type()),
+    }
+}
+
+/// A patch of the first three kinds.
+pub(crate) struct Patching {
+    patch: Patch,
+    name: String,
+    ty: Option<&'static Type>,
+    validation: Validation,
+}
+
+impl Patching {
+    /// Reads a patch of the object `name`.
+    pub(crate) fn read(writing: &Writing<'_>, kind: PatchKind, body: &[u8], name: &str) -> Result<Self, Status> {
+        let validation = writing.options.validation;
+        let patch = Patch::read(kind, body, field_validation(validation))?;
+        let type_name = codec::type_of(writing.target, &writing.subresource).to_owned();
+        Ok(Self { patch, name: name.to_owned(), ty: Types::get().named(&type_name), validation })
+    }
+
+    /// The patched document in the form the encoder would give it.
+    pub(crate) fn apply(&self, writing: &mut Writing<'_>, live: &Value) -> Result<Value, Status> {
+        let patched = self.patch.apply(live, self.ty)?;
+        let decoded = match self.ty {
+            Some(ty) => decode::normalize(&patched, ty),
+            None => decode::normalize_custom(&patched),
+        };
+        let mut decoded = decoded.map_err(|err| self.patch.invalid(&patched, &err.to_string()))?;
+        let mut strict = self.patch.strict.clone();
+        strict.append(&mut decoded.strict);
+        match self.validation {
+            Validation::Ignore => {}
+            Validation::Warn => strict.into_iter().for_each(|text| writing.warn(text)),
+            Validation::Strict if strict.is_empty() => {}
+            Validation::Strict => {
+                let fault = format!("strict decoding error: {}", strict.join(", "));
+                return Err(self.patch.invalid(&patched, &fault));
+            }
+        }
+        Ok(decoded.document)
+    }
+}
+
+impl Change for Patching {
+    fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
+        let live = live.ok_or_else(|| writing.target.not_found(&self.name))?;
+        let document = self.apply(writing, live)?;
+        check_identity(writing, &document, live, &self.name)?;
+        Ok(document)
+    }
+
+    fn retries(&self) -> bool {
+        true
+    }
+}
+
+/// A patch may not make another object of the one it patches.
+fn check_identity(writing: &Writing<'_>, document: &Value, live: &Value, name: &str) -> Result<(), Status> {
+    for field in ["kind", "apiVersion"] {
+        if document[field] != live[field] {
+            return Err(codec::wrong_kind(writing, document));
+        }
+    }
+    let given = meta_text(document, "name");
+    if given != name {
+        let why = if given.is_empty() {
+            format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")
+        } else {
+            format!("the name of the object ({given}) does not match the name on the URL ({name})")
+        };
+        return Err(Status::bad_request(why));
+    }
+    let namespace = meta_text(document, "namespace");
+    if !namespace.is_empty() && namespace != writing.namespace {
+        let expected = &writing.namespace;
+        let why = format!("the namespace of the object ({namespace}) does not match the namespace on the request ({expected})");
+        return Err(Status::bad_request(why));
+    }
+    Ok(())
+}
+
+/// Server-side apply.
+pub(crate) struct Applying {
+    pub applied: Value,
+    pub force: bool,
+}
+
+impl Change for Applying {
+    fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
+        let mut document = managed::apply(writing, live, &self.applied, self.force)?;
+        if live.is_none() {
+            metadata(&mut document).remove("resourceVersion");
+        }
+        Ok(document)
+    }
+
+    fn creates(&self) -> bool {
+        true
+    }
+
+    fn ownership(&self) -> Ownership {
+        Ownership::Given
+    }
+
+    fn retries(&self) -> bool {
+        true
+    }
+
+    fn uid(&self) -> Option<&str> {
+        self.applied["metadata"]["uid"].as_str()
+    }
+}
+
+fn field_validation(validation: Validation) -> FieldValidation {
+    match validation {
+        Validation::Ignore => FieldValidation::Ignore,
+        Validation::Warn => FieldValidation::Warn,
+        Validation::Strict => FieldValidation::Strict,
+    }
+}

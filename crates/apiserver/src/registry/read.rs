@@ -1,0 +1,236 @@
+//! Get and list: from the cache, without decoding wherever the answer is the stored form.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use corten_api::status::{Cause, Details, Status};
+use corten_store::{ReadError, Revision};
+
+use super::continuation::Token;
+use super::options::{self, ListOptions};
+use super::render::{self, Items, ListMeta};
+use super::target::{Filter, Target};
+use crate::cache::{self, Cache, Entry, Map};
+use crate::negotiate::{self, Endpoint, Form};
+use crate::pipeline::Call;
+use crate::response::Response;
+use crate::state::State;
+
+/// How long a read waits for a revision that is not there yet.
+const CATCH_UP: Duration = Duration::from_secs(3);
+
+/// `GET` of one object.
+pub(crate) async fn get(state: &Arc<State>, target: &Target, call: &Call) -> Result<Response, Status> {
+    let form = form(call, Endpoint::Object)?;
+    let entry = find(state, target, call).await?;
+    render::object(target, form, &entry, call)
+}
+
+/// The object that a request names, as fresh as its `resourceVersion` asks for.
+pub(crate) async fn find(state: &State, target: &Target, call: &Call) -> Result<Arc<Entry>, Status> {
+    let info = call.info();
+    let asked = call.query.text("resourceVersion");
+    match asked {
+        "" => {
+            state.caches.catch_up().await;
+        }
+        asked => {
+            let revision = options::revision(asked).map_err(|why| invalid_version(asked, &why))?;
+            not_before(state, revision).await?;
+        }
+    }
+    let namespace = if target.resource.namespaced { info.namespace.as_str() } else { "" };
+    target.cache()?.get(&cache::key(namespace, &info.name)).ok_or_else(|| target.not_found(&info.name))
+}
+
+/// `GET` of a collection.
+pub(crate) async fn list(state: &Arc<State>, target: &Target, call: &Call, mut options: ListOptions) -> Result<Response, Status> {
+    let form = form(call, Endpoint::List)?;
+    let table = render::table_options(call, form)?;
+    let filter = filter(target, call, &mut options)?;
+    let cache = target.cache()?;
+    let page = page(state, cache, &options, &filter).await?;
+    render::list(state, target, form, table, page, call)
+}
+
+/// Selectors and namespace of a request on a collection.
+pub(crate) fn filter(target: &Target, call: &Call, options: &mut ListOptions) -> Result<Filter, Status> {
+    let namespace = if target.resource.namespaced { call.info().namespace.clone() } else { String::new() };
+    let fields = target.known_fields(std::mem::take(&mut options.fields))?;
+    Ok(Filter { namespace, labels: std::mem::take(&mut options.labels), fields })
+}
+
+/// What a list shows.
+pub(crate) struct Page {
+    pub items: Items,
+    pub meta: ListMeta,
+}
+
+/// Finds what a list shows, by the rules for `resourceVersion`, `limit` and `continue`.
+pub(crate) async fn page(state: &State, cache: &Arc<Cache>, options: &ListOptions, filter: &Filter) -> Result<Page, Status> {
+    let limit = usize::try_from(options.limit).unwrap_or(0);
+    let (map, revision, start) = if options.continuation.is_empty() {
+        let (map, revision) = first_snapshot(state, cache, options).await?;
+        (map, revision, None)
+    } else {
+        if !options.resource_version.is_empty() && options.resource_version != "0" {
+            let why = "specifying resource version is not allowed when using continue";
+            return Err(Status::bad_request(why));
+        }
+        let token = Token::decode(&options.continuation)?;
+        let (map, revision) = if token.revision < 0 {
+            newest(state, cache).await
+        } else {
+            let revision = token.revision as u64;
+            (at(state, cache, revision).await.map_err(|err| expired_page(err, &token))?, revision)
+        };
+        (map, revision, Some(token.start().to_owned()))
+    };
+    let scope = if filter.namespace.is_empty() { String::new() } else { format!("{}/", filter.namespace) };
+    // The token's key is relative to the collection of the request, and the first that may be shown.
+    let after = start.map(|start| format!("{scope}{}", start.strip_suffix('\0').unwrap_or(&start)));
+    let mut meta = ListMeta { revision, ..ListMeta::default() };
+    if limit == 0 {
+        let items = Items::Range { map, filter: filter.clone(), after: after.map(Into::into) };
+        return Ok(Page { items, meta });
+    }
+    let mut items = Vec::with_capacity(limit.min(1024));
+    let mut rest = cache::range(&map, &filter.namespace, after.as_deref()).filter(|(_, entry)| filter.selects(entry));
+    let mut last = None;
+    for (key, entry) in rest.by_ref().take(limit) {
+        items.push(entry.clone());
+        last = Some(key.clone());
+    }
+    if let Some(last) = last
+        && rest.next().is_some()
+    {
+        let key = last.strip_prefix(scope.as_str()).unwrap_or(&last);
+        meta.continuation = Token::after(key, revision as i64).encode();
+        // With selectors the rest would have to be looked through, so nobody is told.
+        if filter.is_everything() {
+            meta.remaining = Some(rest.count() + 1);
+        }
+    }
+    Ok(Page { items: Items::Page(items), meta })
+}
+
+/// The state that a list without a token shows.
+async fn first_snapshot(state: &State, cache: &Arc<Cache>, options: &ListOptions) -> Result<(Map, u64), Status> {
+    let asked = options.resource_version.as_str();
+    let revision = options::revision(asked).map_err(|why| {
+        let quoted = corten_api::field::quoted(asked);
+        Status::bad_request(format!("invalid resource version: resourceVersion: Invalid value: {quoted}: {why}"))
+    })?;
+    match (asked, options.version_match.as_str()) {
+        ("", _) => Ok(newest(state, cache).await),
+        (_, "Exact") => {
+            not_before(state, revision).await?;
+            Ok((at(state, cache, revision).await.map_err(expired)?, revision))
+        }
+        // Upstream reads a limited list at a revision without a match rule as exact.
+        (asked, "") if asked != "0" && options.limit > 0 => {
+            not_before(state, revision).await?;
+            Ok((at(state, cache, revision).await.map_err(expired)?, revision))
+        }
+        _ => {
+            not_before(state, revision).await?;
+            Ok(now(state, cache))
+        }
+    }
+}
+
+async fn newest(state: &State, cache: &Cache) -> (Map, u64) {
+    state.caches.catch_up().await;
+    now(state, cache)
+}
+
+/// The state of this moment, and a revision from which a watch misses nothing.
+pub(crate) fn now(state: &State, cache: &Cache) -> (Map, u64) {
+    let applied = state.caches.applied();
+    let map = cache.snapshot();
+    (map, applied)
+}
+
+/// Waits until `revision` is visible, for a while.
+pub(crate) async fn not_before(state: &State, revision: u64) -> Result<(), Status> {
+    if tokio::time::timeout(CATCH_UP, state.caches.wait_for(revision)).await.is_ok() {
+        return Ok(());
+    }
+    let current = state.caches.applied();
+    let mut status = Status::failure(504, "Timeout", format!("Too large resource version: {revision}, current: {current}"));
+    status.details = Some(Details {
+        causes: vec![Cause {
+            reason: "ResourceVersionTooLarge".into(),
+            message: "Too large resource version".into(),
+            field: String::new(),
+        }],
+        retry_after_seconds: 1,
+        ..Details::default()
+    });
+    Err(status)
+}
+
+/// The state at a revision: from the cache's recent past, or else from the store's history.
+async fn at(state: &State, cache: &Arc<Cache>, revision: u64) -> Result<Map, ReadError> {
+    if let Ok(map) = cache.snapshot_at(revision) {
+        return Ok(map);
+    }
+    let spec = cache.spec();
+    let mut map = Map::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = state.store.range(&spec.prefix, after.as_deref(), 5000, Some(Revision(revision))).await?;
+        for kv in &page.items {
+            let entry = Entry::new(&spec.layout, &kv.key, &kv.value, kv.modified.0, spec.fields.as_ref());
+            if let (Ok(entry), Some(key)) = (entry, kv.key.strip_prefix(&spec.prefix)) {
+                map.insert(key.into(), Arc::new(entry));
+            }
+        }
+        match page.items.last() {
+            Some(last) if page.more => after = Some(last.key.clone()),
+            _ => return Ok(map),
+        }
+    }
+}
+
+fn expired(err: ReadError) -> Status {
+    match err {
+        ReadError::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old.").because(err),
+        ReadError::Future { .. } => Status::internal("the revision is not reached").because(err),
+        ReadError::Backend(_) => Status::internal("the store could not be read").because(err),
+    }
+}
+
+fn expired_page(err: ReadError, token: &Token) -> Status {
+    if !matches!(err, ReadError::Compacted { .. }) {
+        return expired(err);
+    }
+    let why = "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
+               the continue parameter, or use the continue token in this response to retrieve the remainder of the results. \
+               Continuing with the provided token results in an inconsistent list - objects that were created, modified, or \
+               deleted between the time the first chunk was returned and now may show up in the list.";
+    let mut status = Status::expired(why);
+    status.metadata.insert("continue".into(), token.on_newest().encode().into());
+    status
+}
+
+fn invalid_version(asked: &str, why: &str) -> Status {
+    let quoted = corten_api::field::quoted(asked);
+    Status::bad_request(format!("invalid resource version: resourceVersion: Invalid value: {quoted}: {why}"))
+}
+
+/// The form of a request's answer.
+pub(crate) fn form(call: &Call, endpoint: Endpoint) -> Result<Form, Status> {
+    negotiate::accept(call.header(http::header::ACCEPT), endpoint, wants_pretty(call))
+}
+
+/// Whether JSON is indented: on demand, and for people at a terminal.
+pub(crate) fn wants_pretty(call: &Call) -> bool {
+    match call.query.get("pretty") {
+        Some(value) => !matches!(value, "false" | "0"),
+        None => {
+            let agent = call.header(http::header::USER_AGENT);
+            ["curl", "Wget", "Mozilla/5.0"].iter().any(|known| agent.starts_with(known))
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! Answers on the wire: one object, a list, or a row of events, in the form that the client asked for. The stored form as
+//! JSON is copied from the cache; every other form is made from a decoded document.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+use corten_api::status::Status;
+
+use super::Outcome;
+use super::codec;
+use super::target::{Filter, Target};
+use crate::cache::{self, Entry, Map};
+use crate::negotiate::{Encoding, Form, Shape};
+use crate::pipeline::Call;
+use crate::registry::read::Page;
+use crate::response::{self, Body, Response};
+use crate::state::State;
+use crate::table::{IncludeObject, Table};
+
+/// Size of a piece of a list on its way to the socket.
+const PIECE: usize = 64 << 10;
+/// Answers longer than this are compressed for clients that can take it (upstream's limit).
+const COMPRESS_FROM: usize = 128 << 10;
+
+/// `metav1.ListMeta`
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ListMeta {
+    pub revision: u64,
+    pub continuation: String,
+    pub remaining: Option<usize>,
+}
+
+impl ListMeta {
+    pub(crate) fn document(&self) -> Value {
+        let mut meta = serde_json::Map::new();
+        if self.revision > 0 {
+            meta.insert("resourceVersion".into(), self.revision.to_string().into());
+        }
+        if !self.continuation.is_empty() {
+            meta.insert("continue".into(), self.continuation.as_str().into());
+        }
+        if let Some(remaining) = self.remaining {
+            meta.insert("remainingItemCount".into(), remaining.into());
+        }
+        meta.into()
+    }
+}
+
+/// The objects of a list.
+pub(crate) enum Items {
+    /// Everything selected in a state, found on the way to the socket.
+    Range { map: Map, filter: Filter, after: Option<Arc<str>> },
+    /// A page, found already.
+    Page(Vec<Arc<Entry>>),
+}
+
+/// How a Table is wanted.
+pub(crate) fn table_options(call: &Call, form: Form) -> Result<IncludeObject, Status> {
+    if form.shape != Shape::Table {
+        return Ok(IncludeObject::Metadata);
+    }
+    IncludeObject::parse(call.query.text("includeObject"))
+}
+
+/// One cached object as a response.
+pub(crate) fn object(target: &Target, form: Form, entry: &Entry, call: &Call) -> Result<Response, Status> {
+    let plain = form.encoding == Encoding::Json && !form.pretty;
+    if plain && form.shape == Shape::Whole && target.is_stored_form() {
+        return Ok(maybe_compressed(200, "application/json", entry.bytes().clone(), call));
+    }
+    if plain && form.shape == Shape::Partial {
+        let mut out = Vec::with_capacity(entry.metadata().len() + 80);
+        write_partial(&mut out, entry);
+        return Ok(response::bytes(200, "application/json", out));
+    }
+    let mut document = entry.decode();
+    codec::from_stored(target, &mut document)?;
+    shaped(target, form, 200, document, call)
+}
+
+/// A document (in the version of the path) as a response in the wanted form.
+pub(crate) fn shaped(target: &Target, form: Form, code: u16, document: Value, call: &Call) -> Result<Response, Status> {
+    let document = match form.shape {
+        Shape::Whole => document,
+        Shape::Partial => partial(&document),
+        Shape::Table => {
+            let include = table_options(call, form)?;
+            let mut stored = document.clone();
+            codec::to_stored(target, &mut stored)?;
+            let table = Table::of(target);
+            let meta = json!({"resourceVersion": document["metadata"]["resourceVersion"]});
+            let row = table.row(&stored, &document, include, jiff::Timestamp::now());
+            table.document(meta, true, vec![row])
+        }
+    };
+    let body = codec::encode(&document, form)?;
+    Ok(maybe_compressed(code, codec::content_type(&document, form.encoding), body, call))
+}
+
+/// What a write left behind, as a response.
+pub(crate) fn outcome(target: &Target, form: Form, code: u16, outcome: Outcome, call: &Call) -> Result<Response, Status> {
+    match outcome {
+        Outcome::Entry(entry) => {
+            let mut response = object(target, form, &entry, call)?;
+            *response.status_mut() = StatusCode::from_u16(code).unwrap_or_default();
+            Ok(response)
+        }
+        Outcome::Document(mut document) => {
+            codec::from_stored(target, &mut document)?;
+            shaped(target, form, code, document, call)
+        }
+    }
+}
+
+/// A Status that is no failure.
+pub(crate) fn status_document(form: Form, code: u16, status: &Value) -> Result<Response, Status> {
+    let form = Form { shape: Shape::Whole, ..form };
+    Ok(response::bytes(code, codec::content_type(status, form.encoding), codec::encode(status, form)?))
+}
+
+/// `PartialObjectMetadata` of a document.
+pub(crate) fn partial(document: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": document["metadata"]})
+}
+
+pub(crate) fn write_partial(out: &mut Vec<u8>, entry: &Entry) {
+    out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#);
+    out.extend_from_slice(entry.metadata());
+    out.push(b'}');
+}
+
+/// A list as a response: streamed when it is long, so that it never exists as a whole.
+pub(crate) fn list(
+    _state: &Arc<State>,
+    target: &Target,
+    form: Form,
+    include: IncludeObject,
+    page: Page,
+    call: &Call,
+) -> Result<Response, Status> {
+    let mut pieces = Pieces::new(target, form, include, page);
+    if form.encoding != Encoding::Json || form.pretty {
+        // A form that has to be made as a whole.
+        let mut whole = Vec::new();
+        for piece in pieces {
+            whole.extend_from_slice(&piece?);
+        }
+        let document: Value = serde_json::from_slice(&whole).map_err(|err| Status::internal(err.to_string()))?;
+        let body = codec::encode(&document, form)?;
+        return Ok(maybe_compressed(200, codec::content_type(&document, form.encoding), body, call));
+    }
+    let Some(first) = pieces.next().transpose()? else {
+        return Err(Status::internal("an empty list has a body too"));
+    };
+    if pieces.ended {
+        return Ok(maybe_compressed(200, "application/json", first, call));
+    }
+    let pieces = std::iter::once(Ok(first)).chain(pieces);
+    if accepts_gzip(call) {
+        let stream = futures::stream::iter(Gzip::new(pieces));
+        let mut response = response::bytes(200, "application/json", Body::stream(stream));
+        mark_gzip(&mut response);
+        return Ok(response);
+    }
+    let stream = futures::stream::iter(pieces.map(|piece| piece.map_err(Into::into)));
+    Ok(response::bytes(200, "application/json", Body::stream(stream)))
+}
+
+/// The JSON text of a list, piece by piece.
+struct Pieces {
+    writer: ItemWriter,
+    items: Source,
+    head: Option<Vec<u8>>,
+    first: bool,
+    ended: bool,
+}
+
+enum Source {
+    Range { map: Map, filter: Filter, at: Bound<Arc<str>> },
+    Page(std::vec::IntoIter<Arc<Entry>>),
+}
+
+impl Pieces {
+    fn new(target: &Target, form: Form, include: IncludeObject, page: Page) -> Self {
+        let writer = ItemWriter {
+            target: target.clone(),
+            shape: form.shape,
+            table: Table::of(target),
+            include,
+            now: jiff::Timestamp::now(),
+        };
+        let head = writer.list_head(&page.meta.document());
+        let items = match page.items {
+            Items::Range { map, filter, after } => {
+                let at = match after {
+                    Some(after) => Bound::Excluded(after),
+                    None if filter.namespace.is_empty() => Bound::Unbounded,
+                    None => Bound::Included(format!("{}/", filter.namespace).into()),
+                };
+                Source::Range { map, filter, at }
+            }
+            Items::Page(items) => Source::Page(items.into_iter()),
+        };
+        Self { writer, items, head: Some(head), first: true, ended: false }
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Result<Bytes, Status>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let mut out = self.head.take().unwrap_or_default();
+        out.reserve(PIECE);
+        let (writer, first) = (&self.writer, &mut self.first);
+        let mut add = |out: &mut Vec<u8>, entry: &Entry| {
+            if !std::mem::take(first) {
+                out.push(b',');
+            }
+            writer.write(out, entry)
+        };
+        let finished = match &mut self.items {
+            Source::Page(items) => loop {
+                let Some(entry) = items.next() else { break true };
+                if let Err(status) = add(&mut out, &entry) {
+                    return Some(Err(status));
+                }
+                if out.len() >= PIECE {
+                    break false;
+                }
+            },
+            Source::Range { map, filter, at } => {
+                let end = if filter.namespace.is_empty() {
+                    Bound::Unbounded
+                } else {
+                    Bound::Excluded(Arc::<str>::from(format!("{}0", filter.namespace)))
+                };
+                let mut reached = None;
+                for (key, entry) in map.range((at.clone(), end)) {
+                    if out.len() >= PIECE {
+                        break;
+                    }
+                    reached = Some(key.clone());
+                    if filter.selects(entry)
+                        && let Err(status) = add(&mut out, entry)
+                    {
+                        return Some(Err(status));
+                    }
+                }
+                match reached {
+                    // The piece is full: the next one goes on behind the last key looked at.
+                    Some(key) if out.len() >= PIECE => {
+                        *at = Bound::Excluded(key);
+                        false
+                    }
+                    _ => true,
+                }
+            }
+        };
+        if finished {
+            out.extend_from_slice(b"]}\n");
+            self.ended = true;
+        }
+        Some(Ok(out.into()))
+    }
+}
+
+/// Writes objects in the form of one request.
+pub(crate) struct ItemWriter {
+    pub target: Target,
+    pub shape: Shape,
+    pub table: Table,
+    pub include: IncludeObject,
+    pub now: jiff::Timestamp,
+}
+
+impl ItemWriter {
+    fn list_head(&self, meta: &Value) -> Vec<u8> {
+        let (kind, version, items) = match self.shape {
+            Shape::Whole => (self.target.resource.list_kind.as_str(), self.target.api_version(), "items"),
+            Shape::Partial => ("PartialObjectMetadataList", "meta.k8s.io/v1".to_owned(), "items"),
+            Shape::Table => ("Table", "meta.k8s.io/v1".to_owned(), "rows"),
+        };
+        let columns = match self.shape {
+            Shape::Table => format!("\"columnDefinitions\":{},", self.table.definitions()),
+            _ => String::new(),
+        };
+        let (kind, version) = (Value::from(kind), Value::from(version));
+        format!("{{\"kind\":{kind},\"apiVersion\":{version},\"metadata\":{meta},{columns}\"{items}\":[").into_bytes()
+    }
+
+    /// One item of a list.
+    fn write(&self, out: &mut Vec<u8>, entry: &Entry) -> Result<(), Status> {
+        match self.shape {
+            Shape::Whole if self.target.is_stored_form() => {
+                out.push(b'{');
+                out.extend_from_slice(entry.item());
+            }
+            Shape::Whole => {
+                let mut document = entry.decode();
+                codec::from_stored(&self.target, &mut document)?;
+                if let Some(map) = document.as_object_mut() {
+                    map.remove("kind");
+                    map.remove("apiVersion");
+                }
+                append(out, &document)?;
+            }
+            Shape::Partial => write_partial(out, entry),
+            Shape::Table => append(out, &self.row(entry)?)?,
+        }
+        Ok(())
+    }
+
+    /// One row of a Table.
+    pub(crate) fn row(&self, entry: &Entry) -> Result<Value, Status> {
+        let stored = entry.decode();
+        let mut document = stored.clone();
+        if self.include == IncludeObject::Object {
+            codec::from_stored(&self.target, &mut document)?;
+        }
+        Ok(self.table.row(&stored, &document, self.include, self.now))
+    }
+
+    /// One object on its own, as an event has it.
+    pub(crate) fn write_object(&self, out: &mut Vec<u8>, entry: &Entry, first: bool) -> Result<(), Status> {
+        match self.shape {
+            Shape::Whole if self.target.is_stored_form() => out.extend_from_slice(entry.bytes()),
+            Shape::Whole => {
+                let mut document = entry.decode();
+                codec::from_stored(&self.target, &mut document)?;
+                append(out, &document)?;
+            }
+            Shape::Partial => write_partial(out, entry),
+            Shape::Table => {
+                let meta = json!({"resourceVersion": entry.revision.to_string()});
+                append(out, &self.table.document(meta, first, vec![self.row(entry)?]))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn append(out: &mut Vec<u8>, document: &Value) -> Result<(), Status> {
+    serde_json::to_writer(out, document).map_err(|err| Status::internal(err.to_string()))
+}
+
+/// A response of these bytes, compressed when that is worth it and the client can take it.
+pub(crate) fn maybe_compressed(code: u16, content_type: &str, body: Bytes, call: &Call) -> Response {
+    if body.len() <= COMPRESS_FROM || !accepts_gzip(call) {
+        return response::bytes(code, content_type, body);
+    }
+    let pieces = Gzip::new(std::iter::once(Ok(body)));
+    let mut response = response::bytes(code, content_type, Body::stream(futures::stream::iter(pieces)));
+    mark_gzip(&mut response);
+    response
+}
+
+fn accepts_gzip(call: &Call) -> bool {
+    call.header(header::ACCEPT_ENCODING).split(',').any(|coding| coding.split(';').next().unwrap_or_default().trim() == "gzip")
+}
+
+fn mark_gzip(response: &mut Response) {
+    response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+}
+
+/// Compresses pieces as they come.
+struct Gzip<I> {
+    pieces: I,
+    encoder: Option<flate2::write::GzEncoder<Vec<u8>>>,
+}
+
+impl<I> Gzip<I> {
+    fn new(pieces: I) -> Self {
+        // The fastest level: upstream found the others not worth their time.
+        let encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        Self { pieces, encoder: Some(encoder) }
+    }
+}
+
+impl<I: Iterator<Item = Result<Bytes, Status>>> Iterator for Gzip<I> {
+    type Item = Result<Bytes, response::BoxError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        use std::io::Write;
+        loop {
+            let encoder = self.encoder.as_mut()?;
+            match self.pieces.next() {
+                Some(Ok(piece)) => {
+                    if let Err(err) = encoder.write_all(&piece) {
+                        return Some(Err(err.into()));
+                    }
+                    let out = std::mem::take(encoder.get_mut());
+                    if !out.is_empty() {
+                        return Some(Ok(out.into()));
+                    }
+                }
+                Some(Err(status)) => return Some(Err(status.into())),
+                None => {
+                    let encoder = self.encoder.take()?;
+                    return Some(encoder.finish().map(Bytes::from).map_err(Into::into));
+                }
+            }
+        }
+    }
+}
+
+/// Entries of a state that a filter selects, in key order.
+pub(crate) fn selected<'a>(map: &'a Map, filter: &'a Filter) -> impl Iterator<Item = &'a Arc<Entry>> {
+    cache::range(map, &filter.namespace, None).map(|(_, entry)| entry).filter(|entry| filter.selects(entry))
+}

@@ -1,0 +1,391 @@
+//! Watch: the protocol of one connection, from its first state to its end. One task of the connection drives it; nothing
+//! is held but a place in the cache's queues.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::Rng;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use corten_api::status::Status;
+
+use super::codec;
+use super::options::{self, ListOptions};
+use super::read;
+use super::render::{self, ItemWriter};
+use super::target::{Filter, Target};
+use crate::cache::{self, Caches, Entry, Event, EventKind, Feed, Interest, Map, Watcher};
+use crate::negotiate::{Encoding, Endpoint, Shape};
+use crate::pipeline::Call;
+use crate::response::{self, Body, Response};
+use crate::state::State;
+use crate::table::Table;
+
+/// How often a quiet watch is told how far the server is.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Bytes gathered before they are handed to the socket.
+const PIECE: usize = 32 << 10;
+
+/// `GET` with `watch=true`.
+pub(crate) async fn watch(
+    state: &Arc<State>,
+    target: &Target,
+    call: &Call,
+    mut options: ListOptions,
+) -> Result<Response, Status> {
+    let form = read::form(call, Endpoint::Watch)?;
+    let include = render::table_options(call, form)?;
+    let filter = read::filter(target, call, &mut options)?;
+    let asked = options.resource_version.as_str();
+    let revision = options::revision(asked).map_err(|why| {
+        let quoted = corten_api::field::quoted(asked);
+        Status::failure(500, "", format!("resourceVersion: Invalid value: {quoted}: {why}"))
+    })?;
+    let cache = target.cache()?.clone();
+    let start = start(state, &cache, &options, revision, &filter).await?;
+    let seconds = options.timeout.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
+    let lasts = seconds.map_or_else(|| usual_length(state.config.min_request_timeout), Duration::from_secs);
+    let now = Instant::now();
+    let stream = Stream {
+        writer: ItemWriter {
+            target: target.clone(),
+            shape: form.shape,
+            table: Table::of(target),
+            include,
+            now: jiff::Timestamp::now(),
+        },
+        encoding: form.encoding,
+        layout: cache.spec().layout.clone(),
+        filter,
+        phase: start.phase,
+        watcher: start.watcher,
+        sent: start.revision,
+        bookmarks: options.bookmarks,
+        end_mark: options.initial_events == Some(true) && options.bookmarks,
+        first_row: true,
+        deadline: now + lasts,
+        // A little before the minute on the first round, so that clients of one restart do not all come at once.
+        next_bookmark: now + BOOKMARK_EVERY.mul_f64(rand::rng().random_range(0.8..1.0)),
+        caches: state.caches.clone(),
+        stop: state.tasks.stop_token(),
+    };
+    let stream = futures::stream::unfold(stream, |mut stream| async move {
+        let piece = stream.next().await?;
+        Some((Ok(piece), stream))
+    });
+    let content_type = match form.encoding {
+        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => "application/json",
+    };
+    Ok(response::bytes(200, content_type, Body::stream(stream)))
+}
+
+/// A watch lasts for a while only, so that clients spread over servers; by chance, so that they do not end together.
+fn usual_length(shortest: Duration) -> Duration {
+    shortest.mul_f64(1.0 + rand::rng().random::<f64>())
+}
+
+/// Where a watch begins.
+struct Start {
+    phase: Phase,
+    watcher: Watcher,
+    revision: u64,
+}
+
+/// What a watch is doing.
+enum Phase {
+    /// Sending the objects there were at its start, those behind `after`.
+    Initial { map: Map, after: Option<Arc<str>> },
+    /// Sending events that were there before it began.
+    Past(VecDeque<Arc<Event>>),
+    /// Sending what comes.
+    Live,
+    /// Telling the client that it cannot go on.
+    Failing(Box<Status>),
+    /// Nothing more will come.
+    Ended,
+}
+
+async fn start(
+    state: &State,
+    cache: &Arc<cache::Cache>,
+    options: &ListOptions,
+    revision: u64,
+    filter: &Filter,
+) -> Result<Start, Status> {
+    let interest = interest(filter, cache);
+    let wants_state = match options.initial_events {
+        Some(wanted) => wanted,
+        // Without a revision the client gets the newest state first, with 0 whatever there is.
+        None => revision == 0,
+    };
+    if wants_state {
+        if options.resource_version != "0" {
+            state.caches.catch_up().await;
+        }
+        read::not_before(state, revision).await?;
+        let applied = state.caches.applied();
+        let (map, watcher) = cache.watch(interest);
+        return Ok(Start { phase: Phase::Initial { map, after: None }, watcher, revision: applied });
+    }
+    let revision = if revision == 0 { state.caches.catch_up().await } else { revision };
+    match cache.watch_after(revision, interest.clone()) {
+        Ok((past, watcher)) => Ok(Start { phase: Phase::Past(past.into()), watcher, revision }),
+        Err(too_old) => match from_history(state, cache, revision, interest).await {
+            Some((past, watcher)) => Ok(Start { phase: Phase::Past(past.into()), watcher, revision }),
+            None => {
+                let (_, watcher) = cache.watch(Interest::Object("".into()));
+                let status = Status::expired(too_old.to_string());
+                Ok(Start { phase: Phase::Failing(Box::new(status)), watcher, revision })
+            }
+        },
+    }
+}
+
+/// Events that the ring has forgotten and the store has not; `None` when it has forgotten them too.
+async fn from_history(
+    state: &State,
+    cache: &Arc<cache::Cache>,
+    revision: u64,
+    interest: Interest,
+) -> Option<(Vec<Arc<Event>>, Watcher)> {
+    let spec = cache.spec();
+    let mut changes = state.store.watch(&spec.prefix, corten_store::Revision(revision)).ok()?;
+    // Watch first, then read up to where the watch began: nothing falls in between.
+    let (_, watcher) = cache.watch(interest.clone());
+    let until = cache.changed();
+    let mut past = Vec::new();
+    let mut reached = revision;
+    while reached < until {
+        let batch = futures::StreamExt::next(&mut changes).await?.ok()?;
+        for change in batch {
+            reached = change.revision.0;
+            if reached > until {
+                break;
+            }
+            past.extend(Event::from_change(spec, &change).map(Arc::new).filter(|event| interest.wants(event)));
+        }
+    }
+    Some((past, watcher))
+}
+
+/// The narrowest queue of the cache that has everything the filter selects.
+fn interest(filter: &Filter, cache: &cache::Cache) -> Interest {
+    if let Some(name) = filter.fields.exact("metadata.name")
+        && (!filter.namespace.is_empty() || !cache.is_namespaced())
+    {
+        return Interest::Object(cache::key(&filter.namespace, name).into());
+    }
+    if !filter.namespace.is_empty() {
+        return Interest::Namespace(filter.namespace.as_str().into());
+    }
+    // What kubelets ask for: thousands of watchers, of which each pod concerns one.
+    match filter.fields.exact("spec.nodeName") {
+        Some(node) if !node.is_empty() => Interest::Field("spec.nodeName", node.into()),
+        _ => Interest::All,
+    }
+}
+
+/// One running watch.
+struct Stream {
+    writer: ItemWriter,
+    encoding: Encoding,
+    layout: cache::Layout,
+    filter: Filter,
+    phase: Phase,
+    watcher: Watcher,
+    /// Everything up to this revision was sent, or is of no interest.
+    sent: u64,
+    bookmarks: bool,
+    end_mark: bool,
+    first_row: bool,
+    deadline: Instant,
+    next_bookmark: Instant,
+    caches: Arc<Caches>,
+    stop: tokio_util::sync::CancellationToken,
+}
+
+impl Stream {
+    /// The next piece of the body; `None` ends it.
+    async fn next(&mut self) -> Option<Bytes> {
+        let mut out = Vec::new();
+        loop {
+            match self.step(&mut out) {
+                Ok(()) => {}
+                Err(status) => self.phase = Phase::Failing(Box::new(status)),
+            }
+            if !out.is_empty() {
+                return Some(out.into());
+            }
+            if matches!(self.phase, Phase::Ended) {
+                return None;
+            }
+            if !matches!(self.phase, Phase::Live) {
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return None,
+                () = tokio::time::sleep_until(self.deadline) => return None,
+                feed = self.watcher.next() => match feed {
+                    Feed::Event(event) => {
+                        if let Err(status) = self.event(&mut out, &event) {
+                            self.phase = Phase::Failing(Box::new(status));
+                        }
+                    }
+                    Feed::Cut => return None,
+                },
+                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
+                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                    // Read before the queue is emptied: what is applied is in the queue already.
+                    let applied = self.caches.applied();
+                    if let Err(status) = self.drain(&mut out, usize::MAX) {
+                        self.phase = Phase::Failing(Box::new(status));
+                        continue;
+                    }
+                    self.sent = self.sent.max(applied);
+                    let _ = self.bookmark(&mut out, false);
+                }
+            }
+        }
+    }
+
+    /// Does what can be done without waiting, up to a piece.
+    fn step(&mut self, out: &mut Vec<u8>) -> Result<(), Status> {
+        match std::mem::replace(&mut self.phase, Phase::Live) {
+            Phase::Initial { map, after } => {
+                let mut last = after.clone();
+                let mut full = false;
+                let mut found: Vec<Arc<Entry>> = Vec::new();
+                let mut bytes = 0;
+                for (key, entry) in cache::range(&map, &self.filter.namespace, after.as_deref()) {
+                    if bytes >= PIECE {
+                        full = true;
+                        break;
+                    }
+                    last = Some(key.clone());
+                    if self.filter.selects(entry) {
+                        bytes += entry.bytes().len();
+                        found.push(entry.clone());
+                    }
+                }
+                for entry in found {
+                    self.frame(out, "ADDED", &entry)?;
+                    self.sent = self.sent.max(entry.revision);
+                }
+                if full {
+                    self.phase = Phase::Initial { map, after: last };
+                } else if self.end_mark {
+                    self.bookmark(out, true)?;
+                }
+            }
+            Phase::Past(mut events) => {
+                while let Some(event) = events.pop_front() {
+                    self.event(out, &event)?;
+                    if out.len() >= PIECE {
+                        break;
+                    }
+                }
+                if !events.is_empty() {
+                    self.phase = Phase::Past(events);
+                }
+            }
+            Phase::Live => self.drain(out, PIECE)?,
+            Phase::Failing(status) => {
+                self.error(out, &status);
+                self.phase = Phase::Ended;
+            }
+            Phase::Ended => self.phase = Phase::Ended,
+        }
+        Ok(())
+    }
+
+    /// Sends what waits in the queue, until `enough` bytes are there.
+    fn drain(&mut self, out: &mut Vec<u8>, enough: usize) -> Result<(), Status> {
+        while out.len() < enough {
+            match self.watcher.try_next() {
+                Some(Feed::Event(event)) => self.event(out, &event)?,
+                Some(Feed::Cut) => {
+                    self.phase = Phase::Ended;
+                    break;
+                }
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// One event as this watcher sees it: a change may bring an object into its selection, or take it out.
+    fn event(&mut self, out: &mut Vec<u8>, event: &Event) -> Result<(), Status> {
+        self.sent = self.sent.max(event.revision());
+        let selected = event.kind != EventKind::Deleted && self.filter.selects(&event.now);
+        let was = event.before.as_deref().is_some_and(|before| self.filter.selects(before));
+        match (selected, was) {
+            (true, false) => self.frame(out, "ADDED", &event.now),
+            (true, true) => self.frame(out, "MODIFIED", &event.now),
+            (false, true) if event.kind == EventKind::Deleted => self.frame(out, "DELETED", &event.now),
+            (false, true) => match event.left(&self.layout) {
+                Some(left) => self.frame(out, "DELETED", &left.clone()),
+                None => Ok(()),
+            },
+            (false, false) => Ok(()),
+        }
+    }
+
+    fn frame(&mut self, out: &mut Vec<u8>, kind: &str, entry: &Entry) -> Result<(), Status> {
+        let first = std::mem::take(&mut self.first_row);
+        if self.encoding == Encoding::Protobuf {
+            let mut document = Vec::new();
+            self.writer.write_object(&mut document, entry, first)?;
+            let document: Value = serde_json::from_slice(&document).map_err(|err| Status::internal(err.to_string()))?;
+            return codec::frame(out, kind, &document);
+        }
+        out.reserve(entry.bytes().len() + 40);
+        out.extend_from_slice(br#"{"type":""#);
+        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(br#"","object":"#);
+        self.writer.write_object(out, entry, first)?;
+        out.extend_from_slice(b"}\n");
+        Ok(())
+    }
+
+    /// An event without an object: how far the client is.
+    fn bookmark(&mut self, out: &mut Vec<u8>, end_of_state: bool) -> Result<(), Status> {
+        let mut metadata = json!({"resourceVersion": self.sent.to_string()});
+        if end_of_state {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let target = &self.writer.target;
+        let mut object = match self.writer.shape {
+            Shape::Whole => json!({"kind": target.resource.kind, "apiVersion": target.api_version(), "metadata": metadata}),
+            Shape::Partial => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
+            Shape::Table => {
+                let first = std::mem::take(&mut self.first_row);
+                let object = json!({"kind": target.resource.kind, "apiVersion": target.api_version(), "metadata": metadata});
+                let row = self.writer.table.row(&object, &object, self.writer.include, self.writer.now);
+                self.writer.table.document(json!({"resourceVersion": self.sent.to_string()}), first, vec![row])
+            }
+        };
+        if self.writer.shape == Shape::Whole {
+            codec::bare(target, &mut object);
+        }
+        self.write_event(out, "BOOKMARK", &object)
+    }
+
+    fn error(&mut self, out: &mut Vec<u8>, status: &Status) {
+        // There is nobody left to tell when even this cannot be written.
+        let _ = self.write_event(out, "ERROR", &status.to_document());
+    }
+
+    fn write_event(&self, out: &mut Vec<u8>, kind: &str, object: &Value) -> Result<(), Status> {
+        if self.encoding == Encoding::Protobuf {
+            return codec::frame(out, kind, object);
+        }
+        out.extend_from_slice(json!({"type": kind, "object": object}).to_string().as_bytes());
+        out.push(b'\n');
+        Ok(())
+    }
+}

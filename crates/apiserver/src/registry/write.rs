@@ -1,0 +1,292 @@
+//! What every write has in common: who writes what under which options, warnings, admission, metadata, and the one place
+//! that hands bytes to the store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::{HeaderValue, header};
+use serde_json::{Map, Value};
+
+use corten_api::names;
+use corten_api::status::Status;
+use corten_kinds::{Context, Strategy};
+use corten_store::{Durability, Expect, KeyValue, Write, WriteError};
+
+use super::options::WriteOptions;
+use super::target::Target;
+use crate::admission::{AdmissionRequest, Operation};
+use crate::cache::{self, Entry};
+use crate::pipeline::Call;
+use crate::proof::Admitted;
+use crate::response::Response;
+use crate::state::State;
+use crate::user::User;
+
+/// One write on its way.
+pub(crate) struct Writing<'a> {
+    pub state: &'a Arc<State>,
+    pub target: &'a Target,
+    pub user: &'a User,
+    pub namespace: String,
+    pub subresource: String,
+    pub options: WriteOptions,
+    /// Name under which changed fields are owned.
+    pub manager: String,
+    pub warnings: Vec<String>,
+    pub now: jiff::Timestamp,
+}
+
+impl<'a> Writing<'a> {
+    /// The write that a request asks for.
+    pub(crate) fn of(state: &'a Arc<State>, target: &'a Target, call: &'a Call, options: WriteOptions) -> Self {
+        let info = call.info();
+        let namespace = if target.resource.namespaced { info.namespace.clone() } else { String::new() };
+        let manager = options.manager(call.header(header::USER_AGENT));
+        Self {
+            state,
+            target,
+            user: call.user(),
+            namespace,
+            subresource: info.subresource.clone(),
+            options,
+            manager,
+            warnings: Vec::new(),
+            now: jiff::Timestamp::now(),
+        }
+    }
+
+    /// A write of the server itself: no fields are owned, nothing is warned of.
+    pub(crate) fn own(state: &'a Arc<State>, target: &'a Target, user: &'a User, namespace: &str) -> Self {
+        Self {
+            state,
+            target,
+            user,
+            namespace: namespace.to_owned(),
+            subresource: String::new(),
+            options: WriteOptions::default(),
+            manager: "kube-apiserver".into(),
+            warnings: Vec::new(),
+            now: jiff::Timestamp::now(),
+        }
+    }
+
+    /// Runs `f` with the rules of the kind, if it has some.
+    pub(crate) fn with_rules<T>(&self, f: impl FnOnce(&dyn Strategy, &Context<'_>) -> T) -> Option<T> {
+        let strategy = self.target.strategy?;
+        let context = Context {
+            now: self.now,
+            namespace: &self.namespace,
+            user: &self.user.name,
+            user_uid: &self.user.uid,
+            groups: &self.user.groups,
+            extra: &self.user.extra,
+            subresource: &self.subresource,
+            version: &self.target.version().name,
+        };
+        Some(f(strategy, &context))
+    }
+
+    /// Fills in the kind's defaults.
+    pub(crate) fn default(&self, document: &mut Value) {
+        if let Some(strategy) = self.target.strategy {
+            strategy.default(document);
+        }
+    }
+
+    /// Adds a text for a `Warning` header, once.
+    pub(crate) fn warn(&mut self, text: String) {
+        if !text.is_empty() && !self.warnings.contains(&text) {
+            self.warnings.push(text);
+        }
+    }
+
+    /// The write as admission sees it.
+    pub(crate) fn admission(
+        &self,
+        operation: Operation,
+        name: &str,
+        object: Option<Value>,
+        old: Option<Value>,
+    ) -> AdmissionRequest {
+        let (group, version, kind) = match self.target.version().subresource(&self.subresource) {
+            Some(sub) => (sub.group.clone(), sub.version.clone(), sub.kind.clone()),
+            None => (self.target.resource.group.clone(), self.target.version().name.clone(), self.target.resource.kind.clone()),
+        };
+        let _ = group;
+        AdmissionRequest {
+            operation,
+            group: self.target.resource.group.clone(),
+            version,
+            resource: self.target.resource.plural.clone(),
+            subresource: self.subresource.clone(),
+            kind,
+            namespace: self.namespace.clone(),
+            name: name.to_owned(),
+            object,
+            old,
+            options: self.options.document.clone(),
+            user: self.user.clone(),
+            dry_run: self.options.dry_run,
+            warnings: Vec::new(),
+            audit_annotations: BTreeMap::new(),
+        }
+    }
+
+    /// The changing pass of admission over `document`.
+    pub(crate) async fn mutate(
+        &mut self,
+        operation: Operation,
+        name: &str,
+        document: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<(), Status> {
+        let mut request = self.admission(operation, name, Some(document.take()), old.cloned());
+        let outcome = self.state.admission.mutate(&mut request).await;
+        for text in std::mem::take(&mut request.warnings) {
+            self.warn(text);
+        }
+        *document = request.object.take().unwrap_or_default();
+        outcome
+    }
+
+    /// The judging pass of admission.
+    pub(crate) async fn judge(
+        &mut self,
+        operation: Operation,
+        name: &str,
+        document: Option<&mut Value>,
+        old: Option<&Value>,
+    ) -> Result<Admitted, Status> {
+        let mut document = document;
+        let object = document.as_mut().map(|document| document.take());
+        let mut request = self.admission(operation, name, object, old.cloned());
+        let outcome = self.state.admission.validate(&request).await;
+        for text in std::mem::take(&mut request.warnings) {
+            self.warn(text);
+        }
+        if let (Some(place), Some(object)) = (document, request.object.take()) {
+            *place = object;
+        }
+        outcome
+    }
+
+    /// Faults as a Status of this kind.
+    pub(crate) fn invalid(&self, name: &str, faults: &corten_api::field::Faults) -> Status {
+        Status::invalid(&self.target.resource.group, &self.target.resource.kind, name, faults)
+    }
+
+    /// Writes the document under `name`, and returns the revision. Nothing gets here that admission has not seen.
+    pub(crate) async fn commit(
+        &self,
+        name: &str,
+        value: Option<bytes::Bytes>,
+        expect: Expect,
+        _admitted: Admitted,
+    ) -> Result<u64, CommitError> {
+        let key = self.target.store_key(&self.namespace, name).map_err(|status| CommitError::Status(Box::new(status)))?;
+        let durability = if self.is_lazy() { Durability::Lazy } else { Durability::Sync };
+        match self.state.store.write(Write { key, value, expect, durability }).await {
+            Ok(revision) => {
+                self.state.caches.wait_for(revision.0).await;
+                Ok(revision.0)
+            }
+            Err(WriteError::Conflict { current, .. }) => {
+                // Whoever tries again must see what was in the way.
+                if let Some(current) = &current {
+                    self.state.caches.wait_for(current.modified.0).await;
+                }
+                Err(CommitError::Conflict(current))
+            }
+            Err(err) => {
+                let status = Status::internal("the object could not be stored").because(err);
+                Err(CommitError::Status(Box::new(status)))
+            }
+        }
+    }
+
+    /// Heartbeats and Events may become durable a little later.
+    fn is_lazy(&self) -> bool {
+        let stored = &self.target.stored;
+        match (stored.group.as_str(), stored.plural.as_str()) {
+            ("", "events") => true,
+            ("coordination.k8s.io", "leases") => self.namespace == "kube-node-lease",
+            _ => false,
+        }
+    }
+
+    /// The cached object of this name.
+    pub(crate) fn cached(&self, name: &str) -> Result<Option<Arc<Entry>>, Status> {
+        Ok(self.target.cache()?.get(&cache::key(&self.namespace, name)))
+    }
+
+    /// A text in the request's words about an object that changed in between.
+    pub(crate) fn changed(&self, name: &str) -> Status {
+        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        self.target.conflict(name, why)
+    }
+}
+
+/// Why a commit failed.
+pub(crate) enum CommitError {
+    /// The key was not as expected; what is there instead.
+    Conflict(Option<KeyValue>),
+    /// Something else.
+    Status(Box<Status>),
+}
+
+/// Puts warnings on a response.
+pub(crate) fn with_warnings(mut response: Response, warnings: &[String]) -> Response {
+    for text in warnings {
+        let escaped: String = text.chars().filter(|c| !c.is_control()).collect();
+        let escaped = escaped.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{escaped}\"").as_bytes()) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+    response
+}
+
+/// The metadata of a document, made when it has none.
+pub(crate) fn metadata(document: &mut Value) -> &mut Map<String, Value> {
+    if !document.is_object() {
+        *document = Value::Object(Map::new());
+    }
+    let place = document.as_object_mut().expect("made an object above").entry("metadata").or_insert_with(|| Map::new().into());
+    if !place.is_object() {
+        *place = Value::Object(Map::new());
+    }
+    place.as_object_mut().expect("made an object above")
+}
+
+/// A text of the metadata; empty when it is absent.
+pub(crate) fn meta_text<'d>(document: &'d Value, field: &str) -> &'d str {
+    document["metadata"][field].as_str().unwrap_or_default()
+}
+
+/// A time as metadata has it.
+pub(crate) fn stamp(time: jiff::Timestamp) -> Value {
+    corten_api::time::seconds(time).into()
+}
+
+/// A fresh name for a `generateName`.
+pub(crate) fn generated_name(base: &str) -> String {
+    names::generated(base, rand::random())
+}
+
+/// Drops owner references that are there twice, and tells which.
+pub(crate) fn dedup_owners(document: &mut Value) -> Vec<String> {
+    let Some(owners) = document.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut) else {
+        return Vec::new();
+    };
+    let mut seen: Vec<Value> = Vec::with_capacity(owners.len());
+    let mut doubled = Vec::new();
+    for owner in std::mem::take(owners) {
+        if seen.contains(&owner) {
+            doubled.push(owner["uid"].as_str().unwrap_or_default().to_owned());
+        } else {
+            seen.push(owner);
+        }
+    }
+    *owners = seen;
+    doubled
+}

@@ -1,0 +1,144 @@
+//! What goes back: bodies that are bytes, slices of the cache, or streams, and the one place where a [`Status`] becomes
+//! an HTTP response.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use http::{HeaderValue, StatusCode, header};
+use http_body::{Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use serde_json::Value;
+
+use corten_api::status::Status;
+
+/// An error of a body's sender.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// The body of a request, whichever transport it came by.
+pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// A response of this server.
+pub type Response = http::Response<Body>;
+
+/// The body of a response.
+pub struct Body(Kind);
+
+enum Kind {
+    Whole(Option<Bytes>),
+    Stream(Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>),
+}
+
+impl Body {
+    /// No body.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self(Kind::Whole(None))
+    }
+
+    /// Chunks as they come; the client's pace is the stream's pace.
+    pub fn stream(chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Self {
+        Self(Kind::Stream(Box::pin(chunks)))
+    }
+
+    /// Another body, passed on.
+    pub fn wrap<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        use http_body_util::BodyExt;
+        Self::stream(body.into_data_stream().map(|chunk| chunk.map_err(Into::into)))
+    }
+
+    /// The bytes, when they are known already.
+    #[must_use]
+    pub fn whole(&self) -> Option<&Bytes> {
+        match &self.0 {
+            Kind::Whole(bytes) => bytes.as_ref(),
+            Kind::Stream(_) => None,
+        }
+    }
+}
+
+impl<B: Into<Bytes>> From<B> for Body {
+    fn from(bytes: B) -> Self {
+        let bytes = bytes.into();
+        Self(Kind::Whole((!bytes.is_empty()).then_some(bytes)))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Kind::Stream(stream) => stream.as_mut().poll_next(cx).map_ok(Frame::data),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.0, Kind::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Kind::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Kind::Whole(bytes) => write!(f, "Body({} bytes)", bytes.as_ref().map_or(0, Bytes::len)),
+            Kind::Stream(_) => f.write_str("Body(stream)"),
+        }
+    }
+}
+
+/// A response of `bytes` with a content type.
+#[must_use]
+pub fn bytes(code: u16, content_type: &str, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let value = HeaderValue::from_str(content_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    response.headers_mut().insert(header::CONTENT_TYPE, value);
+    response
+}
+
+/// A response of a JSON document.
+#[must_use]
+pub fn json(code: u16, document: &Value) -> Response {
+    let mut body = document.to_string();
+    body.push('\n');
+    bytes(code, "application/json", body)
+}
+
+/// A response of plain text.
+#[must_use]
+pub fn text(code: u16, body: impl Into<String>) -> Response {
+    bytes(code, "text/plain; charset=utf-8", body.into())
+}
+
+/// 404 for a path that nobody serves, in Go's words.
+#[must_use]
+pub fn no_such_page() -> Response {
+    text(404, "404 page not found\n")
+}
+
+/// A Status as JSON, with `Retry-After` when it asks for patience. Content negotiation may re-encode it.
+#[must_use]
+pub fn status(status: &Status) -> Response {
+    let mut response = json(status.code, &status.to_document());
+    if let Some(details) = &status.details
+        && details.retry_after_seconds > 0
+    {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(details.retry_after_seconds));
+    }
+    response
+}

@@ -1,0 +1,143 @@
+//! Accepting connections and serving each until it ends or the server stops.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use corten_task::Tasks;
+
+use super::io::Patient;
+use crate::authn::Peer;
+use crate::pipeline;
+use crate::state::State;
+
+/// Connections at one time; more wait in the listener's backlog.
+const MAX_CONNECTIONS: usize = 16_384;
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a client may take to send the head of a request.
+const HEAD: Duration = Duration::from_secs(32);
+/// Bytes of headers in one request.
+const MAX_HEADERS: usize = 1 << 20;
+/// Streams of one HTTP/2 connection at one time.
+const MAX_STREAMS: u32 = 1000;
+
+/// Accepts until the server stops. Each connection then ends by itself, when its requests have or the grace is over.
+pub(super) async fn run(listener: TcpListener, tls: Arc<ServerConfig>, state: Arc<State>) {
+    let acceptor = TlsAcceptor::from(tls);
+    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = state.tasks.child("connections");
+    let stop = state.tasks.stop_token();
+    loop {
+        let seat = seats.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(err) => {
+                // Out of file descriptors, or the client went already: neither is a reason to end.
+                tracing::warn!(error = %err, "accept a connection");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+        };
+        let (acceptor, state) = (acceptor.clone(), state.clone());
+        connections.spawn_graceful("connection", async move {
+            serve(stream, address, acceptor, state).await;
+            drop(seat);
+        });
+    }
+}
+
+async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, state: Arc<State>) {
+    // Latency counts for more than the number of packets.
+    let _ = stream.set_nodelay(true);
+    let stop = state.tasks.stop_token();
+    let stream = tokio::select! {
+        () = stop.cancelled() => return,
+        stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)) => stream,
+    };
+    let stream = match stream {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(err)) => {
+            tracing::debug!(%address, error = %err, "TLS handshake");
+            return;
+        }
+        Err(_) => {
+            tracing::debug!(%address, "TLS handshake took too long");
+            return;
+        }
+    };
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let certificates = certificates.iter().map(|cert| cert.clone().into_owned()).collect::<Vec<_>>();
+    let peer = Arc::new(Peer { address: Some(address), certificates: certificates.into() });
+    let grace = state.config.shutdown_grace;
+    let builder = builder(&state.tasks);
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let (state, peer) = (state.clone(), peer.clone());
+        async move {
+            let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+            Ok::<_, Infallible>(pipeline::serve(state, request, peer).await)
+        }
+    });
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream)), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(grace, connection).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    tracing::warn!(%address, "a request was still running at the end of the grace period");
+                    Ok(())
+                }
+            }
+        }
+    };
+    if let Err(err) = ended {
+        tracing::debug!(%address, error = %err, "connection");
+    }
+}
+
+fn builder(tasks: &Tasks) -> auto::Builder<OnTasks> {
+    let mut builder = auto::Builder::new(OnTasks(tasks.child("streams")));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADERS as u32)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(15));
+    builder
+}
+
+/// Runs what hyper starts as tasks that have an owner.
+#[derive(Clone)]
+struct OnTasks(Tasks);
+
+impl<F> hyper::rt::Executor<F> for OnTasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn_graceful("stream", async move {
+            future.await;
+        });
+    }
+}

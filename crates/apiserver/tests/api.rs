@@ -1,0 +1,156 @@
+//! An API server on a temporary store, driven in process: what a client sees of the generic registry and the watch cache.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use corten_apiserver::{ApiServer, Config, User};
+use corten_store::sqlite;
+use corten_task::Tasks;
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+struct Api {
+    server: ApiServer,
+    tasks: Tasks,
+    _directory: tempfile::TempDir,
+}
+
+impl Api {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let tasks = Tasks::root("test");
+        let store = sqlite::Sqlite::open(sqlite::Config::new(directory.path().join("store")), &tasks).unwrap();
+        let config = Config {
+            bind_address: [127, 0, 0, 1].into(),
+            secure_port: 0,
+            advertise_address: Some([127, 0, 0, 1].into()),
+            ..Config::new(directory.path().join("pki"))
+        };
+        let server = ApiServer::start(config, Arc::new(store), &tasks).await.unwrap();
+        let api = Self { server, tasks, _directory: directory };
+        let namespace = json!({"metadata": {"name": "a"}});
+        assert_eq!(api.send("POST", "/api/v1/namespaces", Some(namespace)).await.0, 201);
+        api
+    }
+
+    async fn send(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let request = http::Request::builder().method(method).uri(path).header("content-type", kind);
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let user = User::new("admin", &["system:masters", "system:authenticated"]);
+        let response = self.server.local(user).oneshot(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap();
+        let code = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (code, serde_json::from_slice(&bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned())))
+    }
+
+    async fn create(&self, name: &str, labels: Value) -> Value {
+        let object = json!({"metadata": {"name": name, "labels": labels}, "data": {"k": name}});
+        let (code, object) = self.send("POST", "/api/v1/namespaces/a/configmaps", Some(object)).await;
+        assert_eq!(code, 201, "{object}");
+        object
+    }
+
+    /// The events of a watch until it ends.
+    async fn watch(&self, query: &str) -> Vec<(String, Value)> {
+        let path = format!("/api/v1/namespaces/a/configmaps?watch=1&timeoutSeconds=1&{query}");
+        let (code, body) = self.send("GET", &path, None).await;
+        assert_eq!(code, 200, "{body}");
+        let text = body.as_str().map_or_else(|| if body.is_null() { String::new() } else { body.to_string() }, str::to_owned);
+        let events = text.lines().filter(|line| !line.is_empty()).map(|line| serde_json::from_str::<Value>(line).unwrap());
+        events.map(|event| (event["type"].as_str().unwrap().to_owned(), event["object"].clone())).collect()
+    }
+}
+
+fn revision(object: &Value) -> &str {
+    object["metadata"]["resourceVersion"].as_str().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_are_created_read_changed_and_deleted() {
+    let api = Api::start().await;
+    let created = api.create("one", json!({"app": "x"})).await;
+    assert_eq!(created["kind"], "ConfigMap");
+    assert!(created["metadata"]["uid"].is_string() && created["metadata"]["creationTimestamp"].is_string());
+    let path = "/api/v1/namespaces/a/configmaps/one";
+    assert_eq!(api.send("GET", path, None).await, (200, created.clone()));
+
+    let mut changed = created.clone();
+    changed["data"] = json!({"k": "v"});
+    let (code, updated) = api.send("PUT", path, Some(changed.clone())).await;
+    assert_eq!((code, &updated["data"]), (200, &json!({"k": "v"})));
+    let (code, stale) = api.send("PUT", path, Some(changed)).await;
+    assert_eq!((code, stale["reason"].as_str()), (409, Some("Conflict")));
+    let (code, same) = api.send("PUT", path, Some(updated.clone())).await;
+    assert_eq!((code, revision(&same)), (200, revision(&updated)), "an update that changes nothing does not write");
+    let (code, patched) = api.send("PATCH", path, Some(json!({"data": {"k": null, "n": "1"}}))).await;
+    assert_eq!((code, &patched["data"]), (200, &json!({"n": "1"})));
+
+    let (code, again) = api.send("POST", "/api/v1/namespaces/a/configmaps", Some(json!({"metadata": {"name": "one"}}))).await;
+    assert_eq!((code, again["reason"].as_str()), (409, Some("AlreadyExists")));
+    let (code, gone) = api.send("DELETE", path, None).await;
+    assert_eq!((code, gone["status"].as_str()), (200, Some("Success")));
+    assert_eq!(api.send("GET", path, None).await.0, 404);
+    api.tasks.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_are_selected_and_paged_at_one_revision() {
+    let api = Api::start().await;
+    for n in 0..5 {
+        api.create(&format!("c{n}"), json!({"parity": if n % 2 == 0 { "even" } else { "odd" }})).await;
+    }
+    let names = |list: &Value| {
+        let items = list["items"].as_array().unwrap();
+        items.iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let path = "/api/v1/namespaces/a/configmaps";
+    let (_, odd) = api.send("GET", &format!("{path}?labelSelector=parity%3Dodd"), None).await;
+    assert_eq!(names(&odd), ["c1", "c3"]);
+    assert!(odd["items"][0].get("kind").is_none(), "items of a list have no kind");
+
+    let (_, first) = api.send("GET", &format!("{path}?limit=2"), None).await;
+    assert_eq!((names(&first), &first["metadata"]["remainingItemCount"]), (vec!["c0".to_owned(), "c1".to_owned()], &json!(3)));
+    api.send("DELETE", &format!("{path}/c2"), None).await;
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let (_, rest) = api.send("GET", &format!("{path}?continue={token}"), None).await;
+    assert_eq!(names(&rest), ["c2", "c3", "c4"], "a page shows the revision of the first one");
+    assert_eq!(revision(&rest), revision(&first));
+    api.tasks.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_tells_what_a_selector_sees() {
+    let api = Api::start().await;
+    let one = api.create("one", json!({"a": "1"})).await;
+    api.send("PATCH", "/api/v1/namespaces/a/configmaps/one", Some(json!({"data": {"k": "2"}}))).await;
+    api.send("PATCH", "/api/v1/namespaces/a/configmaps/one", Some(json!({"metadata": {"labels": {"a": "2"}}}))).await;
+    api.create("two", json!({"a": "1"})).await;
+    api.send("DELETE", "/api/v1/namespaces/a/configmaps/two", None).await;
+
+    let kinds = |events: Vec<(String, Value)>| events.into_iter().map(|(kind, _)| kind).collect::<Vec<_>>();
+    let from = format!("resourceVersion={}&labelSelector=a%3D1", revision(&one));
+    assert_eq!(kinds(api.watch(&from).await), ["MODIFIED", "DELETED", "ADDED", "DELETED"]);
+    assert_eq!(kinds(api.watch("resourceVersion=0").await), ["ADDED"]);
+    let listed = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let events = api.watch(listed).await;
+    assert_eq!(events.len(), 2);
+    assert_eq!(events[1].1["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    api.tasks.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn finalizers_hold_an_object_until_they_are_gone() {
+    let api = Api::start().await;
+    let path = "/api/v1/namespaces/a/configmaps/held";
+    let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/f"]}});
+    api.send("POST", "/api/v1/namespaces/a/configmaps", Some(held)).await;
+    let (code, marked) = api.send("DELETE", path, None).await;
+    assert_eq!((code, marked["metadata"]["deletionTimestamp"].is_string()), (200, true));
+    assert_eq!(api.send("GET", path, None).await.0, 200);
+    let (code, _) = api.send("PATCH", path, Some(json!({"metadata": {"finalizers": null}}))).await;
+    assert_eq!(code, 200);
+    assert_eq!(api.send("GET", path, None).await.0, 404);
+    api.tasks.stop().await;
+}

@@ -432,7 +432,8 @@ fn kept(field: &Field, value: Option<Value>) -> Option<Value> {
         (Kind::Bool, Value::Bool(set)) => !set,
         (Kind::Int32 | Kind::Int64 | Kind::Float64, Value::Number(number)) => number.as_f64() == Some(0.0),
         // Storing turns an empty list or map into none.
-        (Kind::List(_), Value::Array(list)) => list.is_empty(),
+        // An empty list of managed fields asks for forgetting them.
+        (Kind::List(_), Value::Array(list)) => list.is_empty() && field.name != "managedFields",
         (Kind::Map(_), Value::Object(map)) => map.is_empty(),
         _ => {
             let is_zero = field.omit_zero && value == zero(&field.kind);

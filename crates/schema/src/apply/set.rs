@@ -1,0 +1,389 @@
+//! Sets of field paths: which fields of an object somebody owns.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::{Map, Number, Value};
+
+/// A set of paths, as a tree: a step of the tree may itself be in the set, besides what is below it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Set {
+    steps: BTreeMap<Element, Node>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Node {
+    member: bool,
+    below: Set,
+}
+
+/// One step of a path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Element {
+    /// A member of an object.
+    Field(Box<str>),
+    /// The item of a list whose key fields have these values, sorted by field.
+    Key(Vec<(Box<str>, Scalar)>),
+    /// The item of a set that equals this value.
+    Value(Scalar),
+    /// The item at an index; only read, never made.
+    Index(i64),
+}
+
+/// A value that identifies an item. Numbers are equal when they are equal as numbers.
+#[derive(Clone, Debug)]
+pub struct Scalar(pub Value);
+
+/// Why a `fieldsV1` cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct FieldsError(String);
+
+// === impl Set ===
+
+impl Set {
+    /// A set of paths of plain field names.
+    #[must_use]
+    pub fn of(paths: &[&[&str]]) -> Self {
+        let mut set = Self::default();
+        for path in paths {
+            let path: Vec<Element> = path.iter().map(|name| Element::Field((*name).into())).collect();
+            set.insert(&path);
+        }
+        set
+    }
+
+    /// Reads a `fieldsV1`. Elements of a kind that is not known are left out, as the format asks for.
+    ///
+    /// # Errors
+    ///
+    /// [`FieldsError`] when an element is malformed.
+    pub fn from_fields(fields: &Value) -> Result<Self, FieldsError> {
+        let mut set = Self::default();
+        for (key, below) in fields.as_object().into_iter().flatten() {
+            if key == "." {
+                continue;
+            }
+            if let Some(element) = Element::read(key)? {
+                let below_map = below.as_object();
+                let member = below_map.is_none_or(|map| map.is_empty() || map.contains_key("."));
+                let node = Node { member, below: Self::from_fields(below)? };
+                if node.member || !node.below.is_empty() {
+                    set.steps.insert(element, node);
+                }
+            }
+        }
+        Ok(set)
+    }
+
+    /// Writes a `fieldsV1`.
+    #[must_use]
+    pub fn to_fields(&self) -> Value {
+        let mut map = Map::new();
+        for (element, node) in &self.steps {
+            let mut below = node.below.to_fields();
+            if let (true, false, Value::Object(map)) = (node.member, node.below.is_empty(), &mut below) {
+                map.insert(".".into(), Value::Object(Map::new()));
+            }
+            map.insert(element.written(), below);
+        }
+        Value::Object(map)
+    }
+
+    /// Whether no path is in the set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Whether this path is in the set.
+    #[must_use]
+    pub fn has(&self, path: &[Element]) -> bool {
+        match path {
+            [] => false,
+            [last] => self.has_member(last),
+            [first, rest @ ..] => self.steps.get(first).is_some_and(|node| node.below.has(rest)),
+        }
+    }
+
+    /// Whether this step itself is in the set.
+    #[must_use]
+    pub fn has_member(&self, element: &Element) -> bool {
+        self.steps.get(element).is_some_and(|node| node.member)
+    }
+
+    /// What is below a step.
+    #[must_use]
+    pub fn below(&self, element: &Element) -> Option<&Self> {
+        self.steps.get(element).map(|node| &node.below).filter(|set| !set.is_empty())
+    }
+
+    /// Adds a path; the empty one is no path.
+    pub fn insert(&mut self, path: &[Element]) {
+        let Some((last, first)) = path.split_last() else { return };
+        let mut set = self;
+        for element in first {
+            set = &mut set.steps.entry(element.clone()).or_default().below;
+        }
+        set.steps.entry(last.clone()).or_default().member = true;
+    }
+
+    /// Adds all paths of another set.
+    #[must_use]
+    pub fn union(mut self, other: &Self) -> Self {
+        for (element, theirs) in &other.steps {
+            let ours = self.steps.entry(element.clone()).or_default();
+            ours.member |= theirs.member;
+            ours.below = std::mem::take(&mut ours.below).union(&theirs.below);
+        }
+        self
+    }
+
+    /// The paths of this set that are in the other as well.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        let mut steps = BTreeMap::new();
+        for (element, ours) in &self.steps {
+            if let Some(theirs) = other.steps.get(element) {
+                let node = Node { member: ours.member && theirs.member, below: ours.below.intersection(&theirs.below) };
+                if node.member || !node.below.is_empty() {
+                    steps.insert(element.clone(), node);
+                }
+            }
+        }
+        Self { steps }
+    }
+
+    /// The paths of this set that are not in the other.
+    #[must_use]
+    pub fn difference(self, other: &Self) -> Self {
+        if other.is_empty() {
+            return self;
+        }
+        let mut steps = self.steps;
+        steps.retain(|element, ours| {
+            if let Some(theirs) = other.steps.get(element) {
+                ours.member &= !theirs.member;
+                ours.below = std::mem::take(&mut ours.below).difference(&theirs.below);
+            }
+            ours.member || !ours.below.is_empty()
+        });
+        Self { steps }
+    }
+
+    /// The paths of this set that neither are in the other nor lie below one of its paths.
+    #[must_use]
+    pub fn recursive_difference(self, other: &Self) -> Self {
+        let mut steps = self.steps;
+        steps.retain(|element, ours| match other.steps.get(element) {
+            None => true,
+            Some(theirs) if theirs.member => false,
+            Some(theirs) => {
+                ours.below = std::mem::take(&mut ours.below).recursive_difference(&theirs.below);
+                ours.member || !ours.below.is_empty()
+            }
+        });
+        Self { steps }
+    }
+
+    /// The paths that match one of the patterns or lie below one that does. `*` stands for any step.
+    #[must_use]
+    pub fn matching(&self, patterns: &[&[&str]]) -> Self {
+        if patterns.iter().any(|pattern| pattern.is_empty()) {
+            return self.clone();
+        }
+        let mut steps = BTreeMap::new();
+        for (element, node) in &self.steps {
+            let rest: Vec<&[&str]> = patterns
+                .iter()
+                .filter_map(|pattern| pattern.split_first())
+                .filter(|(first, _)| **first == "*" || matches!(element, Element::Field(name) if **name == ***first))
+                .map(|(_, rest)| rest)
+                .collect();
+            if rest.is_empty() {
+                continue;
+            }
+            let member = node.member && rest.iter().any(|pattern| pattern.is_empty());
+            let node = Node { member, below: node.below.matching(&rest) };
+            if node.member || !node.below.is_empty() {
+                steps.insert(element.clone(), node);
+            }
+        }
+        Self { steps }
+    }
+
+    /// Every path, in order: at each level first the steps that are in the set, then what lies below them.
+    #[must_use]
+    pub fn paths(&self) -> Vec<Vec<Element>> {
+        let mut out = Vec::new();
+        self.collect(&mut Vec::new(), &mut out);
+        out
+    }
+
+    fn collect(&self, path: &mut Vec<Element>, out: &mut Vec<Vec<Element>>) {
+        for (element, _) in self.steps.iter().filter(|(_, node)| node.member) {
+            path.push(element.clone());
+            out.push(path.clone());
+            path.pop();
+        }
+        for (element, node) in &self.steps {
+            path.push(element.clone());
+            node.below.collect(path, out);
+            path.pop();
+        }
+    }
+
+    /// The same tree where `decide` may put a step into the set, or take all below it; the walk of schema-aware changes.
+    pub(super) fn map_steps(&self, mut decide: impl FnMut(&Element, bool, &Self) -> (bool, Self)) -> Self {
+        let mut steps = BTreeMap::new();
+        for (element, node) in &self.steps {
+            let (member, below) = decide(element, node.member, &node.below);
+            if member || !below.is_empty() {
+                steps.insert(element.clone(), Node { member, below });
+            }
+        }
+        Self { steps }
+    }
+}
+
+// === impl Element ===
+
+impl Element {
+    /// Reads `f:name`, `k:{…}`, `v:…` or `i:…`; nothing when it is of another kind.
+    fn read(text: &str) -> Result<Option<Self>, FieldsError> {
+        let fault = |what: &str| FieldsError(format!("parsing key as path element: {what}"));
+        let Some((kind, rest)) = text.split_at_checked(2) else {
+            return Err(fault("key must be 2 characters long:"));
+        };
+        if !kind.ends_with(':') {
+            return Err(fault(&format!("missing colon: {text}")));
+        }
+        let json = |text: &str| serde_json::from_str::<Value>(text).map_err(|err| fault(&err.to_string()));
+        Ok(Some(match kind {
+            "f:" => Self::Field(rest.into()),
+            "v:" => Self::Value(Scalar(json(rest)?)),
+            "i:" => Self::Index(rest.parse().map_err(|_| fault(&format!("{rest} is no index")))?),
+            "k:" => {
+                let Value::Object(map) = json(rest)? else { return Err(fault("a key is an object")) };
+                Self::key(map.into_iter().map(|(name, value)| (name.into(), Scalar(value))).collect())
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// An item's key; the fields are sorted here.
+    #[must_use]
+    pub fn key(mut fields: Vec<(Box<str>, Scalar)>) -> Self {
+        fields.sort();
+        Self::Key(fields)
+    }
+
+    fn written(&self) -> String {
+        match self {
+            Self::Field(name) => format!("f:{name}"),
+            Self::Value(Scalar(value)) => format!("v:{value}"),
+            Self::Index(at) => format!("i:{at}"),
+            Self::Key(fields) => {
+                let fields: Vec<_> =
+                    fields.iter().map(|(name, Scalar(value))| format!("{}:{value}", Value::from(&**name))).collect();
+                format!("k:{{{}}}", fields.join(","))
+            }
+        }
+    }
+}
+
+/// `.name`, `[key="value"]`, `[="value"]`: how conflicts show a step.
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(name) => write!(f, ".{name}"),
+            Self::Value(value) => write!(f, "[={value}]"),
+            Self::Index(at) => write!(f, "[{at}]"),
+            Self::Key(fields) => {
+                f.write_str("[")?;
+                for (at, (name, value)) in fields.iter().enumerate() {
+                    let comma = if at > 0 { "," } else { "" };
+                    write!(f, "{comma}{name}={value}")?;
+                }
+                f.write_str("]")
+            }
+        }
+    }
+}
+
+/// A whole path as conflicts show it.
+#[must_use]
+pub fn shown(path: &[Element]) -> String {
+    path.iter().map(ToString::to_string).collect()
+}
+
+// === impl Scalar ===
+
+impl Scalar {
+    fn rank(&self) -> u8 {
+        match self.0 {
+            Value::Number(_) => 0,
+            Value::String(_) => 1,
+            Value::Bool(_) => 2,
+            Value::Array(_) => 3,
+            Value::Object(_) => 4,
+            Value::Null => 5,
+        }
+    }
+}
+
+impl fmt::Display for Scalar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Value::String(text) => f.write_str(&corten_api::field::quoted(text)),
+            other => write!(f, "{other}"),
+        }
+    }
+}
+
+impl PartialEq for Scalar {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Scalar {}
+
+impl PartialOrd for Scalar {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scalar {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (&self.0, &other.0) {
+            (Value::Number(a), Value::Number(b)) => compare_numbers(a, b),
+            (Value::String(a), Value::String(b)) => a.cmp(b),
+            (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+            (a, b) if self.rank() == other.rank() => a.to_string().cmp(&b.to_string()),
+            _ => self.rank().cmp(&other.rank()),
+        }
+    }
+}
+
+fn compare_numbers(a: &Number, b: &Number) -> Ordering {
+    match (a.as_i64(), b.as_i64()) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        _ => a.as_f64().unwrap_or_default().total_cmp(&b.as_f64().unwrap_or_default()),
+    }
+}
+
+/// Whether two values are the same: `1` and `1.0` are.
+#[must_use]
+pub fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => compare_numbers(a, b).is_eq(),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
+        }
+        (a, b) => a == b,
+    }
+}

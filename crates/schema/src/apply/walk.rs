@@ -1,0 +1,353 @@
+//! Walks over documents along their schema: checking them, the set of fields a document sets, and what differs between two.
+
+use serde_json::{Map, Value};
+
+use super::schema::{Container, Schema, Shape};
+use super::set::{Element, Scalar, Set, same};
+
+/// What changed from one document to another. No path is in two of the sets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Comparison {
+    /// In the old document only.
+    pub removed: Set,
+    /// In both, but different.
+    pub modified: Set,
+    /// In the new document only.
+    pub added: Set,
+}
+
+/// What is wrong with a document, as `.spec.ports: duplicate entries…`.
+#[derive(Debug, Default)]
+pub(super) struct SchemaFaults(pub Vec<(String, String)>);
+
+impl std::fmt::Display for SchemaFaults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let one = |(path, fault): &(String, String)| {
+            if path.is_empty() { fault.clone() } else { format!("{path}: {fault}") }
+        };
+        match self.0.as_slice() {
+            [only] => f.write_str(&one(only)),
+            many => {
+                f.write_str("errors:")?;
+                many.iter().try_for_each(|fault| write!(f, "\n  {}", one(fault)))
+            }
+        }
+    }
+}
+
+/// Checks that a document fits its schema.
+pub(super) fn check<S: Schema>(schema: &S, document: &Value) -> Result<(), SchemaFaults> {
+    let mut checker = Checker { schema, path: Vec::new(), faults: SchemaFaults::default() };
+    checker.place(schema.root(), document);
+    if checker.faults.0.is_empty() { Ok(()) } else { Err(checker.faults) }
+}
+
+/// The fields a document sets.
+pub(super) fn field_set<S: Schema>(schema: &S, document: &Value) -> Set {
+    let mut collector = Collector { schema, path: Vec::new(), set: Set::default() };
+    collector.place(schema.root(), document);
+    collector.set
+}
+
+/// What changed from one document to another. Costs as much as the documents are large, and allocates for what differs.
+pub fn compare<S: Schema>(schema: &S, old: &Value, new: &Value) -> Comparison {
+    let mut comparer = Comparer { schema, path: Vec::new(), found: Comparison::default() };
+    comparer.place(schema.root(), Some(old), Some(new));
+    comparer.found
+}
+
+/// The step that identifies an item of a list, or why there is none.
+pub(super) fn element_of<S: Schema>(schema: &S, node: S::Node<'_>, item: &Value) -> Result<Element, String> {
+    if schema.shape(node) == Shape::Set {
+        return match item {
+            Value::Object(_) => Err("associative list without keys has an element that's a map type".into()),
+            Value::Array(_) => Err("not supported: associative list with lists as elements".into()),
+            Value::Null => Err("associative list without keys has an element that's an explicit null".into()),
+            scalar => Ok(Element::Value(Scalar(scalar.clone()))),
+        };
+    }
+    let map = match item {
+        Value::Object(map) => map,
+        Value::Null => return Err("associative list with keys may not have a null element".into()),
+        _ => return Err("associative list with keys may not have non-map elements".into()),
+    };
+    let (mut key, mut names) = (Vec::new(), Vec::new());
+    schema.keys(node, &mut |name, default| {
+        names.push(corten_api::field::quoted(name));
+        if let Some(value) = map.get(name).cloned().or(default) {
+            key.push((name.into(), Scalar(value)));
+        }
+    });
+    if key.is_empty() {
+        let names = names.join(" ");
+        return Err(format!(
+            "associative list with keys has an element that omits all key fields [{names}] (and doesn't have default values for any key fields)"
+        ));
+    }
+    Ok(Element::key(key))
+}
+
+/// A value as structured-merge-diff prints it.
+pub(super) fn smd_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => corten_api::field::quoted(text),
+        Value::Array(list) => format!("[{}]", list.iter().map(smd_text).collect::<Vec<_>>().join(",")),
+        Value::Object(map) => map.iter().map(|(key, value)| format!("{key}={}", smd_text(value))).collect(),
+        other => other.to_string(),
+    }
+}
+
+/// Whether a value of this shape is walked into.
+fn is_map(shape: Shape, value: &Value) -> bool {
+    match shape {
+        Shape::Map => true,
+        Shape::Any => value.is_object(),
+        _ => false,
+    }
+}
+
+// === impl Checker ===
+
+struct Checker<'s, S> {
+    schema: &'s S,
+    path: Vec<String>,
+    faults: SchemaFaults,
+}
+
+impl<'s, S: Schema> Checker<'s, S> {
+    fn fault(&mut self, text: String) {
+        self.faults.0.push((self.path.concat(), text));
+    }
+
+    fn place(&mut self, node: S::Node<'s>, value: &Value) {
+        match (self.schema.container(node), value) {
+            (_, Value::Null) | (Container::Any, _) => {}
+            (Container::Map, Value::Object(map)) => {
+                for (name, value) in map {
+                    self.path.push(format!(".{name}"));
+                    let member = self.schema.member(node, name);
+                    match member {
+                        None => self.fault("field not declared in schema".into()),
+                        Some((node, _)) => self.place(node, value),
+                    }
+                    self.path.pop();
+                    if member.is_none() {
+                        return;
+                    }
+                }
+            }
+            (Container::List, Value::Array(list)) => self.items(node, list),
+            (Container::Map, other) => self.fault(format!("expected map, got &{{{}}}", smd_text(other))),
+            (Container::List, other) => self.fault(format!("expected list, got &{{{}}}", smd_text(other))),
+            (Container::None, value) => {
+                if let Some(fault) = self.schema.check_scalar(node, value) {
+                    self.fault(fault);
+                }
+            }
+        }
+    }
+
+    fn items(&mut self, node: S::Node<'s>, list: &[Value]) {
+        let keyed = matches!(self.schema.shape(node), Shape::Set | Shape::Keyed);
+        let mut seen = std::collections::BTreeSet::new();
+        for (at, item) in list.iter().enumerate() {
+            let step = if keyed {
+                match element_of(self.schema, node, item) {
+                    Err(err) => {
+                        self.fault(format!("element {at}: {err}"));
+                        return;
+                    }
+                    Ok(element) => {
+                        let step = element.to_string();
+                        if !seen.insert(element) {
+                            self.fault(format!("duplicate entries for key {step}"));
+                        }
+                        step
+                    }
+                }
+            } else {
+                format!("[{at}]")
+            };
+            self.path.push(step);
+            self.place(self.schema.item(node), item);
+            self.path.pop();
+        }
+    }
+}
+
+// === impl Collector ===
+
+struct Collector<'s, S> {
+    schema: &'s S,
+    path: Vec<Element>,
+    set: Set,
+}
+
+impl<'s, S: Schema> Collector<'s, S> {
+    fn place(&mut self, node: S::Node<'s>, value: &Value) {
+        match (self.schema.shape(node), value) {
+            (Shape::Map | Shape::Any, Value::Object(map)) => self.members(node, map),
+            (Shape::Set | Shape::Keyed, Value::Array(list)) => self.items(node, list),
+            (Shape::Map | Shape::Set | Shape::Keyed, Value::Null) => {}
+            _ => self.set.insert(&self.path),
+        }
+    }
+
+    fn members(&mut self, node: S::Node<'s>, map: &Map<String, Value>) {
+        for (name, value) in map {
+            let Some((member, declared)) = self.schema.member(node, name) else { continue };
+            self.path.push(Element::Field(name.as_str().into()));
+            self.place(member, value);
+            let is_empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
+            if is_empty || !declared {
+                self.set.insert(&self.path);
+            }
+            self.path.pop();
+        }
+    }
+
+    fn items(&mut self, node: S::Node<'s>, list: &[Value]) {
+        let elements: Vec<_> = list.iter().map(|item| element_of(self.schema, node, item).ok()).collect();
+        for (element, item) in elements.iter().zip(list) {
+            let Some(element) = element else { continue };
+            let doubled = elements.iter().filter(|other| other.as_ref() == Some(element)).count() > 1;
+            self.path.push(element.clone());
+            if !doubled {
+                self.place(self.schema.item(node), item);
+            }
+            self.set.insert(&self.path);
+            self.path.pop();
+        }
+    }
+}
+
+// === impl Comparer ===
+
+struct Comparer<'s, S> {
+    schema: &'s S,
+    path: Vec<Step<'s>>,
+    found: Comparison,
+}
+
+/// A step of the path to where the comparer is; names are not copied unless something differs there.
+enum Step<'v> {
+    Name(&'v str),
+    Element(Element),
+}
+
+impl<'s, S: Schema> Comparer<'s, S> {
+    fn place(&mut self, node: S::Node<'s>, old: Option<&'s Value>, new: Option<&'s Value>) {
+        let shape = self.schema.shape(node);
+        let is = |value: Option<&Value>| value.is_some_and(|value| is_map(shape, value));
+        let walked = match shape {
+            Shape::Map => self.maps(node, object(old), object(new)),
+            Shape::Any if is(old) || is(new) => {
+                // An object is walked; when the other value is none, it is a leaf besides.
+                let walked = self.maps(node, object(old), object(new));
+                walked && (old.is_none() || new.is_none() || is(old) == is(new))
+            }
+            Shape::Set | Shape::Keyed => self.lists(node, array(old), array(new)),
+            Shape::Leaf | Shape::Any => false,
+        };
+        match (old, new) {
+            (None, Some(_)) => self.note(|found| &mut found.added),
+            (Some(_), None) => self.note(|found| &mut found.removed),
+            (Some(old), Some(new)) if !walked && !same(old, new) => self.note(|found| &mut found.modified),
+            _ => {}
+        }
+    }
+
+    /// Compares members; whether there were any.
+    fn maps(&mut self, node: S::Node<'s>, old: Option<&'s Map<String, Value>>, new: Option<&'s Map<String, Value>>) -> bool {
+        if old.is_none_or(Map::is_empty) && new.is_none_or(Map::is_empty) {
+            return false;
+        }
+        // Both are sorted: one pass meets every name once.
+        let (mut olds, mut news) = (old.into_iter().flatten().peekable(), new.into_iter().flatten().peekable());
+        loop {
+            let order = match (olds.peek(), news.peek()) {
+                (None, None) => return true,
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some((old, _)), Some((new, _))) => old.cmp(new),
+            };
+            let old = if order.is_le() { olds.next() } else { None };
+            let new = if order.is_ge() { news.next() } else { None };
+            let Some((name, _)) = old.or(new) else { return true };
+            let Some((member, _)) = self.schema.member(node, name) else { continue };
+            self.path.push(Step::Name(name));
+            self.place(member, old.map(|(_, value)| value), new.map(|(_, value)| value));
+            self.path.pop();
+        }
+    }
+
+    /// Compares items; whether there were any.
+    fn lists(&mut self, node: S::Node<'s>, old: Option<&'s Vec<Value>>, new: Option<&'s Vec<Value>>) -> bool {
+        let (old, new) = (old.map_or(&[][..], Vec::as_slice), new.map_or(&[][..], Vec::as_slice));
+        if old.is_empty() && new.is_empty() {
+            return false;
+        }
+        if old == new {
+            // Nothing below can differ, and the keys need not be made.
+            return true;
+        }
+        let mut items: std::collections::BTreeMap<Element, (Vec<&'s Value>, Vec<&'s Value>)> = Default::default();
+        for item in old {
+            if let Ok(element) = element_of(self.schema, node, item) {
+                items.entry(element).or_default().0.push(item);
+            }
+        }
+        for item in new {
+            if let Ok(element) = element_of(self.schema, node, item) {
+                items.entry(element).or_default().1.push(item);
+            }
+        }
+        let item = self.schema.item(node);
+        for (element, (olds, news)) in items {
+            self.path.push(Step::Element(element));
+            match (olds.as_slice(), news.as_slice()) {
+                ([] | [_], [] | [_]) => self.place(item, olds.first().copied(), news.first().copied()),
+                // Doubled items are one leaf.
+                ([_, _, ..], [_, _, ..]) => {
+                    if olds != news {
+                        self.note(|found| &mut found.modified);
+                    }
+                }
+                ([_, _, ..], _) => {
+                    if let Some(new) = news.first() {
+                        self.place(item, None, Some(new));
+                    }
+                    self.note(|found| &mut found.removed);
+                }
+                (_, [_, _, ..]) => {
+                    if let Some(old) = olds.first() {
+                        self.place(item, Some(old), None);
+                    }
+                    self.note(|found| &mut found.added);
+                }
+            }
+            self.path.pop();
+        }
+        true
+    }
+
+    fn note(&mut self, into: impl FnOnce(&mut Comparison) -> &mut Set) {
+        let path: Vec<Element> = self
+            .path
+            .iter()
+            .map(|step| match step {
+                Step::Name(name) => Element::Field((*name).into()),
+                Step::Element(element) => element.clone(),
+            })
+            .collect();
+        into(&mut self.found).insert(&path);
+    }
+}
+
+fn object(value: Option<&Value>) -> Option<&Map<String, Value>> {
+    value.and_then(Value::as_object)
+}
+
+fn array(value: Option<&Value>) -> Option<&Vec<Value>> {
+    value.and_then(Value::as_array)
+}

@@ -8,6 +8,34 @@ use serde_json::Value;
 
 use corten_api::field::Faults;
 
+mod check;
+mod claim;
+mod columns;
+mod config;
+mod csr;
+mod doc;
+mod endpoints;
+mod event;
+mod go_json;
+mod internal;
+mod meta;
+mod names;
+mod namespace;
+mod node;
+mod pem;
+mod pod;
+mod quantity;
+mod rbac;
+mod registry;
+mod resources;
+mod service;
+mod simple;
+mod storage;
+mod table;
+mod workload;
+
+pub use registry::{reset_fields, strategy};
+
 /// Facts about the request that a strategy may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
@@ -31,6 +59,9 @@ pub struct Context<'a> {
 
 /// One kind's rules. Documents are of the storage version, pruned to the schema, with zero values dropped or written as
 /// the reference implementation's encoder would (`corten_schema` does both before a strategy sees them).
+///
+/// `metadata.uid`, `metadata.name` and `metadata.creationTimestamp` are set before `prepare_create` (Jobs need the uid), and
+/// `metadata.namespace` before `validate`.
 ///
 /// The order on create: `default`, `prepare_create`, (mutating admission), `default`, `validate`, `warnings`.
 /// On update: `default`, `prepare_update`, (mutating admission), `default`, `validate_update`, `warnings`.
@@ -70,7 +101,9 @@ pub trait Strategy: Sync {
     }
 
     /// What is wrong with a name (`prefix` when it is a `generateName`), as the details of the faults at `metadata.name`.
-    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String>;
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        names::name_is_subdomain(name, prefix)
+    }
 
     /// Whether PUT on a name that is absent creates it.
     fn create_on_update(&self) -> bool {
@@ -90,11 +123,27 @@ pub trait Strategy: Sync {
     }
 
     /// Table columns, in order.
-    fn columns(&self) -> &'static [Column];
+    fn columns(&self) -> &'static [Column] {
+        columns::LIMITRANGES
+    }
 
     /// The cells of one row, one a column.
-    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value>;
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        let _ = now;
+        vec![table::name(object), table::created(object)]
+    }
+
+    /// The `conditions` of a row, such as that a pod is over; none for most.
+    fn row_conditions(&self, object: &Value) -> Vec<Value> {
+        let _ = object;
+        Vec::new()
+    }
 }
+
+/// A kind without rules of its own: a subdomain as name, and the columns Name and Created At.
+pub struct Plain;
+
+impl Strategy for Plain {}
 
 /// `metav1.TableColumnDefinition`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,12 +158,4 @@ pub struct Column {
     pub description: &'static str,
     /// 0 is always shown, 1 is wide.
     pub priority: i32,
-}
-
-/// The rules of a built-in resource, by its group (`apps`) and plural name (`deployments`); `None` when it has no storage
-/// of its own (reviews, subresources) or is unknown.
-#[must_use]
-pub fn strategy(group: &str, resource: &str) -> Option<&'static dyn Strategy> {
-    let _ = (group, resource);
-    None
 }

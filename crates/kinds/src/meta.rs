@@ -1,0 +1,31 @@
+//! What strategies do with object metadata: generations and the parts that a status update keeps.
+
+use serde_json::Value;
+
+use crate::doc::{Read, Write, semantic_equal};
+
+/// Sets `metadata.generation`.
+pub(crate) fn set_generation(object: &mut Value, generation: i64) {
+    object.object("metadata").put("generation", generation);
+}
+
+/// Raises the generation by one when the part that `desired` picks has changed; keeps it otherwise.
+pub(crate) fn bump_generation(object: &mut Value, old: &Value, desired: impl Fn(&Value) -> &Value) {
+    let before = old["metadata"].int("generation");
+    let changed = !semantic_equal(desired(object), desired(old));
+    let now = before + i64::from(changed);
+    object.object("metadata").put("generation", if now == 0 { Value::Null } else { now.into() });
+}
+
+/// Keeps the generation as it was.
+pub(crate) fn keep_generation(object: &mut Value, old: &Value) {
+    object.object("metadata").copy_from(&old["metadata"], "generation");
+}
+
+/// Of the metadata, a status update may change labels and annotations no more than the rest (`ResetObjectMetaForStatus`).
+pub(crate) fn reset_for_status(object: &mut Value, old: &Value) {
+    let metadata = object.object("metadata");
+    for key in ["deletionTimestamp", "generation", "selfLink", "labels", "annotations", "finalizers", "ownerReferences"] {
+        metadata.copy_from(&old["metadata"], key);
+    }
+}

@@ -1,0 +1,115 @@
+//! The rules for names of the vocabulary crate, and the few more that only kinds need.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+pub(crate) use corten_api::names::{
+    c_identifier, config_map_key, dns1035_label, dns1123_label as dns_label, dns1123_subdomain as dns_subdomain,
+    dns1123_subdomain_with_underscore as dns_subdomain_with_underscore, http_header_name, label_value, name_is_dns1035_label,
+    name_is_label, name_is_path_segment, name_is_subdomain, port_name, qualified_name, relaxed_env_var_name as env_var_name,
+    wildcard_dns1123_subdomain as wildcard_dns_subdomain,
+};
+
+/// An address as Go's older parser took it: IPv4 numbers may have leading zeros.
+pub(crate) fn parse_ip(text: &str) -> Option<IpAddr> {
+    if let Ok(ip) = text.parse() {
+        return Some(ip);
+    }
+    let mut octets = [0u8; 4];
+    let mut parts = text.split('.');
+    for octet in &mut octets {
+        let part = parts.next().filter(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))?;
+        *octet = part.parse::<u32>().ok().and_then(|n| u8::try_from(n).ok())?;
+    }
+    parts.next().is_none().then(|| IpAddr::V4(Ipv4Addr::from(octets)))
+}
+
+/// A CIDR: the address as written, and the prefix length.
+pub(crate) fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
+    let (ip, length) = text.split_once('/')?;
+    let ip = parse_ip(ip)?;
+    let length = Some(length).filter(|l| !l.is_empty() && l.bytes().all(|b| b.is_ascii_digit()))?;
+    let length: u8 = length.parse().ok()?;
+    (length <= if ip.is_ipv4() { 32 } else { 128 }).then_some((ip, length))
+}
+
+/// A name checked as a prefix may end with a dash: what is checked then stands for a longer name.
+pub(crate) fn mask_trailing_dash(name: &str) -> String {
+    match name.strip_suffix('-') {
+        Some(rest) if !rest.is_empty() => {
+            let mut kept: String = rest.to_owned();
+            kept.pop();
+            kept.push('a');
+            kept
+        }
+        _ => name.to_owned(),
+    }
+}
+
+/// Whether the text is a 32-bit number as the pod deletion cost is written: no leading zeros, no plus sign.
+pub(crate) fn is_deletion_cost(text: &str) -> bool {
+    let fits = text == "0" || text.strip_prefix('-').unwrap_or(text).starts_with(|c: char| ('1'..='9').contains(&c));
+    fits && text.parse::<i32>().is_ok()
+}
+
+/// Whether an image reference can be taken apart (`docker/distribution`'s grammar, as far as the tag depends on it).
+pub(crate) fn image_reference_parses(image: &str) -> bool {
+    let name = image.split('@').next().unwrap_or_default();
+    let (path, tag) = match name.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+        _ => (name, None),
+    };
+    let tag_fits = tag.is_none_or(|tag| {
+        (1..=128).contains(&tag.len())
+            && tag.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+            && !tag.starts_with(['.', '-'])
+    });
+    let mut parts = path.split('/').peekable();
+    let host = parts.peek().is_some_and(|first| path.contains('/') && (first.contains(['.', ':']) || *first == "localhost"));
+    if host {
+        parts.next();
+    }
+    let component = |part: &str| {
+        let bytes = part.as_bytes();
+        let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        edge(bytes.first())
+            && edge(bytes.last())
+            && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-'))
+    };
+    tag_fits && parts.peek().is_some() && parts.all(component)
+}
+
+/// `example.com/name`: a domain and a path.
+pub(crate) fn domain_prefixed_path(value: &str) -> Vec<String> {
+    if value.is_empty() {
+        return vec!["must not be empty".into()];
+    }
+    let Some((domain, path)) = value.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty()) else {
+        return vec!["must be a domain-prefixed path (such as \"acme.io/foo\")".into()];
+    };
+    let mut wrong: Vec<String> =
+        dns_subdomain(domain).into_iter().map(|message| format!("prefix part {message}")).collect();
+    let fits = |c: char| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c);
+    if !path.chars().all(fits) {
+        wrong.push(corten_api::names::regex_fault(
+            "must be a domain-prefixed path (such as \"acme.io/foo\")",
+            "[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+",
+            &[],
+        ));
+    }
+    wrong
+}
+
+/// A name of at least three segments, as webhooks have.
+pub(crate) fn fully_qualified(name: &str) -> Vec<String> {
+    if name.is_empty() {
+        return Vec::new();
+    }
+    let wrong = dns_subdomain(name);
+    if !wrong.is_empty() {
+        return wrong;
+    }
+    if name.split('.').count() < 3 {
+        return vec!["should be a domain with at least three segments separated by dots".into()];
+    }
+    Vec::new()
+}

@@ -1,0 +1,45 @@
+//! Looking into certificates and keys, for warnings only.
+
+use x509_parser::pem::Pem;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+fn blocks(bytes: &[u8]) -> Vec<Pem> {
+    Pem::iter_from_buffer(bytes).filter_map(Result::ok).collect()
+}
+
+/// What `tls.X509KeyPair` would say of a certificate and a key that do not fit, or cannot be read.
+pub(crate) fn key_pair_warning(certificate: &[u8], key: &[u8]) -> Option<String> {
+    let certificates = blocks(certificate);
+    let Some(leaf) = certificates.iter().find(|block| block.label == "CERTIFICATE") else {
+        return Some(match certificates.first() {
+            None => "tls: failed to find any PEM data in certificate input".into(),
+            Some(block) if block.label.ends_with("PRIVATE KEY") => {
+                "tls: failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may have been \
+                 switched"
+                    .into()
+            }
+            Some(block) => format!(
+                "tls: failed to find \"CERTIFICATE\" PEM block in certificate input after skipping PEM blocks of the following types: [{}]",
+                block.label
+            ),
+        });
+    };
+    let keys = blocks(key);
+    if !keys.iter().any(|block| block.label == "PRIVATE KEY" || block.label.ends_with(" PRIVATE KEY")) {
+        return Some(match keys.first() {
+            None => "tls: failed to find any PEM data in key input".into(),
+            Some(block) if block.label == "CERTIFICATE" => {
+                "tls: found a certificate rather than a key in the PEM for the private key".into()
+            }
+            Some(block) => format!(
+                "tls: failed to find PEM block with type ending in \"PRIVATE KEY\" in key input after skipping PEM blocks of the \
+                 following types: [{}]",
+                block.label
+            ),
+        });
+    }
+    match X509Certificate::from_der(&leaf.contents) {
+        Ok(_) => None,
+        Err(_) => Some("x509: malformed certificate".into()),
+    }
+}

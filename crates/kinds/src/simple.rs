@@ -1,0 +1,163 @@
+//! Kinds with few rules of their own: service accounts, leases, priority classes.
+
+use corten_api::field::{Faults, Path};
+use serde_json::Value;
+
+use crate::doc::{Read, Write};
+use crate::{Column, Context, Strategy, check, columns, table};
+
+pub(crate) struct ServiceAccounts;
+
+impl Strategy for ServiceAccounts {
+    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        // Secrets of service accounts are made by a controller, never named by a client.
+        object.drop_key("secrets");
+    }
+
+    fn prepare_update(&self, object: &mut Value, _: &Value, _: &Context<'_>) {
+        let _ = object;
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        columns::SERVICEACCOUNTS
+    }
+
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        table::name_and_age(object, now)
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>, _: &Context<'_>) -> Vec<String> {
+        const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
+        let set = |object: &Value| object["metadata"]["annotations"].opt_text(ENFORCE).is_some();
+        if set(object) && !old.is_some_and(set) {
+            let message = "metadata.annotations[kubernetes.io/enforce-mountable-secrets]: deprecated in v1.32+; prefer separate \
+                           namespaces to isolate access to mounted secrets";
+            return vec![message.into()];
+        }
+        Vec::new()
+    }
+}
+
+pub(crate) struct Leases;
+
+impl Strategy for Leases {
+    fn default(&self, object: &mut Value) {
+        object.object("spec");
+    }
+
+    fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        let spec = &object["spec"];
+        let path = Path::new("spec");
+        if let Some(seconds) = spec.opt_int("leaseDurationSeconds").filter(|seconds| *seconds <= 0) {
+            faults.invalid_int(&path.child("leaseDurationSeconds"), seconds, "must be greater than 0");
+        }
+        check::field_not_negative(&mut faults, &path, spec, "leaseTransitions");
+        if let Some(strategy) = spec.opt_text("strategy") {
+            let at = path.child("strategy");
+            if strategy != "OldestEmulationVersion" {
+                check::invalid_each(&mut faults, &at, strategy, crate::names::domain_prefixed_path(strategy));
+            }
+        }
+        if !spec.text("preferredHolder").is_empty() && spec.text("strategy").is_empty() {
+            let detail = "may only be specified if `strategy` is defined";
+            faults.forbidden(&path.child("preferredHolder"), detail);
+        }
+        faults
+    }
+
+    fn create_on_update(&self) -> bool {
+        true
+    }
+
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        columns::LEASES
+    }
+
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        vec![table::name(object), object["spec"].text("holderIdentity").into(), table::age(object, now)]
+    }
+}
+
+pub(crate) struct PriorityClasses;
+
+/// Priorities above this belong to the system.
+const HIGHEST_USER_PRIORITY: i64 = 1_000_000_000;
+
+/// The system's own classes, with their values.
+pub const SYSTEM_PRIORITY_CLASSES: &[(&str, i64)] =
+    &[("system-node-critical", 2 * HIGHEST_USER_PRIORITY + 1000), ("system-cluster-critical", 2 * HIGHEST_USER_PRIORITY)];
+
+impl Strategy for PriorityClasses {
+    fn default(&self, object: &mut Value) {
+        if !object.has("preemptionPolicy") {
+            object.put("preemptionPolicy", "PreemptLowerPriority");
+        }
+        if !object.has("value") {
+            object.put("value", 0);
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        crate::meta::set_generation(object, 1);
+    }
+
+    fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        let name = object["metadata"].text("name");
+        let value = object.int("value");
+        if name.starts_with("system-") {
+            let system = SYSTEM_PRIORITY_CLASSES.iter().find(|(system, _)| *system == name);
+            let wrong = match system {
+                None => Some("priority class names with 'system-' prefix are reserved for system use only".to_owned()),
+                Some((_, wanted)) if *wanted != value => {
+                    Some(format!("value of {name} PriorityClass must be {wanted}"))
+                }
+                Some(_) if object.flag("globalDefault") => Some(format!("globalDefault of {name} PriorityClass must be false")),
+                Some(_) => None,
+            };
+            if let Some(why) = wrong {
+                faults.forbidden(&Path::new("metadata").child("name"), &why);
+            }
+        } else if value > HIGHEST_USER_PRIORITY {
+            let why = format!("maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}");
+            faults.forbidden(&Path::new("value"), &why);
+        }
+        if let Some(policy) = object.opt_text("preemptionPolicy") {
+            let path = Path::new("preemptionPolicy");
+            check::required_one_of(&mut faults, &path, policy, &["PreemptLowerPriority", "Never"]);
+        }
+        faults
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        crate::meta::keep_generation(object, old);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        if object.int("value") != old.int("value") {
+            faults.forbidden(&Path::new("value"), "may not be changed in an update.");
+        }
+        check::immutable(&mut faults, &Path::new("preemptionPolicy"), &object["preemptionPolicy"], &old["preemptionPolicy"]);
+        faults
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        columns::PRIORITYCLASSES
+    }
+
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        vec![
+            table::name(object),
+            table::number(object, "value"),
+            object.flag("globalDefault").into(),
+            table::age(object, now),
+            object.text("preemptionPolicy").into(),
+        ]
+    }
+}

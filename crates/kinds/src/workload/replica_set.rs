@@ -1,0 +1,103 @@
+//! ReplicaSets.
+
+use corten_api::field::{Faults, Path};
+use serde_json::Value;
+
+use super::{at_most_replicas, available_is_ready, counts, default_template, reset_status, selector, template};
+use crate::doc::{Read, Write};
+use crate::{Column, Context, Strategy, check, columns, meta, table};
+
+pub(crate) struct ReplicaSets;
+
+impl Strategy for ReplicaSets {
+    fn default(&self, object: &mut Value) {
+        default_template(object);
+        let spec = object.object("spec");
+        if !spec.has("replicas") {
+            spec.put("replicas", 1);
+        }
+        let labels = spec["template"]["metadata"]["labels"].clone();
+        if labels.as_object().is_some_and(|labels| !labels.is_empty()) && object["metadata"].map("labels").is_empty() {
+            object.object("metadata").put("labels", labels);
+        }
+        let status = object.object("status");
+        if !status.has("replicas") {
+            status.put("replicas", 0);
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        reset_status(object, &["replicas"]);
+        meta::set_generation(object, 1);
+    }
+
+    fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        spec(&mut faults, object, None);
+        faults
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
+        if ctx.subresource == "status" {
+            object.copy_from(old, "spec");
+            return;
+        }
+        object.copy_from(old, "status");
+        meta::bump_generation(object, old, |object| &object["spec"]);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        if ctx.subresource == "status" {
+            let status = &object["status"];
+            counts(
+                &mut faults,
+                status,
+                &["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "terminatingReplicas", "observedGeneration"],
+            );
+            at_most_replicas(&mut faults, status, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"]);
+            available_is_ready(&mut faults, status);
+            return faults;
+        }
+        spec(&mut faults, object, Some(old));
+        let path = Path::new("spec");
+        check::immutable(&mut faults, &path.child("selector"), &object["spec"]["selector"], &old["spec"]["selector"]);
+        faults
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
+        if ctx.subresource.is_empty() { super::template_warnings(object, old) } else { Vec::new() }
+    }
+
+    fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+        vec![("status.replicas", object["status"].int("replicas").to_string())]
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        columns::REPLICASETS
+    }
+
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        let (spec, status) = (&object["spec"], &object["status"]);
+        let [names, images] = table::containers(&spec["template"]["spec"]);
+        vec![
+            table::name(object),
+            table::number(spec, "replicas"),
+            table::number(status, "replicas"),
+            table::number(status, "readyReplicas"),
+            table::age(object, now),
+            names,
+            images,
+            table::selector(&spec["selector"]).into(),
+        ]
+    }
+}
+
+fn spec(faults: &mut Faults, object: &Value, old: Option<&Value>) {
+    let spec = &object["spec"];
+    let path = Path::new("spec");
+    check::field_not_negative(faults, &path, spec, "replicas");
+    check::field_not_negative(faults, &path, spec, "minReadySeconds");
+    selector(faults, &path, spec, "empty selector is invalid for deployment", old);
+    template(faults, &path, spec, "ReplicaSet", "invalid label selector", old);
+}

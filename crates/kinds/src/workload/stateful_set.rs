@@ -1,0 +1,227 @@
+//! StatefulSets.
+
+use corten_api::field::{Faults, Path};
+use serde_json::{Value, json};
+
+use super::{at_most_replicas, available_is_ready, collisions_only_rise, counts, default_template, options, reset_status};
+use crate::doc::{Read, Write, semantic_equal};
+use crate::pod::{defaults, validation};
+use crate::{Column, Context, Strategy, check, columns, internal, meta, table};
+
+pub(crate) struct StatefulSets;
+
+impl Strategy for StatefulSets {
+    fn default(&self, object: &mut Value) {
+        default_template(object);
+        let spec = object.object("spec");
+        spec.default_to("podManagementPolicy", "OrderedReady");
+        let strategy = spec.object("updateStrategy");
+        if strategy.text("type").is_empty() {
+            strategy.put("type", "RollingUpdate");
+            strategy.object("rollingUpdate");
+        }
+        if strategy.text("type") == "RollingUpdate"
+            && let Some(rolling) = strategy.child("rollingUpdate")
+            && !rolling.has("partition")
+        {
+            rolling.put("partition", 0);
+        }
+        let retention = spec.object("persistentVolumeClaimRetentionPolicy");
+        retention.default_to("whenDeleted", "Retain");
+        retention.default_to("whenScaled", "Retain");
+        for (key, value) in [("replicas", 1), ("revisionHistoryLimit", 10)] {
+            if !spec.has(key) {
+                spec.put(key, value);
+            }
+        }
+        for claim in spec.items("volumeClaimTemplates") {
+            // Templates are typed as whole claims.
+            claim.default_to("apiVersion", "v1");
+            claim.default_to("kind", "PersistentVolumeClaim");
+            defaults::claim_spec(claim.object("spec"));
+            claim.object("status").default_to("phase", "Pending");
+        }
+        let labels = spec["template"]["metadata"]["labels"].clone();
+        if labels.as_object().is_some_and(|labels| !labels.is_empty()) && object["metadata"].map("labels").is_empty() {
+            object.object("metadata").put("labels", labels);
+        }
+        let status = object.object("status");
+        for key in ["replicas", "availableReplicas"] {
+            if !status.has(key) {
+                status.put(key, 0);
+            }
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        reset_status(object, &["replicas", "availableReplicas"]);
+        meta::set_generation(object, 1);
+    }
+
+    fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        spec(&mut faults, object, None);
+        faults
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
+        if ctx.subresource == "status" {
+            object.copy_from(old, "spec");
+            return;
+        }
+        object.copy_from(old, "status");
+        meta::bump_generation(object, old, |object| &object["spec"]);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        if ctx.subresource == "status" {
+            let status = &object["status"];
+            let all = ["replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas", "observedGeneration", "collisionCount"];
+            counts(&mut faults, status, &all);
+            at_most_replicas(&mut faults, status, &["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"]);
+            available_is_ready(&mut faults, status);
+            collisions_only_rise(&mut faults, status, &old["status"]);
+            return faults;
+        }
+        spec(&mut faults, object, Some(old));
+        let mut munged = object["spec"].clone();
+        for key in [
+            "replicas",
+            "template",
+            "updateStrategy",
+            "minReadySeconds",
+            "ordinals",
+            "revisionHistoryLimit",
+            "persistentVolumeClaimRetentionPolicy",
+        ] {
+            munged.copy_from(&old["spec"], key);
+        }
+        if !semantic_equal(&munged, &old["spec"]) {
+            faults.forbidden(
+                &Path::new("spec"),
+                "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', \
+                 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden",
+            );
+        }
+        faults
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
+        if !ctx.subresource.is_empty() {
+            return Vec::new();
+        }
+        let mut warnings = super::template_warnings(object, old);
+        for (i, claim) in object["spec"].list("volumeClaimTemplates").iter().enumerate() {
+            let at = format!("spec.volumeClaimTemplates[{i}]");
+            crate::claim::warnings(&mut warnings, &format!("{at}.spec"), &claim["spec"]);
+        }
+        if object["spec"].opt_int("revisionHistoryLimit").is_some_and(|limit| limit < 0) {
+            let text = "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended";
+            warnings.push(text.into());
+        }
+        warnings
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        columns::STATEFULSETS
+    }
+
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        let spec = &object["spec"];
+        let [names, images] = table::containers(&spec["template"]["spec"]);
+        let ready = format!("{}/{}", object["status"].int("readyReplicas"), spec.int("replicas"));
+        vec![table::name(object), ready.into(), table::age(object, now), names, images]
+    }
+}
+
+fn spec(faults: &mut Faults, object: &Value, old: Option<&Value>) {
+    let spec = &object["spec"];
+    let path = Path::new("spec");
+    match spec.text("podManagementPolicy") {
+        "" => faults.required(&path.child("podManagementPolicy"), ""),
+        "OrderedReady" | "Parallel" => {}
+        other => faults.invalid_str(&path.child("podManagementPolicy"), other, "must be 'OrderedReady' or 'Parallel'"),
+    }
+    strategy(faults, &path.child("updateStrategy"), &spec["updateStrategy"]);
+    let retention = &spec["persistentVolumeClaimRetentionPolicy"];
+    if retention.is_object() {
+        let at = path.child("persistentVolumeClaimRetentionPolicy");
+        for key in ["whenDeleted", "whenScaled"] {
+            check::one_of(faults, &at.child(key), retention.text(key), &["Retain", "Delete"]);
+        }
+    }
+    check::field_not_negative(faults, &path, spec, "replicas");
+    check::field_not_negative(faults, &path, spec, "minReadySeconds");
+    if let Some(ordinals) = spec.opt("ordinals") {
+        check::field_not_negative(faults, &path.child("ordinals"), ordinals, "start");
+    }
+    let service = spec.text("serviceName");
+    if !service.is_empty() && old.is_none() {
+        check::dns_label(faults, &path.child("serviceName"), service);
+    }
+    let selector = &spec["selector"];
+    super::selector(faults, &path, spec, "empty selector is invalid for statefulset", old);
+    if !check::selector_compiles(selector) {
+        return faults.invalid(&path.child("selector"), selector, "");
+    }
+    let at = path.child("template");
+    let template = &spec["template"];
+    if selector.is_null() || !check::selector_is_empty(selector) {
+        super::labels_match(faults, &at, template, selector);
+    }
+    template_of(faults, &at, spec, old);
+    super::runs_forever(faults, &at, template, "StatefulSet");
+}
+
+/// Claims become volumes of the pods, so the template is checked as if it had them.
+fn template_of(faults: &mut Faults, path: &Path<'_>, spec: &Value, old: Option<&Value>) {
+    let mut template = spec["template"].clone();
+    let claims: Vec<Value> = spec
+        .list("volumeClaimTemplates")
+        .iter()
+        .map(|claim| {
+            let name = claim["metadata"].text("name");
+            json!({ "name": name, "persistentVolumeClaim": { "claimName": name } })
+        })
+        .collect();
+    if !claims.is_empty() {
+        let names: Vec<&str> = claims.iter().map(|claim| claim.text("name")).collect();
+        let pod = template.object("spec");
+        let mut volumes: Vec<Value> =
+            pod.list("volumes").iter().filter(|volume| !names.contains(&volume.text("name"))).cloned().collect();
+        volumes.extend(claims.iter().cloned());
+        pod.put("volumes", volumes);
+    }
+    validation::template(faults, path, &template, &options(old));
+}
+
+fn strategy(faults: &mut Faults, path: &Path<'_>, strategy: &Value) {
+    let at = path.child("rollingUpdate");
+    match strategy.text("type") {
+        "" => faults.required(path, ""),
+        "OnDelete" => {
+            if let Some(rolling) = strategy.opt("rollingUpdate") {
+                let shown = internal::shown("RollingUpdateStatefulSetStrategy", rolling);
+                check::invalid_shown(faults, &at, &shown, "only allowed for updateStrategy 'RollingUpdate'");
+            }
+        }
+        "RollingUpdate" => {
+            if let Some(rolling) = strategy.opt("rollingUpdate") {
+                check::field_not_negative(faults, &at, rolling, "partition");
+                if let Some(unavailable) = rolling.opt("maxUnavailable") {
+                    let here = at.child("maxUnavailable");
+                    check::int_or_percent(faults, &here, unavailable);
+                    if check::int_or_percent_value(unavailable) == 0 {
+                        faults.invalid(&here, unavailable, "cannot be 0");
+                    }
+                    check::at_most_all(faults, &here, unavailable);
+                }
+            }
+        }
+        _ => {
+            let shown = internal::shown("StatefulSetUpdateStrategy", strategy);
+            check::invalid_shown(faults, path, &shown, "must be 'RollingUpdate' or 'OnDelete'");
+        }
+    }
+}

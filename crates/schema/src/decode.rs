@@ -7,6 +7,7 @@
 use corten_api::facts::Type;
 use serde_json::Value;
 
+pub(crate) mod fields;
 mod go;
 mod scan;
 mod text;
@@ -138,7 +139,7 @@ pub fn normalize_custom(document: &Value) -> Result<Decoded, DecodeError> {
 /// What the encoder writes for a type when nothing is set: the form of `metadata: {}` and the like.
 #[must_use]
 pub fn zero(ty: &Type) -> Value {
-    Value::Object(typed::zero_struct(ty))
+    Value::Object(fields::zero_struct(ty))
 }
 
 /// Reads only the kind and version of a body.

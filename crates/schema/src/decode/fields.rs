@@ -1,0 +1,55 @@
+//! Which fields of a struct are written, as Go's struct tags say: what decoding JSON and protobuf have in common.
+
+use corten_api::facts::{Field, Kind, Type, Types};
+use serde_json::{Map, Value};
+
+/// What the encoder writes of a struct in which nothing is set.
+pub(crate) fn zero_struct(ty: &Type) -> Map<String, Value> {
+    let mut map = Map::new();
+    for at in &ty.always {
+        let field = &ty.fields[*at];
+        map.insert(field.name.into(), zero_field(field));
+    }
+    map
+}
+
+/// What is written of a field that is not set.
+pub(crate) fn zero_field(field: &Field) -> Value {
+    if field.pointer { Value::Null } else { zero(&field.kind) }
+}
+
+/// The encoded zero value of a kind that is held by value.
+pub(crate) fn zero(kind: &Kind) -> Value {
+    match kind {
+        Kind::String => "".into(),
+        Kind::Bool => false.into(),
+        Kind::Int32 | Kind::Int64 | Kind::Float64 | Kind::IntOrString => 0.into(),
+        Kind::Quantity => "0".into(),
+        Kind::Duration => "0s".into(),
+        Kind::Struct(id) => Value::Object(zero_struct(Types::get().of(*id))),
+        _ => Value::Null,
+    }
+}
+
+/// The value a field is written with, or nothing when the encoder leaves the field out. What is always written although it
+/// is not set is filled in at the end of the struct.
+pub(crate) fn kept(field: &Field, value: Option<Value>) -> Option<Value> {
+    let value = value?;
+    if field.pointer {
+        return (!value.is_null()).then_some(value);
+    }
+    let is_empty = match (&field.kind, &value) {
+        (Kind::String | Kind::Bytes, Value::String(text)) => text.is_empty(),
+        (Kind::Bool, Value::Bool(set)) => !set,
+        (Kind::Int32 | Kind::Int64 | Kind::Float64, Value::Number(number)) => number.as_f64() == Some(0.0),
+        // Storing turns an empty list or map into none.
+        // An empty list of managed fields asks for forgetting them.
+        (Kind::List(_), Value::Array(list)) => list.is_empty() && field.name != "managedFields",
+        (Kind::Map(_), Value::Object(map)) => map.is_empty(),
+        _ => {
+            let is_zero = field.omit_zero && value == zero(&field.kind);
+            return (!is_zero).then_some(value);
+        }
+    };
+    (!is_empty).then_some(value)
+}

@@ -1,12 +1,16 @@
 //! Events. Both groups share one store, in the core form; the rules for new events differ by group.
 
 use corten_api::field::{Faults, Path};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::doc::{Read, Write};
 use crate::{Column, Context, Strategy, check, columns, names, table};
 
-pub(crate) struct Events;
+/// The strategy of one of the two groups.
+pub(crate) struct Events {
+    /// `events.k8s.io`, not core.
+    pub(crate) grouped: bool,
+}
 
 impl Strategy for Events {
     fn default(&self, object: &mut Value) {
@@ -27,34 +31,37 @@ impl Strategy for Events {
         }
     }
 
-    fn validate(&self, object: &Value, ctx: &Context<'_>) -> Faults {
-        let mut faults = legacy(object, ctx.version);
-        if ctx.version != "v1" || object.has("eventTime") && ctx.version.starts_with("events.k8s.io/") {
+    fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = self.common(object);
+        if self.grouped {
             new_rules(&mut faults, object);
         }
         faults
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
-        let mut faults = legacy(object, ctx.version);
-        if ctx.version.starts_with("events.k8s.io/") {
-            for key in ["involvedObject", "reason", "message", "type", "source", "firstTimestamp", "lastTimestamp", "count"] {
-                let mut now = object[key].clone();
-                if key == "source" && now == json!({}) {
-                    now = old[key].clone();
-                }
-                if now != old[key] {
-                    check::immutable(&mut faults, &Path::new(key), &object[key], &old[key]);
-                }
-            }
-            for (key, shown) in
-                [("reportingComponent", "reportingController"), ("reportingInstance", "reportingInstance"), ("action", "action"), ("related", "related")]
-            {
-                check::immutable(&mut faults, &Path::new(shown), &object[key], &old[key]);
-            }
-            if object["eventTime"] != old["eventTime"] {
-                check::immutable(&mut faults, &Path::new("eventTime"), &object["eventTime"], &old["eventTime"]);
-            }
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = self.common(object);
+        if !self.grouped {
+            return faults;
+        }
+        const FIXED: &[(&str, &str)] = &[
+            ("involvedObject", "involvedObject"),
+            ("reason", "reason"),
+            ("message", "message"),
+            ("source", "source"),
+            ("firstTimestamp", "firstTimestamp"),
+            ("lastTimestamp", "lastTimestamp"),
+            ("count", "count"),
+            ("reason", "reason"),
+            ("type", "type"),
+            ("eventTime", "eventTime"),
+            ("action", "action"),
+            ("related", "related"),
+            ("reportingComponent", "reportingController"),
+            ("reportingInstance", "reportingInstance"),
+        ];
+        for (key, shown) in FIXED {
+            check::immutable(&mut faults, &Path::new(shown), &object[*key], &old[*key]);
         }
         faults
     }
@@ -120,70 +127,68 @@ impl Strategy for Events {
     }
 }
 
-/// An event belongs to the namespace of what it is about.
-fn legacy(object: &Value, version: &str) -> Faults {
-    let mut faults = Faults::default();
-    let own = object["metadata"].text("namespace");
-    let target = &object["involvedObject"];
-    let path = Path::new("involvedObject");
-    let at = path.child("namespace");
-    let theirs = target.text("namespace");
-    if version != "v1" && !version.starts_with("events.k8s.io/") {
-        return faults;
-    }
-    if theirs.is_empty() {
-        // About a cluster object: from the default namespace, or from the system's.
-        if !matches!(own, "default" | "kube-system") {
-            faults.invalid_str(&at, theirs, "does not match event.namespace");
+impl Events {
+    /// What holds for events of both groups: they belong to the namespace of what they are about; those with an `eventTime`
+    /// are of the new kind, and must say who reports what.
+    fn common(&self, object: &Value) -> Faults {
+        let mut faults = Faults::default();
+        let own = object["metadata"].text("namespace");
+        let theirs = object["involvedObject"].text("namespace");
+        let involved = Path::new("involvedObject");
+        let new_kind = object.has("eventTime");
+        let strange = match (new_kind, theirs.is_empty()) {
+            (false, true) => !matches!(own, "" | "default"),
+            (false, false) => own != theirs,
+            (true, true) => !matches!(own, "default" | "kube-system"),
+            (true, false) => false,
+        };
+        if strange {
+            faults.invalid_str(&involved.child("namespace"), theirs, "does not match event.namespace");
         }
-    } else if own != theirs {
-        faults.invalid_str(&at, theirs, "does not match event.namespace");
+        if new_kind {
+            let controller = object.text("reportingComponent");
+            let at = Path::new(if self.grouped { "reportingController" } else { "reportingComponent" });
+            if controller.is_empty() {
+                faults.required(&at, "");
+            }
+            check::qualified_name(&mut faults, &at, controller);
+            for key in ["reportingInstance", "action", "reason"] {
+                let text = object.text(key);
+                if text.is_empty() {
+                    faults.required(&Path::new(key), "");
+                }
+                // What is too long is not shown.
+                if text.len() > 128 {
+                    faults.invalid_str(&Path::new(key), "", "can have at most 128 characters");
+                }
+            }
+            if object.text("message").len() > 1024 {
+                faults.invalid_str(&Path::new("message"), "", "can have at most 1024 characters");
+            }
+        }
+        check::invalid_each(&mut faults, &Path::new("namespace"), own, names::dns_subdomain(own));
+        faults
     }
-    let wrong = names::dns_subdomain(own);
-    if !wrong.is_empty() {
-        faults.invalid_str(&Path::new("namespace"), own, "");
-    }
-    faults
 }
 
-/// What `events.k8s.io/v1` asks of a new event (KEP-383).
+/// What `events.k8s.io/v1` asks of a new event (KEP-383): the fields of old events are unset.
 fn new_rules(faults: &mut Faults, object: &Value) {
-    // The shown value is always empty, as in the reference server.
-    let mut wrong = |path: &Path<'_>, detail: &str| faults.invalid_str(path, "", detail);
-    let controller = object.text("reportingComponent");
-    let _ = &mut wrong;
     if !object.has("eventTime") {
         faults.required(&Path::new("eventTime"), "");
-    }
-    if controller.is_empty() {
-        faults.required(&Path::new("reportingController"), "");
-    }
-    check::qualified_name(faults, &Path::new("reportingController"), controller);
-    for (key, most) in [("reportingInstance", 128), ("action", 128), ("reason", 128)] {
-        let text = object.text(key);
-        if text.is_empty() {
-            faults.required(&Path::new(key), "");
-        }
-        if text.len() > most {
-            faults.invalid_str(&Path::new(key), "", &format!("can have at most {most} characters"));
-        }
-    }
-    if object.text("message").len() > 1024 {
-        faults.invalid_str(&Path::new("message"), "", "can have at most 1024 characters");
     }
     if !matches!(object.text("type"), "Normal" | "Warning") {
         faults.invalid_str(&Path::new("type"), "", &format!("has invalid value: {}", object.text("type")));
     }
-    for key in ["firstTimestamp", "lastTimestamp"] {
-        if object.has(key) {
+    let source = &object["source"];
+    let old_fields = [
+        ("firstTimestamp", object.has("firstTimestamp")),
+        ("lastTimestamp", object.has("lastTimestamp")),
+        ("count", object.int("count") != 0),
+        ("source", !source.text("component").is_empty() || !source.text("host").is_empty()),
+    ];
+    for (key, set) in old_fields {
+        if set {
             faults.invalid_str(&Path::new(key), "", "needs to be unset");
         }
-    }
-    if object.int("count") != 0 {
-        faults.invalid_str(&Path::new("count"), "", "needs to be unset");
-    }
-    let source = &object["source"];
-    if !source.text("component").is_empty() || !source.text("host").is_empty() {
-        faults.invalid_str(&Path::new("source"), "", "needs to be unset");
     }
 }

@@ -8,10 +8,12 @@ use serde_json::Value;
 
 use corten_api::field::Faults;
 
+mod batch;
 mod check;
 mod claim;
 mod columns;
 mod config;
+mod convert;
 mod csr;
 mod doc;
 mod endpoints;
@@ -34,7 +36,9 @@ mod storage;
 mod table;
 mod workload;
 
-pub use registry::{reset_fields, strategy};
+pub use convert::convert;
+pub use registry::{FieldPath, reset_fields, strategy};
+pub use simple::SYSTEM_PRIORITY_CLASSES;
 
 /// Facts about the request that a strategy may use.
 #[derive(Clone, Copy, Debug)]

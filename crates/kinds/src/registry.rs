@@ -1,12 +1,12 @@
 //! Which strategy belongs to which resource, and which fields each endpoint takes from nobody.
 
-use crate::{Strategy, claim, config, endpoints, event, namespace, node, pod, rbac, service, simple, storage, workload};
+use crate::{Strategy, batch, claim, config, endpoints, event, namespace, node, pod, rbac, service, simple, storage, workload};
 
 /// One row a resource: its group, its plural name, its rules.
 static STRATEGIES: &[(&str, &str, &dyn Strategy)] = &[
     ("", "configmaps", &config::ConfigMaps),
     ("", "endpoints", &endpoints::Endpoints),
-    ("", "events", &event::Events),
+    ("", "events", &event::Events { grouped: false }),
     ("", "namespaces", &namespace::Namespaces),
     ("", "nodes", &node::Nodes),
     ("", "persistentvolumeclaims", &claim::PersistentVolumeClaims),
@@ -21,9 +21,11 @@ static STRATEGIES: &[(&str, &str, &dyn Strategy)] = &[
     ("apps", "deployments", &workload::Deployments),
     ("apps", "replicasets", &workload::ReplicaSets),
     ("apps", "statefulsets", &workload::StatefulSets),
+    ("batch", "cronjobs", &batch::CronJobs),
+    ("batch", "jobs", &batch::Jobs),
     ("coordination.k8s.io", "leases", &simple::Leases),
     ("discovery.k8s.io", "endpointslices", &endpoints::EndpointSlices),
-    ("events.k8s.io", "events", &event::Events),
+    ("events.k8s.io", "events", &event::Events { grouped: true }),
     ("rbac.authorization.k8s.io", "clusterrolebindings", &rbac::RoleBindings { cluster: true }),
     ("rbac.authorization.k8s.io", "clusterroles", &rbac::Roles { cluster: true }),
     ("rbac.authorization.k8s.io", "rolebindings", &rbac::RoleBindings { cluster: false }),

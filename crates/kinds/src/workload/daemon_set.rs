@@ -29,10 +29,6 @@ impl Strategy for DaemonSets {
         if !spec.has("revisionHistoryLimit") {
             spec.put("revisionHistoryLimit", 10);
         }
-        let labels = spec["template"]["metadata"]["labels"].clone();
-        if labels.as_object().is_some_and(|labels| !labels.is_empty()) && object["metadata"].map("labels").is_empty() {
-            object.object("metadata").put("labels", labels);
-        }
         let status = object.object("status");
         for key in COUNTS {
             if !status.has(key) {

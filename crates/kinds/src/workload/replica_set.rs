@@ -16,10 +16,6 @@ impl Strategy for ReplicaSets {
         if !spec.has("replicas") {
             spec.put("replicas", 1);
         }
-        let labels = spec["template"]["metadata"]["labels"].clone();
-        if labels.as_object().is_some_and(|labels| !labels.is_empty()) && object["metadata"].map("labels").is_empty() {
-            object.object("metadata").put("labels", labels);
-        }
         let status = object.object("status");
         if !status.has("replicas") {
             status.put("replicas", 0);

@@ -41,10 +41,6 @@ impl Strategy for StatefulSets {
             defaults::claim_spec(claim.object("spec"));
             claim.object("status").default_to("phase", "Pending");
         }
-        let labels = spec["template"]["metadata"]["labels"].clone();
-        if labels.as_object().is_some_and(|labels| !labels.is_empty()) && object["metadata"].map("labels").is_empty() {
-            object.object("metadata").put("labels", labels);
-        }
         let status = object.object("status");
         for key in ["replicas", "availableReplicas"] {
             if !status.has(key) {

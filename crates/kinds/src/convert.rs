@@ -1,0 +1,360 @@
+//! Conversion between the versions in which a kind is served. Only two built-in kinds have more than one by default:
+//! HorizontalPodAutoscaler (autoscaling/v1 and v2) and Event (core/v1 and events.k8s.io/v1).
+
+use serde_json::{Value, json};
+
+use crate::doc::{Read, Write};
+
+/// Converts a document of `resource` in place, and sets its `apiVersion`. Versions are given as `apiVersion` has them: `v1`,
+/// `events.k8s.io/v1`, `autoscaling/v2`; for horizontalpodautoscalers the bare `v1` and `v2` are taken too. `group` is the
+/// group of the request. Nothing happens when the versions are equal or the kind has but one.
+pub fn convert(group: &str, resource: &str, from: &str, to: &str, object: &mut Value) {
+    let _ = group;
+    if from == to {
+        return;
+    }
+    match resource {
+        "events" => match to {
+            "events.k8s.io/v1" => event(object, "events.k8s.io/v1", false),
+            "v1" => event(object, "v1", true),
+            _ => {}
+        },
+        "horizontalpodautoscalers" => match to.rsplit('/').next() {
+            Some("v2") => autoscaler_to_v2(object),
+            Some("v1") => autoscaler_to_v1(object),
+            _ => {}
+        },
+        _ => {}
+    }
+}
+
+/// Core name and `events.k8s.io` name of the fields that differ, and whether the core one is always written.
+const EVENT_FIELDS: &[(&str, &str)] = &[
+    ("involvedObject", "regarding"),
+    ("message", "note"),
+    ("source", "deprecatedSource"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("count", "deprecatedCount"),
+    ("reportingComponent", "reportingController"),
+];
+
+fn event(object: &mut Value, version: &str, to_core: bool) {
+    let Some(map) = object.as_object_mut() else { return };
+    for (core, grouped) in EVENT_FIELDS {
+        let (from, to) = if to_core { (grouped, core) } else { (core, grouped) };
+        if let Some(value) = map.remove(*from) {
+            map.insert((*to).to_owned(), value);
+        }
+    }
+    map.insert("apiVersion".into(), version.into());
+    // What Go writes even when it is unset differs between the two types.
+    if to_core {
+        for key in ["firstTimestamp", "lastTimestamp", "eventTime"] {
+            map.entry(key).or_insert(Value::Null);
+        }
+        for key in ["involvedObject", "source"] {
+            map.entry(key).or_insert_with(|| json!({}));
+        }
+        for key in ["reportingComponent", "reportingInstance"] {
+            map.entry(key).or_insert_with(|| "".into());
+        }
+        map.entry("metadata").or_insert_with(|| json!({}));
+    } else {
+        for key in ["deprecatedFirstTimestamp", "deprecatedLastTimestamp", "eventTime"] {
+            map.entry(key).or_insert(Value::Null);
+        }
+        for key in ["regarding", "deprecatedSource"] {
+            map.entry(key).or_insert_with(|| json!({}));
+        }
+        for key in ["reportingController", "reportingInstance"] {
+            if map.get(key).is_some_and(|value| value == "") {
+                map.remove(key);
+            }
+        }
+    }
+}
+
+const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
+const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
+const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
+const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
+
+fn is_cpu_utilization(metric: &Value) -> bool {
+    metric.text("type") == "Resource"
+        && metric["resource"].text("name") == "cpu"
+        && metric["resource"]["target"].has("averageUtilization")
+}
+
+/// v1 has one metric, cpu utilization; everything else of v2 goes into annotations, in the form of v1's own types.
+fn autoscaler_to_v1(object: &mut Value) {
+    object.put("apiVersion", "autoscaling/v1");
+    let spec = object.object("spec");
+    let metrics = spec["metrics"].clone();
+    let behavior = spec["behavior"].clone();
+    spec.drop_key("metrics");
+    spec.drop_key("behavior");
+    let all = metrics.as_array().cloned().unwrap_or_default();
+    // The last metric on cpu is the one that v1 shows.
+    let cpu = all.iter().rposition(is_cpu_utilization);
+    if let Some(at) = cpu {
+        spec.put("targetCPUUtilizationPercentage", all[at]["resource"]["target"]["averageUtilization"].clone());
+    }
+    let others: Vec<Value> = all.iter().filter(|metric| !is_cpu_utilization(metric)).map(metric_to_v1).collect();
+    let status = object.object("status");
+    let current = status["currentMetrics"].as_array().cloned().unwrap_or_default();
+    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    status.drop_key("currentMetrics");
+    status.drop_key("conditions");
+    let current_cpu = |metric: &Value| {
+        metric.text("type") == "Resource"
+            && metric["resource"].text("name") == "cpu"
+            && metric["resource"]["current"].has("averageUtilization")
+    };
+    if let Some(at) = current.iter().rposition(current_cpu) {
+        status.put("currentCPUUtilizationPercentage", current[at]["resource"]["current"]["averageUtilization"].clone());
+    }
+    for key in ["currentReplicas", "desiredReplicas"] {
+        if !status.has(key) {
+            status.put(key, 0);
+        }
+    }
+    let annotate = |object: &mut Value, key: &str, value: Value| {
+        object.object("metadata").object("annotations").put(key, value.to_string());
+    };
+    if !others.is_empty() {
+        annotate(object, METRICS, json!(others));
+    }
+    if !current.is_empty() {
+        annotate(object, CURRENT_METRICS, current.iter().map(current_to_v1).collect());
+    }
+    if !conditions.is_empty() {
+        annotate(object, CONDITIONS, json!(conditions));
+    }
+    if !behavior.is_null() {
+        annotate(object, BEHAVIOR, behavior);
+    }
+}
+
+fn autoscaler_to_v2(object: &mut Value) {
+    object.put("apiVersion", "autoscaling/v2");
+    let mut take = |key: &str| -> Value {
+        let metadata = object.object("metadata");
+        let Some(annotations) = metadata.child("annotations") else { return Value::Null };
+        let text = annotations.text(key).to_owned();
+        annotations.drop_key(key);
+        if annotations.as_object().is_some_and(serde_json::Map::is_empty) {
+            metadata.drop_key("annotations");
+        }
+        serde_json::from_str(&text).unwrap_or_default()
+    };
+    let (metrics, current, conditions, behavior) = (take(METRICS), take(CURRENT_METRICS), take(CONDITIONS), take(BEHAVIOR));
+    let spec = object.object("spec");
+    let mut all: Vec<Value> = metrics.as_array().into_iter().flatten().map(metric_to_v2).collect();
+    let cpu = spec["targetCPUUtilizationPercentage"].clone();
+    spec.drop_key("targetCPUUtilizationPercentage");
+    if !cpu.is_null() {
+        all.insert(0, json!({
+            "type": "Resource",
+            "resource": { "name": "cpu", "target": { "type": "Utilization", "averageUtilization": cpu } },
+        }));
+    }
+    if !all.is_empty() {
+        spec.put("metrics", all);
+    }
+    if behavior.is_object() {
+        spec.put("behavior", behavior);
+    }
+    let status = object.object("status");
+    let cpu = status["currentCPUUtilizationPercentage"].clone();
+    status.drop_key("currentCPUUtilizationPercentage");
+    let mut found: Vec<Value> = current.as_array().into_iter().flatten().map(current_to_v2).collect();
+    if found.is_empty() && !cpu.is_null() {
+        found.push(json!({
+            "type": "Resource",
+            "resource": { "name": "cpu", "current": { "averageUtilization": cpu } },
+        }));
+    }
+    if let Some(map) = status.as_object_mut() {
+        map.insert("currentMetrics".into(), if found.is_empty() { Value::Null } else { json!(found) });
+        if conditions.is_array() {
+            map.insert("conditions".into(), conditions);
+        }
+        if map.get("currentReplicas").is_some_and(|n| n == 0) {
+            map.remove("currentReplicas");
+        }
+    }
+}
+
+/// The parts of a metric that v1 spells differently: `target` and `current` are flat there.
+fn metric_to_v1(metric: &Value) -> Value {
+    let kind = metric.text("type");
+    let mut out = json!({ "type": kind });
+    let flat = |source: &Value, what: &str| -> Value {
+        let target = &source[what];
+        match kind {
+            "Resource" | "ContainerResource" => {
+                let mut flat = json!({ "name": source["name"] });
+                flat.put("container", source["container"].clone());
+                flat.put("targetAverageUtilization", target["averageUtilization"].clone());
+                flat.put("targetAverageValue", target["averageValue"].clone());
+                flat
+            }
+            "Pods" => {
+                let mut flat = json!({ "metricName": source["metric"]["name"], "targetAverageValue": target["averageValue"] });
+                flat.put("selector", source["metric"]["selector"].clone());
+                flat
+            }
+            "Object" => {
+                let mut flat = json!({ "target": source["describedObject"], "metricName": source["metric"]["name"] });
+                flat.put("targetValue", target.opt("value").cloned().unwrap_or(json!("0")));
+                flat.put("selector", source["metric"]["selector"].clone());
+                flat.put("averageValue", target["averageValue"].clone());
+                flat
+            }
+            _ => {
+                let mut flat = json!({ "metricName": source["metric"]["name"] });
+                flat.put("metricSelector", source["metric"]["selector"].clone());
+                flat.put("targetValue", target["value"].clone());
+                flat.put("targetAverageValue", target["averageValue"].clone());
+                flat
+            }
+        }
+    };
+    if let Some(key) = source_key(kind)
+        && let Some(source) = metric.opt(key)
+    {
+        out.put(key, flat(source, "target"));
+    }
+    out
+}
+
+fn source_key(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "Resource" => "resource",
+        "ContainerResource" => "containerResource",
+        "Pods" => "pods",
+        "Object" => "object",
+        "External" => "external",
+        _ => return None,
+    })
+}
+
+fn metric_to_v2(metric: &Value) -> Value {
+    let kind = metric.text("type");
+    let mut out = json!({ "type": kind });
+    let Some(key) = source_key(kind) else { return out };
+    let Some(flat) = metric.opt(key) else { return out };
+    let mut target = json!({});
+    let mut source = json!({});
+    match kind {
+        "Resource" | "ContainerResource" => {
+            source.put("name", flat["name"].clone());
+            source.put("container", flat["container"].clone());
+            target.put("averageUtilization", flat["targetAverageUtilization"].clone());
+            target.put("averageValue", flat["targetAverageValue"].clone());
+        }
+        "Pods" => target.put("averageValue", flat["targetAverageValue"].clone()),
+        "Object" => {
+            source.put("describedObject", flat["target"].clone());
+            if flat.has("averageValue") {
+                target.put("averageValue", flat["averageValue"].clone());
+            } else {
+                target.put("value", flat["targetValue"].clone());
+            }
+        }
+        _ => {
+            target.put("value", flat["targetValue"].clone());
+            target.put("averageValue", flat["targetAverageValue"].clone());
+        }
+    }
+    if matches!(kind, "Pods" | "Object" | "External") {
+        let mut identifier = json!({ "name": flat["metricName"] });
+        let selector = if kind == "External" { "metricSelector" } else { "selector" };
+        identifier.put("selector", flat[selector].clone());
+        source.put("metric", identifier);
+    }
+    let target_kind = if target.has("averageUtilization") {
+        "Utilization"
+    } else if target.has("averageValue") {
+        "AverageValue"
+    } else {
+        "Value"
+    };
+    target.put("type", target_kind);
+    source.put("target", target);
+    out.put(key, source);
+    out
+}
+
+fn current_to_v1(metric: &Value) -> Value {
+    let kind = metric.text("type");
+    let mut out = json!({ "type": kind });
+    let Some(key) = source_key(kind) else { return out };
+    let Some(source) = metric.opt(key) else { return out };
+    let current = &source["current"];
+    let mut flat = json!({});
+    match kind {
+        "Resource" | "ContainerResource" => {
+            flat.put("name", source["name"].clone());
+            flat.put("container", source["container"].clone());
+            flat.put("currentAverageUtilization", current["averageUtilization"].clone());
+            flat.put("currentAverageValue", current.opt("averageValue").cloned().unwrap_or(json!("0")));
+        }
+        "Pods" => {
+            flat.put("metricName", source["metric"]["name"].clone());
+            flat.put("currentAverageValue", current["averageValue"].clone());
+            flat.put("selector", source["metric"]["selector"].clone());
+        }
+        "Object" => {
+            flat.put("target", source["describedObject"].clone());
+            flat.put("metricName", source["metric"]["name"].clone());
+            flat.put("currentValue", current.opt("value").cloned().unwrap_or(json!("0")));
+            flat.put("selector", source["metric"]["selector"].clone());
+            flat.put("averageValue", current["averageValue"].clone());
+        }
+        _ => {
+            flat.put("metricName", source["metric"]["name"].clone());
+            flat.put("metricSelector", source["metric"]["selector"].clone());
+            flat.put("currentValue", current.opt("value").cloned().unwrap_or(json!("0")));
+            flat.put("currentAverageValue", current["averageValue"].clone());
+        }
+    }
+    out.put(key, flat);
+    out
+}
+
+fn current_to_v2(metric: &Value) -> Value {
+    let kind = metric.text("type");
+    let mut out = json!({ "type": kind });
+    let Some(key) = source_key(kind) else { return out };
+    let Some(flat) = metric.opt(key) else { return out };
+    let mut current = json!({});
+    let mut source = json!({});
+    match kind {
+        "Resource" | "ContainerResource" => {
+            source.put("name", flat["name"].clone());
+            source.put("container", flat["container"].clone());
+            current.put("averageUtilization", flat["currentAverageUtilization"].clone());
+            current.put("averageValue", flat["currentAverageValue"].clone());
+        }
+        "Object" => {
+            source.put("describedObject", flat["target"].clone());
+            current.put("value", flat["currentValue"].clone());
+            current.put("averageValue", flat["averageValue"].clone());
+        }
+        _ => {
+            current.put("value", flat["currentValue"].clone());
+            current.put("averageValue", flat["currentAverageValue"].clone());
+        }
+    }
+    if matches!(kind, "Pods" | "Object" | "External") {
+        let mut identifier = json!({ "name": flat["metricName"] });
+        let selector = if kind == "External" { "metricSelector" } else { "selector" };
+        identifier.put("selector", flat[selector].clone());
+        source.put("metric", identifier);
+    }
+    source.put("current", current);
+    out.put(key, source);
+    out
+}

@@ -1,14 +1,27 @@
 //! Admission: what may change or refuse a write after authorization. Plugins are asked in upstream's order, first all
 //! that change, then all that only judge; the chain returns the [`Admitted`](crate::proof::Admitted) that a write needs.
 
+mod certificates;
+mod limit_ranger;
+mod namespace_lifecycle;
+mod node_restriction;
+mod pod_security;
+mod pods;
+mod quota;
+mod service_account;
+mod storage;
+mod tools;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use corten_api::status::Status;
 
+use crate::state::State;
 use crate::user::User;
 
 /// What is done to the object.
@@ -76,6 +89,11 @@ pub trait Plugin: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// Gets the server, for a plugin that writes objects; called before the first request.
+    fn attach(&self, state: &Arc<State>) {
+        let _ = state;
+    }
+
     /// Judges the final object.
     fn validate<'a>(&'a self, request: &'a AdmissionRequest) -> Verdict<'a> {
         let _ = request;
@@ -119,11 +137,44 @@ impl Chain {
 impl Chain {
     /// The plugins that the configuration switches on, in upstream's order.
     #[must_use]
-    pub fn standard(
-        _config: &crate::Config,
-        _reader: &crate::reader::Reader,
-        _authz: &std::sync::Arc<crate::authz::Authorizer>,
-    ) -> Self {
-        Self::new(Vec::new())
+    pub fn standard(config: &crate::Config, reader: &crate::reader::Reader, authz: &Arc<crate::authz::Authorizer>) -> Self {
+        let reader = || reader.clone();
+        let mut plugins: Vec<Box<dyn Plugin>> = vec![
+            Box::new(namespace_lifecycle::NamespaceLifecycle { reader: reader() }),
+            Box::new(limit_ranger::LimitRanger { reader: reader() }),
+            Box::new(service_account::ServiceAccount { reader: reader() }),
+            Box::new(node_restriction::NodeRestriction { reader: reader() }),
+            Box::new(pods::TaintNodesByCondition),
+            Box::new(pod_security::PodSecurity { reader: reader() }),
+            Box::new(pods::Priority { reader: reader() }),
+            Box::new(pods::DefaultTolerationSeconds),
+            Box::new(storage::DefaultStorageClass { reader: reader() }),
+            Box::new(storage::StorageObjectInUseProtection),
+            Box::new(storage::PersistentVolumeClaimResize { reader: reader() }),
+            Box::new(pods::RuntimeClass { reader: reader() }),
+            Box::new(certificates::ForSigner::approval(authz.clone())),
+            Box::new(certificates::ForSigner::signing(authz.clone())),
+            Box::new(certificates::CertificateSubjectRestriction),
+            Box::new(storage::DefaultIngressClass { reader: reader() }),
+            Box::new(pods::PodTopologyLabels { reader: reader() }),
+            Box::new(quota::ResourceQuota::new(reader())),
+        ];
+        let off = &config.disable_admission_plugins;
+        for name in config.enable_admission_plugins.iter().chain(off) {
+            if !plugins.iter().any(|plugin| plugin.name() == name) {
+                tracing::warn!(plugin = name, "there is no such admission plugin here, or it has no effect yet");
+            }
+        }
+        plugins.retain(|plugin| !off.iter().any(|name| name == plugin.name()));
+        // No plugin of upstream's and never off: the check of the role storage.
+        plugins.push(Box::new(crate::authz::escalation::Escalation::new(authz.clone())));
+        Self::new(plugins)
+    }
+
+    /// Gives plugins that write the server they belong to; called once, when it is put together.
+    pub fn attach(&self, state: &Arc<State>) {
+        for plugin in &self.plugins {
+            plugin.attach(state);
+        }
     }
 }

@@ -1,14 +1,112 @@
-//! Serves the paths of health.
+//! `/healthz`, `/livez`, `/readyz`: whether the server lives and may be sent requests, check by check.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
+
+use http::{HeaderValue, header};
 
 use corten_api::status::Status;
 
-use crate::pipeline::Call;
-use crate::response::Response;
+use crate::pipeline::{Call, no_such_path};
+use crate::response::{self, Response};
 use crate::state::State;
 
-/// Answers a request under one of its paths.
-pub async fn serve(_state: &Arc<State>, _call: &Call) -> Result<Response, Status> {
-    Err(crate::pipeline::no_such_path())
+/// Checks of every endpoint, by upstream's names. The server answers nothing before its start has done what the hooks name,
+/// so these are true by the time that anybody asks.
+const STARTED: [&str; 8] = [
+    "poststarthook/start-apiserver-admission-initializer",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/rbac/bootstrap-roles",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/priority-and-fairness-config-producer",
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/start-service-ip-repair-controllers",
+    "poststarthook/apiservice-registration-controller",
+];
+
+/// Answers `/healthz`, `/livez`, `/readyz` and single checks under them.
+///
+/// # Errors
+/// 404 for a check there is not.
+pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> {
+    let path = call.info().path.trim_matches('/').to_owned();
+    let (endpoint, only) = path.split_once('/').map_or((path.as_str(), None), |(endpoint, check)| (endpoint, Some(check)));
+    let mut checks = vec![("ping", true), ("log", true), ("etcd", store_answers(state).await)];
+    if endpoint == "readyz" {
+        checks.push(("etcd-readiness", true));
+        checks.push(("informer-sync", true));
+    }
+    checks.extend(STARTED.map(|name| (name, true)));
+    if endpoint == "readyz" {
+        checks.push(("shutdown", !state.tasks.is_stopping()));
+    }
+    if let Some(only) = only {
+        let (_, good) = checks.iter().find(|(name, _)| *name == only).ok_or_else(no_such_path)?;
+        return Ok(match good {
+            true => plain(200, "ok".into()),
+            false => plain(500, "internal server error: reason withheld\n".into()),
+        });
+    }
+    let excluded: Vec<&str> =
+        call.query.all("exclude").flat_map(|names| names.split(',')).filter(|name| !name.is_empty()).collect();
+    Ok(report(endpoint, &checks, &excluded, call.query.get("verbose").is_some()))
+}
+
+/// The verdict over all checks but the excluded ones; in detail when it is asked for or bad.
+fn report(endpoint: &str, checks: &[(&str, bool)], excluded: &[&str], verbose: bool) -> Response {
+    let mut lines = String::new();
+    let mut failed = Vec::new();
+    for (name, good) in checks {
+        let _ = match (excluded.contains(name), good) {
+            (true, _) => writeln!(lines, "[+]{name} excluded: ok"),
+            (false, true) => writeln!(lines, "[+]{name} ok"),
+            (false, false) => {
+                failed.push(*name);
+                writeln!(lines, "[-]{name} failed: reason withheld")
+            }
+        };
+    }
+    let unknown: Vec<_> = excluded.iter().filter(|name| !checks.iter().any(|(check, _)| check == *name)).collect();
+    if !unknown.is_empty() {
+        let quoted: Vec<_> = unknown.iter().map(|name| format!("{name:?}")).collect();
+        let _ = writeln!(lines, "warn: some health checks cannot be excluded: no matches for {}", quoted.join(","));
+    }
+    if !failed.is_empty() {
+        tracing::warn!(endpoint, failed = failed.join(","), "a health check failed");
+        return plain(500, format!("{lines}{endpoint} check failed\n"));
+    }
+    match verbose {
+        true => plain(200, format!("{lines}{endpoint} check passed\n")),
+        false => plain(200, "ok".into()),
+    }
+}
+
+async fn store_answers(state: &State) -> bool {
+    state.store.get("/registry/health").await.is_ok()
+}
+
+fn plain(code: u16, body: String) -> Response {
+    let mut response = response::text(code, body);
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_upstreams() {
+        let text = |response: &Response| {
+            let body = String::from_utf8(response.body().whole().unwrap().to_vec()).unwrap();
+            (response.status().as_u16(), body)
+        };
+        let (good, bad) = ([("ping", true), ("etcd", true)], [("ping", true), ("etcd", false)]);
+        assert_eq!(text(&report("readyz", &good, &[], false)), (200, "ok".into()));
+        assert_eq!(text(&report("readyz", &good, &["etcd"], true)).1, "[+]ping ok\n[+]etcd excluded: ok\nreadyz check passed\n");
+        let expected = "[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n";
+        assert_eq!(text(&report("readyz", &bad, &[], false)), (500, expected.into()));
+        assert_eq!(text(&report("readyz", &bad, &["etcd"], false)).0, 200);
+        assert!(text(&report("livez", &good, &["x"], true)).1.contains("no matches for \"x\""));
+    }
 }

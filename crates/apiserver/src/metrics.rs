@@ -1,28 +1,282 @@
-//! Serves the paths of metrics.
+//! `/metrics`: counters, gauges and histograms in the Prometheus text format, by upstream's names.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use corten_api::status::Status;
 
+use crate::discovery::GIT_VERSION;
 use crate::pipeline::Call;
-use crate::response::Response;
+use crate::request::RequestInfo;
+use crate::response::{self, Response};
 use crate::state::State;
 
-/// Answers a request under one of its paths.
-pub async fn serve(_state: &Arc<State>, _call: &Call) -> Result<Response, Status> {
-    Err(crate::pipeline::no_such_path())
+/// Upstream's buckets of request durations, in seconds.
+const DURATIONS: [f64; 23] = [
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+];
+
+/// Answers `/metrics`.
+///
+/// # Errors
+/// 500 when the metrics cannot be written.
+pub async fn serve(state: &Arc<State>, _call: &Call) -> Result<Response, Status> {
+    let metrics = &state.metrics;
+    for resource in state.catalogue().all().iter().filter(|resource| !resource.storage.hash.is_empty()) {
+        let count = state.reader.snapshot(&resource.group, &resource.plural).len();
+        let labels = [resource.group.as_str(), resource.plural.as_str()];
+        metrics.storage_objects.with_label_values(&[&resource.qualified()]).set(count as i64);
+        metrics.resource_objects.with_label_values(&labels).set(count as i64);
+    }
+    if let Ok(size) = state.store.size().await {
+        metrics.storage_size.with_label_values(&["store-0"]).set(size as f64);
+    }
+    metrics.process.read();
+    let mut body = Vec::new();
+    let encoder = TextEncoder::new();
+    encoder.encode(&metrics.registry.gather(), &mut body).map_err(|err| Status::internal(err.to_string()))?;
+    Ok(response::bytes(200, encoder.format_type(), body))
 }
 
 /// Counters and histograms by upstream's names.
-pub struct Metrics {}
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    long_running: IntGaugeVec,
+    inflight: IntGaugeVec,
+    storage_objects: IntGaugeVec,
+    resource_objects: IntGaugeVec,
+    storage_size: GaugeVec,
+    process: Process,
+    /// Resources that have been answered about: paths that mean nothing must not make new time series.
+    seen: RwLock<HashSet<(String, String)>>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Metrics {
     /// All metrics, at zero.
     #[must_use]
     pub fn new() -> Self {
-        Self {}
+        let registry = Registry::new();
+        let request = ["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code"];
+        let requests = IntCounterVec::new(
+            Opts::new(
+                "apiserver_request_total",
+                "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.",
+            ),
+            &request,
+        );
+        let histogram = HistogramOpts::new(
+            "apiserver_request_duration_seconds",
+            "Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
+        );
+        let durations = HistogramVec::new(histogram.buckets(DURATIONS.to_vec()), &request[..8]);
+        let gauges = |name, help, labels: &[&str]| IntGaugeVec::new(Opts::new(name, help), labels).expect(VALID);
+        let info = IntGaugeVec::new(
+            Opts::new("kubernetes_build_info", "A metric with a constant '1' value labeled by major, minor, git version."),
+            &["major", "minor", "git_version"],
+        )
+        .expect(VALID);
+        info.with_label_values(&["1", "36", GIT_VERSION]).set(1);
+        let metrics = Self {
+            requests: requests.expect(VALID),
+            durations: durations.expect(VALID),
+            long_running: gauges(
+                "apiserver_longrunning_requests",
+                "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.",
+                &["verb", "group", "version", "resource", "subresource", "scope", "component"],
+            ),
+            inflight: gauges(
+                "apiserver_current_inflight_requests",
+                "Maximal number of currently used inflight request limit of this apiserver per request kind in last second.",
+                &["request_kind"],
+            ),
+            storage_objects: gauges(
+                "apiserver_storage_objects",
+                "Number of stored objects at the time of last check split by kind.",
+                &["resource"],
+            ),
+            resource_objects: gauges(
+                "apiserver_resource_objects",
+                "Number of stored objects at the time of last check split by group and resource.",
+                &["group", "resource"],
+            ),
+            storage_size: GaugeVec::new(
+                Opts::new("apiserver_storage_size_bytes", "Size of the storage database file physically allocated in bytes."),
+                &["storage_cluster_id"],
+            )
+            .expect(VALID),
+            process: Process::new(&registry),
+            seen: RwLock::default(),
+            registry,
+        };
+        for collector in [
+            Box::new(metrics.requests.clone()) as Box<dyn prometheus::core::Collector>,
+            Box::new(metrics.durations.clone()),
+            Box::new(metrics.long_running.clone()),
+            Box::new(metrics.inflight.clone()),
+            Box::new(metrics.storage_objects.clone()),
+            Box::new(metrics.resource_objects.clone()),
+            Box::new(metrics.storage_size.clone()),
+            Box::new(info),
+        ] {
+            metrics.registry.register(collector).expect(VALID);
+        }
+        metrics
+    }
+
+    /// Where parts of the server add metrics of their own.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// A request was answered.
-    pub fn request(&self, _info: &crate::request::RequestInfo, _code: u16, _took: std::time::Duration) {}
+    pub fn request(&self, info: &RequestInfo, code: u16, took: Duration) {
+        let shown = self.shown(info, code);
+        let verb = verb(info);
+        let values = [verb, "", &shown.group, &shown.version, &shown.resource, &shown.subresource, scope(&shown), "apiserver"];
+        let code = code.to_string();
+        let mut with_code = values.to_vec();
+        with_code.push(&code);
+        self.requests.with_label_values(&with_code).inc();
+        // What goes on for as long as the client likes has no latency.
+        if !info.is_long_running() {
+            self.durations.with_label_values(&values).observe(took.as_secs_f64());
+        }
+    }
+
+    /// A request that is not long-running is being worked on, until the value is dropped.
+    #[must_use]
+    pub fn inflight(&self, info: &RequestInfo) -> Held {
+        let kind = if info.is_read_only() { "readOnly" } else { "mutating" };
+        Held::new(self.inflight.with_label_values(&[kind]))
+    }
+
+    /// A long-running request is under way, until the value is dropped.
+    #[must_use]
+    pub fn long_running(&self, info: &RequestInfo) -> Held {
+        let values = [verb(info), &info.group, &info.version, &info.resource, &info.subresource, scope(info), "apiserver"];
+        Held::new(self.long_running.with_label_values(&values))
+    }
+
+    /// The request as labels show it: what nobody has ever found is shown as nothing.
+    fn shown<'a>(&self, info: &'a RequestInfo, code: u16) -> std::borrow::Cow<'a, RequestInfo> {
+        let key = || (info.group.clone(), info.resource.clone());
+        if !info.is_resource || !self.seen.read().contains(&key()) {
+            if info.is_resource && code < 400 {
+                self.seen.write().insert(key());
+            } else {
+                return std::borrow::Cow::Owned(RequestInfo::default());
+            }
+        }
+        std::borrow::Cow::Borrowed(info)
+    }
+}
+
+/// Counts one in a gauge until it is dropped.
+#[must_use]
+pub struct Held(prometheus::IntGauge);
+
+impl Held {
+    fn new(gauge: prometheus::IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+const VALID: &str = "names and labels are fixed and distinct";
+
+/// What Prometheus clients tell of their process, read from `/proc` when asked.
+struct Process {
+    memory: Gauge,
+    cpu: Gauge,
+    files: Gauge,
+    started: Gauge,
+}
+
+impl Process {
+    fn new(registry: &Registry) -> Self {
+        let gauge = |name, help| {
+            let gauge = Gauge::new(name, help).expect(VALID);
+            registry.register(Box::new(gauge.clone())).expect(VALID);
+            gauge
+        };
+        let process = Self {
+            memory: gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
+            cpu: gauge("process_cpu_seconds_total", "Total user and system CPU time spent in seconds."),
+            files: gauge("process_open_fds", "Number of open file descriptors."),
+            started: gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
+        };
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        process.started.set(now.as_secs_f64());
+        process
+    }
+
+    fn read(&self) {
+        /// `sysconf(_SC_CLK_TCK)` of every Linux there is.
+        const TICKS: f64 = 100.0;
+        if let Ok(status) = std::fs::read_to_string("/proc/self/status")
+            && let Some(line) = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))
+            && let Ok(kib) = line.trim().trim_end_matches(" kB").trim().parse::<f64>()
+        {
+            self.memory.set(kib * 1024.0);
+        }
+        // The name, in parentheses, may hold spaces; utime and stime are the 12th and 13th fields after it.
+        if let Ok(stat) = std::fs::read_to_string("/proc/self/stat")
+            && let Some((_, rest)) = stat.rsplit_once(')')
+        {
+            let ticks: f64 = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+            self.cpu.set(ticks / TICKS);
+        }
+        if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
+            self.files.set(files.count() as f64);
+        }
+    }
+}
+
+/// The verb as metrics have it.
+fn verb(info: &RequestInfo) -> &'static str {
+    if info.is_resource && matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy") {
+        return "CONNECT";
+    }
+    match info.verb.as_str() {
+        "get" | "head" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" | "post" => "POST",
+        "update" | "put" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        "deletecollection" => "DELETECOLLECTION",
+        "proxy" => "CONNECT",
+        _ => "other",
+    }
+}
+
+fn scope(info: &RequestInfo) -> &'static str {
+    match info {
+        RequestInfo { is_resource: false, .. } => "",
+        RequestInfo { name, .. } if !name.is_empty() => "resource",
+        RequestInfo { namespace, .. } if !namespace.is_empty() => "namespace",
+        _ => "cluster",
+    }
 }

@@ -20,6 +20,8 @@ mod patch;
 mod update;
 mod write;
 
+mod subresource;
+
 mod hooks;
 mod managed;
 
@@ -37,6 +39,7 @@ use crate::response::Response;
 use crate::state::State;
 
 use options::ListOptions;
+use subresource::{binding, eviction, scale};
 
 /// What the watch cache must know of every stored resource.
 #[must_use]
@@ -74,6 +77,13 @@ pub fn enabled(catalogue: &Catalogue, _config: &Config) -> Catalogue {
     catalogue.clone()
 }
 
+/// Subresources that are views of the object itself, of which an update may change one part only.
+macro_rules! VIEWS {
+    () => {
+        "status" | "approval" | "ephemeralcontainers" | "finalize" | "resize"
+    };
+}
+
 /// Serves a request on a resource.
 pub async fn serve(state: &Arc<State>, mut call: Call) -> Result<Response, Status> {
     let info = call.info();
@@ -99,13 +109,22 @@ pub async fn serve(state: &Arc<State>, mut call: Call) -> Result<Response, Statu
             options.watch = true;
             watch::watch(state, &target, &call, options).await
         }
+        ("create", "") if target.is("", "bindings") => binding::bind(state, &target, &mut call).await,
+        ("create", "") if target.cache.is_none() => subresource::review(state, &target, &mut call).await,
         ("create", "") => create::create(state, &target, &mut call).await,
         ("update", "") => update::put(state, &target, &mut call).await,
-        ("patch", "" | "status") => patch::patch(state, &target, &mut call).await,
+        ("patch", "" | VIEWS!()) => patch::patch(state, &target, &mut call).await,
         ("delete", "") => delete::delete(state, &target, &mut call).await,
         ("deletecollection", "") => delete::collection(state, &target, &mut call).await,
-        ("get", "status") => read::get(state, &target, &call).await,
-        ("update", "status") => update::put(state, &target, &mut call).await,
+        ("get", VIEWS!()) => read::get(state, &target, &call).await,
+        ("update", VIEWS!()) => update::put(state, &target, &mut call).await,
+        ("get", "scale") => scale::get(state, &target, &call).await,
+        ("update", "scale") => scale::put(state, &target, &mut call).await,
+        ("patch", "scale") => scale::patch(state, &target, &mut call).await,
+        ("create", "binding") => binding::bind(state, &target, &mut call).await,
+        ("create", "eviction") => eviction::evict(state, &target, &mut call).await,
+        ("create", "token") => subresource::token(state, &target, &mut call).await,
+        (_, "log" | "exec" | "attach" | "portforward" | "proxy") => subresource::connect(state, &target, call).await,
         _ => Err(target::method_not_allowed()),
     }
 }

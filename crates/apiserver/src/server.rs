@@ -114,6 +114,7 @@ impl ApiServer {
             authz,
             started,
         });
+        state.admission.attach(&state);
         bootstrap::run(&state).await.map_err(StartError::Bootstrap)?;
         let tls = tls::config(&state.certs)?;
         tasks.spawn_graceful("listener", listen::run(listener, tls, state.clone()));

@@ -27,6 +27,7 @@ use crate::user::User;
 use keys::{Signer, Verifier};
 
 pub use oidc::serve;
+pub(crate) use request::WARN_ONLY_EXPIRATION;
 pub use request::create;
 
 /// Keys and issuer of service account tokens.

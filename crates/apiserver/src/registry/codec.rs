@@ -30,7 +30,7 @@ pub(crate) fn to_stored(target: &Target, document: &mut Value) -> Result<(), Sta
     convert(target, &target.api_version(), &target.stored_version(), document)
 }
 
-fn convert(_target: &Target, _from: &str, to: &str, document: &mut Value) -> Result<(), Status> {
+pub(crate) fn convert(_target: &Target, _from: &str, to: &str, document: &mut Value) -> Result<(), Status> {
     document["apiVersion"] = to.into();
     Ok(())
 }
@@ -128,7 +128,7 @@ pub(crate) fn decode_as(
 }
 
 /// One warning for each questionable field.
-fn warn_of_strict(writing: &mut Writing<'_>, decoded: &Decoded) {
+pub(crate) fn warn_of_strict(writing: &mut Writing<'_>, decoded: &Decoded) {
     for text in &decoded.strict {
         // YAML's faults come as one text with a heading.
         match text.strip_prefix("yaml: unmarshal errors:\n") {

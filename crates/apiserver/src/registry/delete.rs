@@ -149,22 +149,30 @@ async fn attempt(
 
 /// Refuses when the object is not the one the client means.
 fn preconditions(target: &Target, name: &str, entry: &Entry, options: &DeleteOptions) -> Result<(), Status> {
+    check_preconditions(target, name, &entry.uid, &entry.revision.to_string(), options)
+}
+
+fn check_preconditions(target: &Target, name: &str, is: &str, revision: &str, options: &DeleteOptions) -> Result<(), Status> {
     let conflict = |why: String| Err(Status::conflict(target.group(), &target.resource.kind, name, &why));
-    if let Some(uid) = options.uid.as_deref().filter(|uid| **uid != *entry.uid) {
+    if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != is) {
         return conflict(format!(
-            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and \
-             then recreated",
-            entry.uid
+            "the UID in the precondition ({uid}) does not match the UID in record ({is}). The object might have been deleted and \
+             then recreated"
         ));
     }
-    let revision = entry.revision.to_string();
-    if let Some(version) = options.resource_version.as_deref().filter(|version| **version != revision) {
+    if let Some(version) = options.resource_version.as_deref().filter(|version| *version != revision) {
         return conflict(format!(
             "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({revision}). The \
              object might have been modified"
         ));
     }
     Ok(())
+}
+
+/// [`preconditions`] of a document.
+pub(crate) fn meets(target: &Target, name: &str, document: &Value, options: &DeleteOptions) -> Result<(), Status> {
+    let text = |field: &str| document["metadata"][field].as_str().unwrap_or_default();
+    check_preconditions(target, name, text("uid"), text("resourceVersion"), options)
 }
 
 /// How an object goes.

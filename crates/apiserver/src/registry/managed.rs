@@ -1,47 +1,201 @@
-//! Managed fields: who owns which field, kept for every write.
+//! Managed fields: who owns which field, kept for every write; and server-side apply, which goes by them. The rules are
+//! `corten_schema`'s; here they meet the versions of a kind and the endpoint of a request.
 
-use serde_json::Value;
-
+use corten_api::facts::Types;
 use corten_api::status::Status;
+use corten_schema::apply::{self, BuiltIn, ResetFields, Set, Versions, Writer};
+use corten_schema::decode::{self, Format};
+use serde_json::{Value, json};
 
-use super::write::Writing;
+use super::codec;
+use super::options::Validation;
+use super::target::{Target, join};
+use super::write::{Writing, meta_text, metadata};
 
-/// Records what this write changed under its manager's name.
-pub(crate) fn track(_writing: &Writing<'_>, _old: Option<&Value>, _document: &mut Value) -> Result<(), Status> {
-    Ok(())
+pub(crate) use corten_schema::apply::keep_times_when_nothing_changed as keep_times;
+
+/// The versions of a target's kind, as ownership needs them.
+struct Kind<'t> {
+    target: &'t Target,
+    versions: Vec<(String, BuiltIn, &'t str)>,
 }
 
-/// When nothing but times in the managed fields differs, nothing differs.
-pub(crate) fn keep_times(document: &mut Value, old: &Value) {
-    let (Some(new_fields), Some(old_fields)) =
-        (document["metadata"]["managedFields"].as_array(), old["metadata"]["managedFields"].as_array())
-    else {
-        return;
-    };
-    let same = new_fields.len() == old_fields.len()
-        && new_fields.iter().zip(old_fields).all(|(a, b)| {
-            let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return false };
-            let without_time = |map: &serde_json::Map<String, Value>| {
-                map.iter().filter(|(key, _)| *key != "time").map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>()
-            };
-            without_time(a) == without_time(b)
+impl<'t> Kind<'t> {
+    fn of(target: &'t Target) -> Self {
+        let known = target.resource.versions.iter().filter_map(|version| {
+            let ty = Types::get().named(&version.type_name)?;
+            Some((join(&target.resource.group, &version.name), BuiltIn::new(ty), version.type_name.as_str()))
         });
-    if same {
-        // Compared without the fields themselves, which are the same already.
-        let ours = document["metadata"]["managedFields"].take();
-        document["metadata"]["managedFields"] = old["metadata"]["managedFields"].clone();
-        if *document != *old {
-            document["metadata"]["managedFields"] = ours;
-        }
+        Self { target, versions: known.collect() }
     }
 }
 
-/// Reads and checks an applied configuration.
-pub(crate) fn read_applied(_writing: &Writing<'_>, _body: &[u8], _name: &str) -> Result<Value, Status> {
-    Err(Status::internal("apply"))
+impl Versions for Kind<'_> {
+    type Schema = BuiltIn;
+
+    fn schema(&self, api_version: &str) -> Option<&BuiltIn> {
+        self.versions.iter().find(|(version, ..)| version == api_version).map(|(_, schema, _)| schema)
+    }
+
+    fn convert(&self, document: &Value, api_version: &str) -> Option<Value> {
+        self.schema(api_version)?;
+        let from = document["apiVersion"].as_str().unwrap_or_default();
+        let mut document = document.clone();
+        if from != api_version {
+            codec::convert(self.target, &from.to_owned(), api_version, &mut document).ok()?;
+        }
+        Some(document)
+    }
+
+    fn empty(&self, api_version: &str) -> Value {
+        let ty =
+            self.versions.iter().find(|(version, ..)| version == api_version).and_then(|(_, _, name)| Types::get().named(name));
+        let mut document = ty.map_or_else(|| json!({}), decode::zero);
+        document["apiVersion"] = api_version.into();
+        document["kind"] = self.target.resource.kind.as_str().into();
+        document
+    }
 }
 
-/// The state that results from applying a configuration to the live object.
-pub(crate) fn apply(_writing: &mut Writing<'_>, _live: Option<&Value>, _applied: &Value, _force: bool) -> Result<Value, Status> {
-    Err(Status::internal("apply"))
+/// What the endpoint of a write lets nobody own.
+fn reset(writing: &Writing<'_>) -> Option<Set> {
+    let target = writing.target;
+    let paths = corten_kinds::reset_fields(&target.stored.group, &target.stored.plural, &writing.subresource);
+    (!paths.is_empty()).then(|| Set::of(paths))
+}
+
+/// Records what this write changed under its manager's name. `old` and `document` are in the stored form.
+pub(crate) fn track(writing: &Writing<'_>, old: Option<&Value>, document: &mut Value) -> Result<(), Status> {
+    let target = writing.target;
+    if target.resource.custom {
+        return Ok(());
+    }
+    let kind = Kind::of(target);
+    let api_version = target.api_version();
+    let reset = reset(writing);
+    let writer = Writer {
+        manager: &writing.manager,
+        api_version: &api_version,
+        subresource: &writing.subresource,
+        now: writing.now,
+        reset: reset.as_ref().map_or(ResetFields::None, ResetFields::Except),
+    };
+    if target.is_stored_form() {
+        *document = apply::update(&kind, old, document.take(), &writer);
+        return Ok(());
+    }
+    let mut live = old.cloned();
+    if let Some(live) = &mut live {
+        codec::from_stored(target, live)?;
+    }
+    let mut new = document.clone();
+    codec::from_stored(target, &mut new)?;
+    let mut new = apply::update(&kind, live.as_ref(), new, &writer);
+    let entries = new["metadata"]["managedFields"].take();
+    let meta = metadata(document);
+    if entries.is_null() {
+        meta.remove("managedFields")
+    } else {
+        meta.insert("managedFields".into(), entries)
+    };
+    Ok(())
+}
+
+/// Reads an applied configuration, and checks that it is about the object of the path.
+pub(crate) fn read_applied(writing: &mut Writing<'_>, body: &[u8], name: &str) -> Result<Value, Status> {
+    let decoded =
+        decode::decode_any(body, Format::Yaml).map_err(|err| Status::bad_request(format!("error decoding YAML: {err}")))?;
+    match writing.options.validation {
+        Validation::Strict if !decoded.strict.is_empty() => {
+            let faults = decoded.strict.join(", ");
+            let why = format!("error strict decoding YAML: error converting YAML to JSON: {faults}");
+            return Err(Status::bad_request(why));
+        }
+        Validation::Warn => codec::warn_of_strict(writing, &decoded),
+        _ => {}
+    }
+    let document = decoded.document;
+    if !document.is_object() {
+        return Err(Status::bad_request("error decoding YAML: the configuration is no object"));
+    }
+    let _ = name;
+    Ok(document)
+}
+
+/// A configuration is about the object of the path, by name and namespace.
+pub(crate) fn check_applied(writing: &Writing<'_>, applied: &Value, name: &str) -> Result<(), Status> {
+    let given = meta_text(applied, "name");
+    if given != name {
+        let why = if given.is_empty() {
+            format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")
+        } else {
+            format!("the name of the object ({given}) does not match the name on the URL ({name})")
+        };
+        return Err(Status::bad_request(why));
+    }
+    let namespace = meta_text(applied, "namespace");
+    if !namespace.is_empty() && namespace != writing.namespace && writing.target.resource.namespaced {
+        let expected = &writing.namespace;
+        let why = format!("the namespace of the object ({namespace}) does not match the namespace on the request ({expected})");
+        return Err(Status::bad_request(why));
+    }
+    Ok(())
+}
+
+/// The state that results from applying a configuration to the live object, both in the version of the path.
+pub(crate) fn apply(writing: &mut Writing<'_>, live: Option<&Value>, applied: &Value, force: bool) -> Result<Value, Status> {
+    let target = writing.target;
+    let kind = Kind::of(target);
+    let api_version = target.api_version();
+    let reset = reset(writing);
+    let writer = Writer {
+        manager: &writing.manager,
+        api_version: &api_version,
+        subresource: &writing.subresource,
+        now: writing.now,
+        reset: reset.as_ref().map_or(ResetFields::None, ResetFields::Except),
+    };
+    let outcome = apply::apply(&kind, live, applied, &target.resource.kind, &writer, force)?;
+    let ty = Types::get().named(&target.version().type_name);
+    let decoded = match ty {
+        Some(ty) => decode::normalize(&outcome.document, ty),
+        None => decode::normalize_custom(&outcome.document),
+    };
+    let mut decoded = decoded.map_err(|err| Status::failure(500, "", err.to_string()))?;
+    decoded.document["kind"] = target.resource.kind.as_str().into();
+    decoded.document["apiVersion"] = api_version.into();
+    Ok(decoded.document)
+}
+
+/// A Scale that was applied, and what becomes of the managed fields of the object it scales.
+pub(crate) struct AppliedScale {
+    pub scale: Value,
+    pub managed_fields: Value,
+}
+
+/// Applies a configuration to the Scale of an object. Who owns the replicas is recorded with the object.
+pub(crate) fn apply_scale(
+    writing: &Writing<'_>,
+    object: &Value,
+    scale: &Value,
+    applied: &Value,
+    force: bool,
+) -> Result<AppliedScale, Status> {
+    const REPLICAS: &[&str] = &["spec", "replicas"];
+    let ty = Types::get().named("autoscaling.v1.Scale").ok_or_else(|| Status::internal("the type of Scale is unknown"))?;
+    let versions = apply::OneVersion::new("autoscaling/v1", ty);
+    let parent = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let mut live = scale.clone();
+    live["metadata"]["managedFields"] = apply::scale_from_parent(&parent, REPLICAS).into();
+    let writer = Writer {
+        manager: &writing.manager,
+        api_version: "autoscaling/v1",
+        subresource: &writing.subresource,
+        now: writing.now,
+        reset: ResetFields::None,
+    };
+    let outcome = apply::apply(&versions, Some(&live), applied, "Scale", &writer, force)?;
+    let entries = outcome.document["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let managed_fields = apply::scale_to_parent(&parent, &entries, &writing.target.api_version(), REPLICAS);
+    Ok(AppliedScale { scale: outcome.document, managed_fields: managed_fields.into() })
 }

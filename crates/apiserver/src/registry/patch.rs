@@ -28,8 +28,7 @@ const APPLY: &str = "application/apply-patch+yaml";
 
 /// `PATCH` of an object or of its status.
 pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
-    let media = call.header(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let kind = kind_of(&media, target)?;
+    let kind = patch_kind(call.header(header::CONTENT_TYPE), target)?;
     let form = read::form(call, Endpoint::Object)?;
     render::table_options(call, form)?;
     let body = call.read_body(state.config.max_request_body).await?;
@@ -43,8 +42,9 @@ pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) 
             update::apply_change(&mut writing, call, &name, &change).await?
         }
         None => {
-            let change =
-                Applying { applied: managed::read_applied(&writing, &body, &name)?, force: writing.options.force == Some(true) };
+            let applied = managed::read_applied(&mut writing, &body, &name)?;
+            let force = writing.options.force == Some(true);
+            let change = Applying { applied, force, name: name.clone(), creates: writing.subresource.is_empty() };
             update::apply_change(&mut writing, call, &name, &change).await?
         }
     };
@@ -53,8 +53,9 @@ pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) 
 }
 
 /// The kind of a patch by its content type; none is apply.
-fn kind_of(media: &str, target: &Target) -> Result<Option<PatchKind>, Status> {
-    match media {
+pub(crate) fn patch_kind(content_type: &str, target: &Target) -> Result<Option<PatchKind>, Status> {
+    let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match media.as_str() {
         "application/json-patch+json" => Ok(Some(PatchKind::Json)),
         "application/merge-patch+json" => Ok(Some(PatchKind::Merge)),
         "application/strategic-merge-patch+json" if !target.resource.custom => Ok(Some(PatchKind::Strategic)),
@@ -145,10 +146,13 @@ fn check_identity(writing: &Writing<'_>, document: &Value, live: &Value, name: &
 pub(crate) struct Applying {
     pub applied: Value,
     pub force: bool,
+    pub name: String,
+    pub creates: bool,
 }
 
 impl Change for Applying {
     fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
+        managed::check_applied(writing, &self.applied, &self.name)?;
         let mut document = managed::apply(writing, live, &self.applied, self.force)?;
         if live.is_none() {
             metadata(&mut document).remove("resourceVersion");
@@ -157,7 +161,7 @@ impl Change for Applying {
     }
 
     fn creates(&self) -> bool {
-        true
+        self.creates
     }
 
     fn ownership(&self) -> Ownership {

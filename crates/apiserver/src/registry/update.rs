@@ -99,7 +99,7 @@ impl Change for Replacement {
 }
 
 /// The name and namespace of the body are those of the path.
-fn check_name(writing: &Writing<'_>, document: &mut Value, name: &str) -> Result<(), Status> {
+pub(crate) fn check_name(writing: &Writing<'_>, document: &mut Value, name: &str) -> Result<(), Status> {
     let given = meta_text(document, "namespace");
     if !given.is_empty() && given != writing.namespace && writing.target.resource.namespaced {
         let why = "the namespace of the provided object does not match the namespace sent on the request";
@@ -137,7 +137,8 @@ pub(crate) async fn apply_change(
                 return Err(writing.target.not_found(name));
             }
             if let Some(uid) = change.uid() {
-                return Err(uid_differs(writing, name, uid, ""));
+                let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+                return Err(writing.target.conflict(name, &why));
             }
             may_create(writing.state, call).await?;
             let mut document = change.make(writing, None)?;

@@ -1,0 +1,276 @@
+//! Small plugins for pods and nodes: default tolerations, the first taint of a node, priority, runtime class, topology labels.
+
+use serde_json::{Value, json};
+
+use corten_api::status::Status;
+
+use super::tools::{items, list_mut, map_mut, members, text};
+use super::{AdmissionRequest, Operation, Plugin, Verdict};
+use crate::reader::Reader;
+
+fn done<'a>(outcome: Result<(), Status>) -> Verdict<'a> {
+    Box::pin(std::future::ready(outcome))
+}
+
+/// DefaultTolerationSeconds: a pod stays five minutes on a node that is gone, unless it says otherwise.
+pub(super) struct DefaultTolerationSeconds;
+
+const TOLERATION_SECONDS: i64 = 300;
+
+impl Plugin for DefaultTolerationSeconds {
+    fn name(&self) -> &'static str {
+        "DefaultTolerationSeconds"
+    }
+
+    fn handles(&self, request: &AdmissionRequest) -> bool {
+        matches!(request.operation, Operation::Create | Operation::Update) && request.is("", "pods")
+    }
+
+    fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
+        let Some(pod) = &mut request.object else { return done(Ok(())) };
+        for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+            let tolerates = |toleration: &Value| {
+                let (own, effect) = (text(toleration, "/key"), text(toleration, "/effect"));
+                (own.is_empty() || own == key) && (effect.is_empty() || effect == "NoExecute")
+            };
+            if !items(&pod["spec"]["tolerations"]).any(tolerates) {
+                let toleration =
+                    json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS});
+                list_mut(&mut pod["spec"], "tolerations").push(toleration);
+            }
+        }
+        done(Ok(()))
+    }
+}
+
+/// TaintNodesByCondition: a new node gets no pods before it is known to be ready.
+pub(super) struct TaintNodesByCondition;
+
+impl Plugin for TaintNodesByCondition {
+    fn name(&self) -> &'static str {
+        "TaintNodesByCondition"
+    }
+
+    fn handles(&self, request: &AdmissionRequest) -> bool {
+        request.operation == Operation::Create && request.is("", "nodes")
+    }
+
+    fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
+        const KEY: &str = "node.kubernetes.io/not-ready";
+        if let Some(node) = &mut request.object {
+            let tainted = items(&node["spec"]["taints"]).any(|taint| taint["key"] == KEY && taint["effect"] == "NoSchedule");
+            if !tainted {
+                map_mut(node, "spec");
+                list_mut(&mut node["spec"], "taints").push(json!({"key": KEY, "effect": "NoSchedule"}));
+            }
+        }
+        done(Ok(()))
+    }
+}
+
+/// Priority: resolves a pod's priority class to the number and the preemption policy that the scheduler reads.
+pub(super) struct Priority {
+    pub(super) reader: Reader,
+}
+
+const SCHEDULING: &str = "scheduling.k8s.io";
+
+impl Priority {
+    fn class(&self, name: &str) -> Option<Value> {
+        self.reader.document(SCHEDULING, "priorityclasses", "", name)
+    }
+
+    /// The class of pods that name none: of those marked as the default the one with the lowest value.
+    fn default_class(&self) -> Option<Value> {
+        let classes = self.reader.list(SCHEDULING, "priorityclasses", "");
+        let defaults = classes.iter().map(|entry| entry.decode()).filter(|class| class["globalDefault"] == true);
+        defaults.min_by_key(|class| class["value"].as_i64().unwrap_or_default())
+    }
+
+    fn of_pod(&self, request: &mut AdmissionRequest) -> Result<(), Status> {
+        let Some(mut pod) = request.object.take() else { return Ok(()) };
+        let outcome = match (request.operation, &request.old) {
+            (Operation::Update, Some(old)) => {
+                // Clients of before the fields existed leave them out; they never change.
+                for field in ["priority", "preemptionPolicy"] {
+                    if pod["spec"].get(field).is_none_or(Value::is_null)
+                        && let Some(kept) = old["spec"].get(field).filter(|kept| !kept.is_null())
+                    {
+                        pod["spec"][field] = kept.clone();
+                    }
+                }
+                Ok(())
+            }
+            _ => self.resolve(&mut pod),
+        };
+        request.object = Some(pod);
+        outcome.map_err(|why| request.forbidden(&why))
+    }
+
+    fn resolve(&self, pod: &mut Value) -> Result<(), String> {
+        let name = text(pod, "/spec/priorityClassName").to_owned();
+        let class = match name.as_str() {
+            "" => self.default_class(),
+            name => Some(self.class(name).ok_or_else(|| format!("no PriorityClass with name {name} was found"))?),
+        };
+        let (value, policy) = match &class {
+            Some(class) => {
+                if name.is_empty() {
+                    pod["spec"]["priorityClassName"] = class["metadata"]["name"].clone();
+                }
+                (class["value"].as_i64().unwrap_or_default(), text(class, "/preemptionPolicy"))
+            }
+            None => (0, ""),
+        };
+        let policy = if policy.is_empty() { "PreemptLowerPriority" } else { policy };
+        if let Some(given) = pod["spec"]["priority"].as_i64().filter(|given| *given != value) {
+            return Err(format!(
+                "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name"
+            ));
+        }
+        let given = text(pod, "/spec/preemptionPolicy");
+        if !given.is_empty() && given != policy {
+            return Err(format!(
+                "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name"
+            ));
+        }
+        pod["spec"]["priority"] = value.into();
+        pod["spec"]["preemptionPolicy"] = policy.into();
+        Ok(())
+    }
+
+    fn check_class(&self, request: &AdmissionRequest) -> Result<(), Status> {
+        let Some(class) = request.object.as_ref().filter(|class| class["globalDefault"] == true) else { return Ok(()) };
+        match self.default_class() {
+            Some(other) if other["metadata"]["name"] != class["metadata"]["name"] => {
+                let name = text(&other, "/metadata/name");
+                Err(request.forbidden(&format!("PriorityClass {name} is already marked as default. Only one default can exist")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Plugin for Priority {
+    fn name(&self) -> &'static str {
+        "Priority"
+    }
+
+    fn handles(&self, request: &AdmissionRequest) -> bool {
+        let writes = matches!(request.operation, Operation::Create | Operation::Update);
+        writes && (request.is("", "pods") || request.is(SCHEDULING, "priorityclasses"))
+    }
+
+    fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
+        done(if request.resource == "pods" { self.of_pod(request) } else { Ok(()) })
+    }
+
+    fn validate<'a>(&'a self, request: &'a AdmissionRequest) -> Verdict<'a> {
+        done(if request.resource == "pods" { Ok(()) } else { self.check_class(request) })
+    }
+}
+
+/// RuntimeClass: the overhead and the scheduling constraints of the class go into the pod.
+pub(super) struct RuntimeClass {
+    pub(super) reader: Reader,
+}
+
+impl RuntimeClass {
+    fn change(&self, pod: &mut Value) -> Result<(), String> {
+        let name = text(pod, "/spec/runtimeClassName").to_owned();
+        if name.is_empty() {
+            return Ok(());
+        }
+        let class = self.reader.document("node.k8s.io", "runtimeclasses", "", &name);
+        let class = class.ok_or_else(|| format!("pod rejected: RuntimeClass {name:?} not found"))?;
+        let overhead = &class["overhead"]["podFixed"];
+        if members(overhead).next().is_some() {
+            let given = &pod["spec"]["overhead"];
+            if members(given).next().is_some() && given != overhead {
+                return Err("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead".to_owned());
+            }
+            pod["spec"]["overhead"] = overhead.clone();
+        }
+        for (key, value) in members(&class["scheduling"]["nodeSelector"]) {
+            let selector = map_mut(&mut pod["spec"], "nodeSelector");
+            match selector.get(key) {
+                Some(given) if given != value => {
+                    let (value, given) = (value.as_str().unwrap_or_default(), given.as_str().unwrap_or_default());
+                    return Err(format!(
+                        "conflict: runtimeClass.scheduling.nodeSelector[{key}] = {value}; pod.spec.nodeSelector[{key}] = {given}"
+                    ));
+                }
+                _ => drop(selector.insert(key.clone(), value.clone())),
+            }
+        }
+        for toleration in items(&class["scheduling"]["tolerations"]) {
+            if !items(&pod["spec"]["tolerations"]).any(|own| own == toleration) {
+                list_mut(&mut pod["spec"], "tolerations").push(toleration.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, pod: &Value) -> Result<(), String> {
+        if members(&pod["spec"]["overhead"]).next().is_none() {
+            return Ok(());
+        }
+        let class = self.reader.document("node.k8s.io", "runtimeclasses", "", text(pod, "/spec/runtimeClassName"));
+        match class.map(|class| class["overhead"]["podFixed"] == pod["spec"]["overhead"]) {
+            Some(true) => Ok(()),
+            Some(false) => Err("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead".to_owned()),
+            None => Err("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead".to_owned()),
+        }
+    }
+}
+
+impl Plugin for RuntimeClass {
+    fn name(&self) -> &'static str {
+        "RuntimeClass"
+    }
+
+    fn handles(&self, request: &AdmissionRequest) -> bool {
+        request.operation == Operation::Create && request.is("", "pods")
+    }
+
+    fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
+        let outcome = request.object.as_mut().map_or(Ok(()), |pod| self.change(pod));
+        done(outcome.map_err(|why| request.forbidden(&why)))
+    }
+
+    fn validate<'a>(&'a self, request: &'a AdmissionRequest) -> Verdict<'a> {
+        let outcome = request.object.as_ref().map_or(Ok(()), |pod| self.check(pod));
+        done(outcome.map_err(|why| request.forbidden(&why)))
+    }
+}
+
+/// PodTopologyLabels: a pod that is bound learns the zone and region of its node (KEP-4742).
+pub(super) struct PodTopologyLabels {
+    pub(super) reader: Reader,
+}
+
+impl Plugin for PodTopologyLabels {
+    fn name(&self) -> &'static str {
+        "PodTopologyLabels"
+    }
+
+    fn handles(&self, request: &AdmissionRequest) -> bool {
+        request.operation == Operation::Create
+            && request.group.is_empty()
+            && request.resource == "pods"
+            && request.subresource == "binding"
+    }
+
+    fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
+        let Some(binding) = &mut request.object else { return done(Ok(())) };
+        if let Some(node) = self.reader.get("", "nodes", "", text(binding, "/target/name")) {
+            for label in ["topology.kubernetes.io/zone", "topology.kubernetes.io/region"] {
+                if let Some(value) = node.label(label) {
+                    map_mut(binding, "metadata");
+                    map_mut(&mut binding["metadata"], "labels").insert(label.into(), value.into());
+                }
+            }
+        }
+        done(Ok(()))
+    }
+}

@@ -1,0 +1,106 @@
+//! `binding`: gives a pod its node. Schedulers post it; nothing else may set `spec.nodeName` of a pod that exists.
+
+use std::sync::Arc;
+
+use http::header;
+use serde_json::{Value, json};
+
+use corten_api::field::{Faults, Path};
+use corten_api::status::Status;
+
+use super::super::codec::{self, Expected};
+use super::super::options::WriteOptions;
+use super::super::target::Target;
+use super::super::write::{Writing, meta_text, metadata};
+use super::{modify, set_condition, success};
+use crate::admission::Operation;
+use crate::pipeline::Call;
+use crate::response::Response;
+use crate::state::State;
+
+/// `POST pods/NAME/binding`, and `POST bindings`, which is older and names the pod in the body.
+pub(crate) async fn bind(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
+    let body = call.read_body(state.config.max_request_body).await?;
+    let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
+    let call = &*call;
+    let pods = match target.plural() {
+        "pods" => target.clone(),
+        _ => Target::stored_as(state, "", "pods").ok_or_else(super::super::target::missing)?,
+    };
+    let mut writing = Writing::of(state, &pods, call, options);
+    writing.subresource = "binding".into();
+    let expected = Expected { group: "", version: "v1", kind: "Binding", type_name: "core.v1.Binding" };
+    let mut binding = codec::decode_as(&mut writing, &expected, call.header(header::CONTENT_TYPE), &body)?;
+    let given = meta_text(&binding, "name").to_owned();
+    let name = if call.info().name.is_empty() { given.clone() } else { call.info().name.clone() };
+    if given != name {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
+    let faults = validate(&binding);
+    if !faults.is_empty() {
+        return Err(Status::failure(500, "", faults.aggregate()));
+    }
+    writing.mutate(Operation::Create, &name, &mut binding, None).await?;
+    let admitted = writing.judge(Operation::Create, &name, Some(&mut binding), None).await?;
+    state.caches.catch_up().await;
+    let now = writing.now;
+    modify(&writing, &name, &admitted, |pod| assign(pod, &binding, now)).await?;
+    success(call, &writing)
+}
+
+fn validate(binding: &Value) -> Faults {
+    let mut faults = Faults::default();
+    let target = Path::new("target");
+    let kind = binding["target"]["kind"].as_str().unwrap_or_default();
+    if !matches!(kind, "" | "Node") {
+        faults.not_supported(&target.child("kind"), kind, &["Node", "<empty>"]);
+    }
+    let node = binding["target"]["name"].as_str().unwrap_or_default();
+    if node.is_empty() {
+        faults.required(&target.child("name"), "");
+    } else {
+        for fault in corten_api::names::name_is_subdomain(node, false) {
+            faults.invalid_str(&target.child("name"), node, &fault);
+        }
+    }
+    faults
+}
+
+/// Writes the node into the pod, if it may have one.
+fn assign(pod: &mut Value, binding: &Value, now: jiff::Timestamp) -> Result<(), Status> {
+    let name = meta_text(pod, "name").to_owned();
+    let conflict = |why: String| Err(Status::conflict("", "pods/binding", &name, &why));
+    let uid = meta_text(binding, "uid");
+    if !uid.is_empty() && uid != meta_text(pod, "uid") {
+        let there = meta_text(pod, "uid");
+        return conflict(format!(
+            "StorageError: invalid object, Code: 4, Key: /registry/pods/{}/{name}, ResourceVersion: 0, AdditionalErrorMsg: \
+             Precondition failed: UID in precondition: {uid}, UID in object meta: {there}",
+            meta_text(pod, "namespace")
+        ));
+    }
+    if !pod["metadata"]["deletionTimestamp"].is_null() {
+        return conflict(format!("pod {name} is being deleted, cannot be assigned to a host"));
+    }
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    if !node.is_empty() {
+        return conflict(format!("pod {name} is already assigned to node {node:?}"));
+    }
+    if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+        return conflict(format!("pod {name} has non-empty .spec.schedulingGates"));
+    }
+    pod["spec"]["nodeName"] = binding["target"]["name"].clone();
+    for field in ["annotations", "labels"] {
+        let Some(more) = binding["metadata"][field].as_object().filter(|more| !more.is_empty()) else {
+            continue;
+        };
+        // Of labels only those of the node's topology are taken over (KEP-4742).
+        let wanted = more.iter().filter(|(key, _)| field == "annotations" || key.starts_with("topology.kubernetes.io/"));
+        let place = metadata(pod).entry(field).or_insert_with(|| json!({}));
+        for (key, value) in wanted {
+            place[key.as_str()] = value.clone();
+        }
+    }
+    set_condition(pod, json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null}), now);
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! `scale`: the number of replicas of anything that has one, as an `autoscaling/v1 Scale`.
+
+use std::sync::Arc;
+
+use http::header;
+use serde_json::{Value, json};
+
+use corten_api::field::{Faults, Path};
+use corten_api::selector::LabelSelector;
+use corten_api::status::Status;
+
+use super::super::codec;
+use super::super::options::WriteOptions;
+use super::super::patch::{Patching, patch_kind};
+use super::super::render;
+use super::super::target::Target;
+use super::super::update::{self, Change};
+use super::super::write::{self, Writing, meta_text, metadata};
+use super::super::{Outcome, managed, read};
+use crate::negotiate::Endpoint;
+use crate::pipeline::Call;
+use crate::response::Response;
+use crate::state::State;
+
+/// `GET`
+pub(crate) async fn get(state: &Arc<State>, target: &Target, call: &Call) -> Result<Response, Status> {
+    let form = read::form(call, Endpoint::Object)?;
+    let entry = read::find(state, target, call).await?;
+    render::shaped(target, form, 200, of(&entry.decode()), call)
+}
+
+/// `PUT`
+pub(crate) async fn put(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
+    let body = call.read_body(state.config.max_request_body).await?;
+    let options = WriteOptions::parse(&call.query, "UpdateOptions", false)?;
+    let call = &*call;
+    let mut writing = Writing::of(state, target, call, options);
+    let scale = codec::decode_body(&mut writing, call, &body)?;
+    let name = call.info().name.clone();
+    let mut scale = scale;
+    update::check_name(&writing, &mut scale, &name)?;
+    let uid = Some(meta_text(&scale, "uid").to_owned()).filter(|uid| !uid.is_empty());
+    finish(writing, target, call, &Replacement { scale, uid }).await
+}
+
+/// `PATCH`
+pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
+    let kind = patch_kind(call.header(header::CONTENT_TYPE), target)?;
+    let body = call.read_body(state.config.max_request_body).await?;
+    let options = WriteOptions::parse(&call.query, "PatchOptions", kind.is_none())?;
+    let call = &*call;
+    let mut writing = Writing::of(state, target, call, options);
+    let name = call.info().name.clone();
+    match kind {
+        Some(kind) => {
+            let patching = Patching::read(&writing, kind, &body, &name)?;
+            finish(writing, target, call, &Patched { patching, name }).await
+        }
+        None => {
+            let applied = managed::read_applied(&mut writing, &body, &name)?;
+            let force = writing.options.force == Some(true);
+            finish(writing, target, call, &Applied { applied, force, name }).await
+        }
+    }
+}
+
+async fn finish(mut writing: Writing<'_>, target: &Target, call: &Call, change: &dyn Change) -> Result<Response, Status> {
+    let form = read::form(call, Endpoint::Object)?;
+    let (outcome, _) = update::apply_change(&mut writing, call, &call.info().name, change).await?;
+    let document = match outcome {
+        Outcome::Entry(entry) => entry.decode(),
+        Outcome::Document(document) => document,
+    };
+    let response = render::shaped(target, form, 200, of(&document), call)?;
+    Ok(write::with_warnings(response, &writing.warnings))
+}
+
+/// The Scale of an object.
+pub(crate) fn of(object: &Value) -> Value {
+    let meta = &object["metadata"];
+    let mut scale = json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": {}, "spec": {},
+        "status": {"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)}});
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if !meta[field].is_null() {
+            scale["metadata"][field] = meta[field].clone();
+        }
+    }
+    if let Some(replicas) = object["spec"]["replicas"].as_i64().filter(|replicas| *replicas != 0) {
+        scale["spec"]["replicas"] = replicas.into();
+    }
+    let selector = &object["spec"]["selector"];
+    // A ReplicationController's selector is the map itself.
+    let text = if object["kind"] == "ReplicationController" {
+        LabelSelector::from_object(Some(&json!({"matchLabels": selector})))
+    } else {
+        LabelSelector::from_object(Some(selector))
+    };
+    if let Some(text) = text.ok().map(|selector| selector.to_string()).filter(|text| !text.is_empty()) {
+        scale["status"]["selector"] = text.into();
+    }
+    scale
+}
+
+/// The object with the replicas of a Scale.
+fn onto(live: &Value, scale: &Value, name: &str) -> Result<Value, Status> {
+    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    if replicas < 0 {
+        let mut faults = Faults::default();
+        let spec = Path::new("spec");
+        faults.invalid_int(&spec.child("replicas"), replicas, "must be greater than or equal to 0");
+        return Err(Status::invalid("autoscaling", "Scale", name, &faults));
+    }
+    let mut object = live.clone();
+    object["spec"]["replicas"] = replicas.into();
+    match meta_text(scale, "resourceVersion") {
+        "" => metadata(&mut object).remove("resourceVersion"),
+        version => metadata(&mut object).insert("resourceVersion".into(), version.into()),
+    };
+    Ok(object)
+}
+
+struct Replacement {
+    scale: Value,
+    uid: Option<String>,
+}
+
+impl Change for Replacement {
+    fn make(&self, _: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
+        let live = live.ok_or_else(|| Status::internal("a scale has an object"))?;
+        onto(live, &self.scale, meta_text(&self.scale, "name"))
+    }
+
+    fn uid(&self) -> Option<&str> {
+        self.uid.as_deref()
+    }
+}
+
+struct Patched {
+    patching: Patching,
+    name: String,
+}
+
+impl Change for Patched {
+    fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
+        let live = live.ok_or_else(|| writing.target.not_found(&self.name))?;
+        let scale = self.patching.apply(writing, &of(live))?;
+        onto(live, &scale, &self.name)
+    }
+
+    fn retries(&self) -> bool {
+        true
+    }
+}
+
+struct Applied {
+    applied: Value,
+    force: bool,
+    name: String,
+}
+
+impl Change for Applied {
+    fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
+        let live = live.ok_or_else(|| writing.target.not_found(&self.name))?;
+        managed::check_applied(writing, &self.applied, &self.name)?;
+        let scale = managed::apply_scale(writing, live, &of(live), &self.applied, self.force)?;
+        let mut object = onto(live, &scale.scale, &self.name)?;
+        metadata(&mut object).insert("managedFields".into(), scale.managed_fields);
+        Ok(object)
+    }
+
+    fn retries(&self) -> bool {
+        true
+    }
+
+    fn ownership(&self) -> super::super::create::Ownership {
+        super::super::create::Ownership::Given
+    }
+}

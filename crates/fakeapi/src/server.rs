@@ -227,7 +227,11 @@ impl FakeApi {
             if patch["metadata"]["uid"].is_string() && patch["metadata"]["uid"] != uid {
                 return Err(status::conflict(target, "Precondition failed: UID"));
             }
+            let owners = content_type.contains("strategic").then(|| object["metadata"]["ownerReferences"].clone());
             json_patch::merge(&mut object, patch);
+            if let (Some(before), Value::Array(changes)) = (owners, &patch["metadata"]["ownerReferences"]) {
+                object["metadata"]["ownerReferences"] = merge_owners(before, changes);
+            }
         }
         state.replace(target, object)
     }
@@ -312,6 +316,18 @@ impl Watcher {
             }
         }
     }
+}
+
+/// The one list that controllers change by strategic merge: its merge key is the UID.
+fn merge_owners(before: Value, changes: &[Value]) -> Value {
+    let mut owners = before.as_array().cloned().unwrap_or_default();
+    for change in changes {
+        owners.retain(|owner| owner["uid"] != change["uid"]);
+        if change["$patch"] != "delete" {
+            owners.push(change.clone());
+        }
+    }
+    if owners.is_empty() { Value::Null } else { Value::Array(owners) }
 }
 
 struct Query(Vec<(String, String)>);

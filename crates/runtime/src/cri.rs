@@ -412,7 +412,7 @@ pub struct ContainerStats {
 }
 
 /// Use of a file system.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FsUsage {
     /// Bytes.
     pub bytes: u64,

@@ -9,3 +9,4 @@ pub mod mount;
 pub mod poll;
 pub mod process;
 pub mod terminal;
+pub mod xattr;

@@ -1,25 +1,34 @@
 //! Forks and signal state: what a supervisor of containers needs around `exec`.
 
 use std::io;
-use std::process::exit;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::unistd::{ForkResult, Pid, fork};
 
-/// Forks a child that runs `child` and exits with its result. Only for single-threaded processes.
+/// Set in processes that [`fork_child`] made.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// Forks a child that runs `child` and ends with its result, without exit handlers. Only for single-threaded processes.
 ///
 /// # Errors
 /// As of `fork(2)`; [`io::ErrorKind::Unsupported`] when the process has several threads, since the child could then
 /// deadlock on a lock held by a thread that does not exist there.
 pub fn fork_child(child: impl FnOnce() -> i32) -> io::Result<Pid> {
-    if threads()? != 1 {
+    // A forked child has one thread by construction, and may be where `/proc` shows it nothing of itself.
+    if !FORKED.load(Ordering::Relaxed) && threads()? != 1 {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "fork in a process with several threads"));
     }
     // SAFETY: the process has a single thread, so the child is a whole copy and may do anything.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => exit(child()),
+        ForkResult::Child => {
+            FORKED.store(true, Ordering::Relaxed);
+            let code = child();
+            // SAFETY: ends the process without running exit handlers and destructors, which are the parent's.
+            unsafe { libc::_exit(code) }
+        }
     }
 }
 
@@ -31,6 +40,19 @@ pub fn close_from_and_run(first: u32, child: impl FnOnce() -> i32) -> i32 {
     let code = child();
     // SAFETY: ends the process without running destructors, which would close descriptors a second time.
     unsafe { libc::_exit(code) }
+}
+
+/// Marks every descriptor from `first` on to be closed by `exec`.
+///
+/// # Errors
+/// As of `close_range(2)` (Linux 5.11 and later).
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: descriptors stay open and owned; only a flag changes.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Gives signals back the state that a new program expects: nothing blocked, and SIGPIPE, which Rust programs ignore,
@@ -48,4 +70,16 @@ pub fn reset_signals() -> io::Result<()> {
 
 fn threads() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())
+}
+
+/// Sends a signal by number, real-time signals included.
+///
+/// # Errors
+/// As of `kill(2)`.
+pub fn kill_raw(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: plain integers.
+    match unsafe { libc::kill(pid, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

@@ -1,1 +1,6 @@
-//! TBD
+//! What tests of Corten need and a release does not: container images made without a network.
+#![forbid(unsafe_code)]
+
+pub mod image;
+
+pub use image::{Image, busybox_image, hello_binary, hello_image};

@@ -1,0 +1,11 @@
+//! The embedded runtime with real containers. Needs root, control groups and overlayfs; nothing is skipped: what is
+//! missing fails the test with its name. Every test works in directories and control groups of its own, and ends by
+//! looking for what it may have left behind.
+#![forbid(unsafe_code)]
+
+mod fixture;
+mod images;
+mod lifecycle;
+mod restart;
+mod security;
+mod streams;

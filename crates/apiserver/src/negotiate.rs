@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::{HeaderValue, header};
 use serde_json::Value;
 
+use corten_api::facts::Types;
 use corten_api::status::{Details, Status};
 
 use crate::response::{self, Response};
@@ -206,7 +207,11 @@ pub fn document(value: &Value, form: Form) -> Result<Bytes, Status> {
             text
         }
         Encoding::Yaml => serde_yaml_ng::to_string(value).map_err(|err| Status::internal(err.to_string()))?.into_bytes(),
-        Encoding::Protobuf => return Err(Status::internal("protobuf")),
+        // Of what this function is given, only a Status has a protobuf form without more being known.
+        Encoding::Protobuf => match Types::get().named("meta.v1.Status").filter(|_| value["kind"] == "Status") {
+            Some(ty) => corten_schema::proto::encode_object(value, ty),
+            None => return Err(Status::internal("the document has no protobuf form")),
+        },
     };
     Ok(bytes.into())
 }

@@ -24,6 +24,7 @@ mod subresource;
 
 mod hooks;
 mod managed;
+mod services;
 
 mod codec;
 mod continuation;

@@ -4,13 +4,15 @@ use bytes::Bytes;
 use http::header;
 use serde_json::Value;
 
-use corten_api::facts::Types;
+use corten_api::facts::{Type, Types};
 use corten_api::status::Status;
-use corten_schema::decode::{self, DecodeError, Decoded, Format};
+use corten_schema::decode::{self, DecodeError, Decoded, Format, TypeMeta};
+use corten_schema::proto;
 
 use super::options::Validation;
 use super::target::{Target, join};
 use super::write::Writing;
+use crate::cache::Entry;
 use crate::negotiate::{self, Encoding, Form};
 use crate::pipeline::Call;
 
@@ -30,7 +32,8 @@ pub(crate) fn to_stored(target: &Target, document: &mut Value) -> Result<(), Sta
     convert(target, &target.api_version(), &target.stored_version(), document)
 }
 
-pub(crate) fn convert(_target: &Target, _from: &str, to: &str, document: &mut Value) -> Result<(), Status> {
+pub(crate) fn convert(target: &Target, from: &str, to: &str, document: &mut Value) -> Result<(), Status> {
+    corten_kinds::convert(&target.resource.group, &target.resource.plural, from, to, document);
     document["apiVersion"] = to.into();
     Ok(())
 }
@@ -92,26 +95,19 @@ pub(crate) fn decode_as(
     content_type: &str,
     body: &[u8],
 ) -> Result<Value, Status> {
-    let format = match negotiate::content_type(content_type)? {
-        Encoding::Json => Format::Json,
-        Encoding::Yaml => Format::Yaml,
-        Encoding::Protobuf => return Err(Status::internal("protobuf")),
-    };
     let kind = expected.kind;
-    let meta = decode::type_meta(body, format).map_err(|err| unrecognized(kind, &err, body))?;
+    let encoding = negotiate::content_type(content_type)?;
+    let meta = type_meta(body, encoding).map_err(|why| unrecognized(kind, &why, body))?;
     let api_version = join(expected.group, expected.version);
     let given_kind = if meta.kind.is_empty() { kind } else { meta.kind.as_str() };
     let given_version = if meta.api_version.is_empty() { api_version.as_str() } else { meta.api_version.as_str() };
     if given_kind != kind || given_version != api_version {
         return Err(other_kind(writing, expected, given_kind, given_version));
     }
-    let decoded = match Types::get().named(expected.type_name) {
-        Some(ty) => decode::decode(body, format, ty),
-        None => decode::decode_custom(body, format),
-    };
+    let decoded = read(body, encoding, Types::get().named(expected.type_name));
     let cannot =
         |why: &str| Status::bad_request(format!("{kind} in version {:?} cannot be handled as a {kind}: {why}", expected.version));
-    let decoded = decoded.map_err(|err| cannot(&err.to_string()))?;
+    let decoded = decoded.map_err(|why| cannot(&why))?;
     match writing.options.validation {
         Validation::Strict => {
             if let Some(fault) = decoded.strict_error() {
@@ -138,9 +134,38 @@ pub(crate) fn warn_of_strict(writing: &mut Writing<'_>, decoded: &Decoded) {
     }
 }
 
-fn unrecognized(kind: &str, err: &DecodeError, body: &[u8]) -> Status {
+fn unrecognized(kind: &str, why: &str, body: &[u8]) -> Status {
     let shown = decode::summary(body);
-    Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {err} ({shown})"))
+    Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({shown})"))
+}
+
+/// Kind and version of a body.
+fn type_meta(body: &[u8], encoding: Encoding) -> Result<TypeMeta, String> {
+    match encoding {
+        Encoding::Json => decode::type_meta(body, Format::Json).map_err(|err| err.to_string()),
+        Encoding::Yaml => decode::type_meta(body, Format::Yaml).map_err(|err| err.to_string()),
+        Encoding::Protobuf => {
+            let envelope = proto::open(body).map_err(|err| err.to_string())?;
+            Ok(TypeMeta { api_version: envelope.api_version, kind: envelope.kind })
+        }
+    }
+}
+
+/// A body as a document of a type, or of a custom resource when there is none.
+fn read(body: &[u8], encoding: Encoding, ty: Option<&Type>) -> Result<Decoded, String> {
+    let text = |err: DecodeError| err.to_string();
+    match (encoding, ty) {
+        (Encoding::Json, Some(ty)) => decode::decode(body, Format::Json, ty).map_err(text),
+        (Encoding::Json, None) => decode::decode_custom(body, Format::Json).map_err(text),
+        (Encoding::Yaml, Some(ty)) => decode::decode(body, Format::Yaml, ty).map_err(text),
+        (Encoding::Yaml, None) => decode::decode_custom(body, Format::Yaml).map_err(text),
+        (Encoding::Protobuf, Some(ty)) => {
+            let envelope = proto::open(body).map_err(|err| err.to_string())?;
+            let document = proto::decode(envelope.raw, ty).map_err(|err| err.to_string())?;
+            Ok(Decoded { document, strict: Vec::new() })
+        }
+        (Encoding::Protobuf, None) => Err("the kind has no protobuf form".into()),
+    }
 }
 
 /// Groups and versions that upstream can still read and nobody serves any more.
@@ -188,13 +213,8 @@ pub(crate) fn wrong_kind(writing: &Writing<'_>, document: &Value) -> Status {
 
 /// Reads the body of a deletion.
 pub(crate) fn decode_delete_options(content_type: &str, body: &[u8]) -> Result<Value, Status> {
-    let format = match negotiate::content_type(content_type)? {
-        Encoding::Json => Format::Json,
-        Encoding::Yaml => Format::Yaml,
-        Encoding::Protobuf => return Err(Status::internal("protobuf")),
-    };
-    let bad = |err: DecodeError| Status::bad_request(err.to_string());
-    let meta = decode::type_meta(body, format).map_err(bad)?;
+    let encoding = negotiate::content_type(content_type)?;
+    let meta = type_meta(body, encoding).map_err(Status::bad_request)?;
     if !matches!(meta.kind.as_str(), "" | "DeleteOptions") {
         return Err(Status::bad_request(format!(
             "no kind {:?} is registered for version {:?} in scheme \
@@ -202,23 +222,73 @@ pub(crate) fn decode_delete_options(content_type: &str, body: &[u8]) -> Result<V
             meta.kind, meta.api_version
         )));
     }
-    match Types::get().named("meta.v1.DeleteOptions") {
-        Some(ty) => Ok(decode::decode(body, format, ty).map_err(bad)?.document),
-        None => Ok(decode::decode_any(body, format).map_err(bad)?.document),
+    let ty = Types::get().named("meta.v1.DeleteOptions");
+    Ok(read(body, encoding, ty).map_err(Status::bad_request)?.document)
+}
+
+/// The type of a document that a target answers with: its kind, its list, a subresource's kind, or one of `meta.k8s.io`.
+fn type_of_answer(target: Option<&Target>, document: &Value) -> Option<&'static Type> {
+    let kind = document["kind"].as_str()?;
+    let types = Types::get();
+    if document["apiVersion"] == "meta.k8s.io/v1" || kind == "Status" {
+        return types.named(&format!("meta.v1.{kind}"));
     }
+    let target = target?;
+    let version = target.version();
+    if kind == target.resource.kind {
+        return types.named(&version.type_name);
+    }
+    if kind == target.resource.list_kind {
+        return types.named(&format!("{}List", version.type_name));
+    }
+    let sub = version.subresources.iter().find(|sub| sub.kind == kind)?;
+    types.named(&sub.type_name)
 }
 
-/// A document as bytes.
-pub(crate) fn encode(document: &Value, form: Form) -> Result<Bytes, Status> {
-    negotiate::document(document, form)
+/// A document as bytes, and their content type. What has no protobuf form is sent as JSON.
+pub(crate) fn encode(target: Option<&Target>, document: &Value, form: Form) -> Result<(Bytes, &'static str), Status> {
+    let encoding = match form.encoding {
+        Encoding::Protobuf => match type_of_answer(target, document).filter(|ty| ty.name != "meta.v1.Table") {
+            Some(ty) => {
+                let bytes = proto::encode_object(document, ty);
+                return Ok((bytes.into(), negotiate::content_type_of(Encoding::Protobuf)));
+            }
+            None => Encoding::Json,
+        },
+        encoding => encoding,
+    };
+    let bytes = negotiate::document(document, Form { encoding, ..form })?;
+    Ok((bytes, negotiate::content_type_of(encoding)))
 }
 
-/// The `Content-Type` of an encoded document.
-pub(crate) fn content_type(_document: &Value, encoding: Encoding) -> &'static str {
-    negotiate::content_type_of(encoding)
+/// A list of entries in protobuf, for a kind that has that form.
+pub(crate) fn encode_list<'e>(
+    target: &Target,
+    metadata: &Value,
+    entries: impl Iterator<Item = &'e Entry>,
+) -> Option<Result<Bytes, Status>> {
+    let ty = Types::get().named(&target.version().type_name)?;
+    let messages: Result<Vec<Vec<u8>>, Status> = entries
+        .map(|entry| {
+            let mut document = entry.decode();
+            from_stored(target, &mut document)?;
+            Ok(proto::encode(&document, ty))
+        })
+        .collect();
+    let empty = serde_json::Map::new();
+    let metadata = metadata.as_object().unwrap_or(&empty);
+    Some(messages.map(|messages| {
+        let items = messages.iter().map(Vec::as_slice);
+        proto::encode_list(&target.api_version(), &target.resource.list_kind, metadata, items).into()
+    }))
 }
 
 /// One event of a protobuf watch.
-pub(crate) fn frame(_out: &mut Vec<u8>, _kind: &str, _object: &Value) -> Result<(), Status> {
-    Err(Status::internal("protobuf"))
+pub(crate) fn frame(target: &Target, out: &mut Vec<u8>, kind: &str, object: &Value) -> Result<(), Status> {
+    let sealed = match type_of_answer(Some(target), object).filter(|ty| ty.name != "meta.v1.Table") {
+        Some(ty) => proto::encode_object(object, ty),
+        None => return Err(Status::internal("the kind has no protobuf form")),
+    };
+    out.extend_from_slice(&proto::watch_frame(kind, &sealed));
+    Ok(())
 }

@@ -112,8 +112,8 @@ fn namespace_fits(writing: &Writing<'_>, document: &mut Value) -> Result<(), Sta
 async fn attempt_create(writing: &mut Writing<'_>, mut document: Value, version_given: bool) -> Result<Outcome, Status> {
     let target = writing.target;
     fill_system_fields(writing, &mut document);
-    let reserved = hooks::before_create(writing, &mut document).await?;
     writing.with_rules(|strategy, context| strategy.prepare_create(&mut document, context));
+    let reserved = hooks::before_create(writing, &mut document).await?;
     validate(writing, &document)?;
     let warnings = writing.with_rules(|strategy, context| strategy.warnings(&document, None, context)).unwrap_or_default();
     for text in warnings {

@@ -199,7 +199,6 @@ pub(crate) struct DeleteOptions {
     pub orphan: Option<bool>,
     pub propagation: Option<String>,
     pub dry_run: bool,
-    pub ignore_store_read_error: bool,
     pub document: Value,
 }
 
@@ -235,7 +234,6 @@ impl DeleteOptions {
             orphan: document["orphanDependents"].as_bool(),
             propagation: text("/propagationPolicy"),
             dry_run: !dry_run.is_empty(),
-            ignore_store_read_error: document["ignoreStoreReadErrorWithClusterBreakingPotential"].as_bool().unwrap_or(false),
             document: Value::Null,
         };
         let mut faults = Faults::default();

@@ -97,8 +97,8 @@ pub(crate) fn shaped(target: &Target, form: Form, code: u16, document: Value, ca
             table.document(meta, true, vec![row])
         }
     };
-    let body = codec::encode(&document, form)?;
-    Ok(maybe_compressed(code, codec::content_type(&document, form.encoding), body, call))
+    let (body, content_type) = codec::encode(Some(target), &document, form)?;
+    Ok(maybe_compressed(code, content_type, body, call))
 }
 
 /// What a write left behind, as a response.
@@ -119,7 +119,8 @@ pub(crate) fn outcome(target: &Target, form: Form, code: u16, outcome: Outcome, 
 /// A Status that is no failure.
 pub(crate) fn status_document(form: Form, code: u16, status: &Value) -> Result<Response, Status> {
     let form = Form { shape: Shape::Whole, ..form };
-    Ok(response::bytes(code, codec::content_type(status, form.encoding), codec::encode(status, form)?))
+    let (body, content_type) = codec::encode(None, status, form)?;
+    Ok(response::bytes(code, content_type, body))
 }
 
 /// `PartialObjectMetadata` of a document.
@@ -142,6 +143,19 @@ pub(crate) fn list(
     page: Page,
     call: &Call,
 ) -> Result<Response, Status> {
+    if form.encoding == Encoding::Protobuf && form.shape == Shape::Whole {
+        let meta = page.meta.document();
+        let encoded = match &page.items {
+            Items::Page(items) => codec::encode_list(target, &meta, items.iter().map(|entry| &**entry)),
+            Items::Range { map, filter, after } => {
+                let entries = cache::range(map, &filter.namespace, after.as_deref()).map(|(_, entry)| &**entry);
+                codec::encode_list(target, &meta, entries.filter(|entry| filter.selects(entry)))
+            }
+        };
+        if let Some(body) = encoded {
+            return Ok(maybe_compressed(200, "application/vnd.kubernetes.protobuf", body?, call));
+        }
+    }
     let mut pieces = Pieces::new(target, form, include, page);
     if form.encoding != Encoding::Json || form.pretty {
         // A form that has to be made as a whole.
@@ -150,8 +164,8 @@ pub(crate) fn list(
             whole.extend_from_slice(&piece?);
         }
         let document: Value = serde_json::from_slice(&whole).map_err(|err| Status::internal(err.to_string()))?;
-        let body = codec::encode(&document, form)?;
-        return Ok(maybe_compressed(200, codec::content_type(&document, form.encoding), body, call));
+        let (body, content_type) = codec::encode(Some(target), &document, form)?;
+        return Ok(maybe_compressed(200, content_type, body, call));
     }
     let Some(first) = pieces.next().transpose()? else {
         return Err(Status::internal("an empty list has a body too"));

@@ -143,10 +143,6 @@ impl Target {
         Status::conflict(self.group(), self.plural(), name, why)
     }
 
-    pub(crate) fn forbidden(&self, name: &str, why: &str) -> Status {
-        Status::forbidden(self.group(), self.plural(), name, why)
-    }
-
     /// The subresource of a request, or 404.
     pub(crate) fn subresource(&self, name: &str) -> Result<&Subresource, Status> {
         self.version().subresource(name).ok_or_else(missing)

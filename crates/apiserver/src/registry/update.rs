@@ -208,8 +208,8 @@ async fn attempt_update(
 
     let unconditional = check_version(writing, name, &mut document, entry)? || change.retries();
     keep_generation(&mut document, &old);
-    let reserved = hooks::before_update(writing, &mut document, &old).await?;
     writing.with_rules(|strategy, context| strategy.prepare_update(&mut document, &old, context));
+    let reserved = hooks::before_update(writing, &mut document, &old).await?;
     keep_system_fields(&mut document, &old);
     validate(writing, &document, &old)?;
     let warnings = writing.with_rules(|strategy, context| strategy.warnings(&document, Some(&old), context)).unwrap_or_default();

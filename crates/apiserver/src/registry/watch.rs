@@ -36,7 +36,11 @@ pub(crate) async fn watch(
     call: &Call,
     mut options: ListOptions,
 ) -> Result<Response, Status> {
-    let form = read::form(call, Endpoint::Watch)?;
+    let mut form = read::form(call, Endpoint::Watch)?;
+    if form.shape == Shape::Table || target.resource.custom {
+        // Neither Tables nor custom resources have a protobuf form.
+        form.encoding = Encoding::Json;
+    }
     let include = render::table_options(call, form)?;
     let filter = read::filter(target, call, &mut options)?;
     let asked = options.resource_version.as_str();
@@ -341,7 +345,7 @@ impl Stream {
             let mut document = Vec::new();
             self.writer.write_object(&mut document, entry, first)?;
             let document: Value = serde_json::from_slice(&document).map_err(|err| Status::internal(err.to_string()))?;
-            return codec::frame(out, kind, &document);
+            return codec::frame(&self.writer.target, out, kind, &document);
         }
         out.reserve(entry.bytes().len() + 40);
         out.extend_from_slice(br#"{"type":""#);
@@ -382,7 +386,7 @@ impl Stream {
 
     fn write_event(&self, out: &mut Vec<u8>, kind: &str, object: &Value) -> Result<(), Status> {
         if self.encoding == Encoding::Protobuf {
-            return codec::frame(out, kind, object);
+            return codec::frame(&self.writer.target, out, kind, object);
         }
         out.extend_from_slice(json!({"type": kind, "object": object}).to_string().as_bytes());
         out.push(b'\n');

@@ -97,6 +97,16 @@ pub struct Writer<'a> {
     pub reset: ResetFields<'a>,
 }
 
+/// The body of an apply request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// What is applied.
+    pub document: Value,
+    /// That keys are doubled, in upstream's words. Under strict field validation the request is refused with
+    /// [`Config::strict_error`], but only after the apply itself has succeeded; otherwise it is a warning.
+    pub doubled: Option<String>,
+}
+
 /// The outcome of an apply.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
@@ -281,6 +291,42 @@ fn put_entries(document: &mut Value, managers: &Managers) {
 
 fn text<'v>(document: &'v Value, name: &str) -> &'v str {
     document[name].as_str().unwrap_or_default()
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Reads a body, which is YAML and so may be JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError::BadRequest`] when it is neither, or no object.
+    pub fn read(bytes: &[u8]) -> Result<Self, ApplyError> {
+        use crate::decode::{Format, decode_any, yaml_to_json};
+        let bad = |text: String| ApplyError::BadRequest(format!("error decoding YAML: {text}"));
+        let converted = yaml_to_json(bytes).map_err(|err| bad(format!("error converting YAML to JSON: {err}")))?;
+        let decoded = decode_any(&converted.json, Format::Json).map_err(|err| bad(err.to_string()))?;
+        let kind = match &decoded.document {
+            Value::Object(_) | Value::Null => None,
+            Value::Array(_) => Some("array"),
+            Value::String(_) => Some("string"),
+            Value::Bool(_) => Some("bool"),
+            Value::Number(_) => Some("number"),
+        };
+        if let Some(kind) = kind {
+            let text = format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}");
+            return Err(bad(format!("error unmarshaling JSON: while decoding JSON: {text}")));
+        }
+        let document = if decoded.document.is_null() { Value::Object(Map::new()) } else { decoded.document };
+        let doubled = converted.duplicates.map(|text| format!("error converting YAML to JSON: {text}"));
+        Ok(Self { document, doubled })
+    }
+
+    /// The refusal of doubled keys under strict field validation.
+    #[must_use]
+    pub fn strict_error(&self) -> Option<ApplyError> {
+        self.doubled.as_ref().map(|text| ApplyError::BadRequest(format!("error strict decoding YAML: {text}")))
+    }
 }
 
 // === impl OneVersion ===

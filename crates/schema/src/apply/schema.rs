@@ -4,6 +4,8 @@
 use corten_api::facts::{Field, Kind, ListType, Type, Types};
 use serde_json::Value;
 
+use crate::decode::fields::zero;
+
 /// The shape of one place of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -129,8 +131,11 @@ impl Schema for BuiltIn {
     fn keys(&self, node: Place<'_>, each: &mut dyn FnMut(&str, Option<Value>)) {
         let item = node.kind.item().and_then(Kind::struct_type).map(|id| Types::get().of(id));
         for key in node.field.into_iter().flat_map(|field| &field.keys) {
-            let default = item.and_then(|item| item.field(key)).and_then(|field| field.default);
-            each(key, default.and_then(|text| serde_json::from_str(text).ok()));
+            let field = item.and_then(|item| item.field(key));
+            let declared = field.and_then(|field| field.default).and_then(|text| serde_json::from_str(text).ok());
+            // What the encoder always writes has its zero value as default in the published schemas.
+            let zero = || field.filter(|field| !field.omit_empty && !field.pointer).map(|field| zero(&field.kind));
+            each(key, declared.or_else(zero));
         }
     }
 

@@ -1,21 +1,25 @@
 //! Sets of field paths: which fields of an object somebody owns.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Map, Number, Value};
 
 /// A set of paths, as a tree: a step of the tree may itself be in the set, besides what is below it.
+///
+/// Steps are kept sorted in a list: sets are mostly small, read in order and merged with each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
-    steps: BTreeMap<Element, Node>,
+    steps: Vec<(Element, Node)>,
 }
 
+/// What a set holds at one step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Node {
-    member: bool,
-    below: Set,
+pub(super) struct Node {
+    /// The step itself is in the set.
+    pub member: bool,
+    /// What is below it.
+    pub below: Set,
 }
 
 /// One step of a path.
@@ -68,10 +72,7 @@ impl Set {
             if let Some(element) = Element::read(key)? {
                 let below_map = below.as_object();
                 let member = below_map.is_none_or(|map| map.is_empty() || map.contains_key("."));
-                let node = Node { member, below: Self::from_fields(below)? };
-                if node.member || !node.below.is_empty() {
-                    set.steps.insert(element, node);
-                }
+                set.put(element, Node { member, below: Self::from_fields(below)? });
             }
         }
         Ok(set)
@@ -103,20 +104,20 @@ impl Set {
         match path {
             [] => false,
             [last] => self.has_member(last),
-            [first, rest @ ..] => self.steps.get(first).is_some_and(|node| node.below.has(rest)),
+            [first, rest @ ..] => self.at(first).is_some_and(|node| node.below.has(rest)),
         }
     }
 
     /// Whether this step itself is in the set.
     #[must_use]
     pub fn has_member(&self, element: &Element) -> bool {
-        self.steps.get(element).is_some_and(|node| node.member)
+        self.at(element).is_some_and(|node| node.member)
     }
 
     /// What is below a step.
     #[must_use]
     pub fn below(&self, element: &Element) -> Option<&Self> {
-        self.steps.get(element).map(|node| &node.below).filter(|set| !set.is_empty())
+        self.at(element).map(|node| &node.below).filter(|set| !set.is_empty())
     }
 
     /// Adds a path; the empty one is no path.
@@ -124,67 +125,82 @@ impl Set {
         let Some((last, first)) = path.split_last() else { return };
         let mut set = self;
         for element in first {
-            set = &mut set.steps.entry(element.clone()).or_default().below;
+            set = &mut set.entry(element).below;
         }
-        set.steps.entry(last.clone()).or_default().member = true;
+        set.entry(last).member = true;
     }
 
     /// Adds all paths of another set.
     #[must_use]
-    pub fn union(mut self, other: &Self) -> Self {
-        for (element, theirs) in &other.steps {
-            let ours = self.steps.entry(element.clone()).or_default();
-            ours.member |= theirs.member;
-            ours.below = std::mem::take(&mut ours.below).union(&theirs.below);
+    pub fn union(self, other: &Self) -> Self {
+        if other.is_empty() {
+            return self;
         }
-        self
+        let mut steps = Vec::with_capacity(self.steps.len().max(other.steps.len()));
+        let (mut ours, mut theirs) = (self.steps.into_iter().peekable(), other.steps.iter().peekable());
+        loop {
+            let order = match (ours.peek(), theirs.peek()) {
+                (None, None) => return Self { steps },
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((ours, _)), Some((theirs, _))) => ours.cmp(theirs),
+            };
+            match order {
+                Ordering::Less => steps.extend(ours.next()),
+                Ordering::Greater => steps.extend(theirs.next().cloned()),
+                Ordering::Equal => {
+                    if let (Some((element, ours)), Some((_, theirs))) = (ours.next(), theirs.next()) {
+                        let node = Node { member: ours.member || theirs.member, below: ours.below.union(&theirs.below) };
+                        steps.push((element, node));
+                    }
+                }
+            }
+        }
     }
 
     /// The paths of this set that are in the other as well.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        let mut steps = BTreeMap::new();
+        let mut out = Self::default();
         for (element, ours) in &self.steps {
-            if let Some(theirs) = other.steps.get(element) {
+            if let Some(theirs) = other.at(element) {
                 let node = Node { member: ours.member && theirs.member, below: ours.below.intersection(&theirs.below) };
-                if node.member || !node.below.is_empty() {
-                    steps.insert(element.clone(), node);
+                if !node.is_empty() {
+                    out.steps.push((element.clone(), node));
                 }
             }
         }
-        Self { steps }
+        out
     }
 
     /// The paths of this set that are not in the other.
     #[must_use]
-    pub fn difference(self, other: &Self) -> Self {
+    pub fn difference(mut self, other: &Self) -> Self {
         if other.is_empty() {
             return self;
         }
-        let mut steps = self.steps;
-        steps.retain(|element, ours| {
-            if let Some(theirs) = other.steps.get(element) {
+        self.steps.retain_mut(|(element, ours)| {
+            if let Some(theirs) = other.at(element) {
                 ours.member &= !theirs.member;
                 ours.below = std::mem::take(&mut ours.below).difference(&theirs.below);
             }
-            ours.member || !ours.below.is_empty()
+            !ours.is_empty()
         });
-        Self { steps }
+        self
     }
 
     /// The paths of this set that neither are in the other nor lie below one of its paths.
     #[must_use]
-    pub fn recursive_difference(self, other: &Self) -> Self {
-        let mut steps = self.steps;
-        steps.retain(|element, ours| match other.steps.get(element) {
+    pub fn recursive_difference(mut self, other: &Self) -> Self {
+        self.steps.retain_mut(|(element, ours)| match other.at(element) {
             None => true,
             Some(theirs) if theirs.member => false,
             Some(theirs) => {
                 ours.below = std::mem::take(&mut ours.below).recursive_difference(&theirs.below);
-                ours.member || !ours.below.is_empty()
+                !ours.is_empty()
             }
         });
-        Self { steps }
+        self
     }
 
     /// The paths that match one of the patterns or lie below one that does. `*` stands for any step.
@@ -193,7 +209,7 @@ impl Set {
         if patterns.iter().any(|pattern| pattern.is_empty()) {
             return self.clone();
         }
-        let mut steps = BTreeMap::new();
+        let mut out = Self::default();
         for (element, node) in &self.steps {
             let rest: Vec<&[&str]> = patterns
                 .iter()
@@ -205,12 +221,9 @@ impl Set {
                 continue;
             }
             let member = node.member && rest.iter().any(|pattern| pattern.is_empty());
-            let node = Node { member, below: node.below.matching(&rest) };
-            if node.member || !node.below.is_empty() {
-                steps.insert(element.clone(), node);
-            }
+            out.put(element.clone(), Node { member, below: node.below.matching(&rest) });
         }
-        Self { steps }
+        out
     }
 
     /// Every path, in order: at each level first the steps that are in the set, then what lies below them.
@@ -234,16 +247,57 @@ impl Set {
         }
     }
 
-    /// The same tree where `decide` may put a step into the set, or take all below it; the walk of schema-aware changes.
+    /// The same tree where `decide` says of each step whether it is in the set and what is below it.
     pub(super) fn map_steps(&self, mut decide: impl FnMut(&Element, bool, &Self) -> (bool, Self)) -> Self {
-        let mut steps = BTreeMap::new();
+        let mut out = Self::default();
         for (element, node) in &self.steps {
             let (member, below) = decide(element, node.member, &node.below);
-            if member || !below.is_empty() {
-                steps.insert(element.clone(), Node { member, below });
-            }
+            out.put(element.clone(), Node { member, below });
         }
-        Self { steps }
+        out
+    }
+
+    /// Puts what is at a step that is not in the tree yet; nothing is not put.
+    pub(super) fn put(&mut self, element: Element, node: Node) {
+        if node.is_empty() {
+            return;
+        }
+        // Steps mostly come in order.
+        if self.steps.last().is_none_or(|(last, _)| *last < element) {
+            self.steps.push((element, node));
+            return;
+        }
+        let there = self.entry(&element);
+        there.member |= node.member;
+        there.below = std::mem::take(&mut there.below).union(&node.below);
+    }
+
+    fn at(&self, element: &Element) -> Option<&Node> {
+        self.steps.binary_search_by(|(step, _)| step.cmp(element)).ok().map(|at| &self.steps[at].1)
+    }
+
+    fn entry(&mut self, element: &Element) -> &mut Node {
+        let at = match self.steps.binary_search_by(|(step, _)| step.cmp(element)) {
+            Ok(at) => at,
+            Err(at) => {
+                self.steps.insert(at, (element.clone(), Node::default()));
+                at
+            }
+        };
+        &mut self.steps[at].1
+    }
+}
+
+// === impl Node ===
+
+impl Node {
+    /// The step alone.
+    pub(super) fn member() -> Self {
+        Self { member: true, below: Set::default() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        !self.member && self.below.is_empty()
     }
 }
 

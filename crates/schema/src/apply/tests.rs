@@ -152,6 +152,20 @@ fn refused_configurations() {
 }
 
 #[test]
+fn bodies_of_applies() {
+    let config = Config::read(b"data:\n  a: '1'\n  a: '2'\n").unwrap();
+    assert_eq!(config.document, json!({"data": {"a": "2"}}));
+    assert_eq!(
+        config.strict_error().unwrap().to_string(),
+        "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 3: key \"a\" already set in map"
+    );
+    assert_eq!(
+        Config::read(b"- a").unwrap_err().to_string(),
+        "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal array into Go value of type map[string]interface {}"
+    );
+}
+
+#[test]
 fn updates_are_tracked() {
     let made = changed(MAP, None, json!({"metadata": {"name": "x"}, "data": {"a": "1", "b": "1"}}), "maker");
     assert_eq!(fields(&made, "maker"), json!({"f:data": {".": {}, "f:a": {}, "f:b": {}}}));

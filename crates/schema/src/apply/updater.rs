@@ -1,6 +1,7 @@
 //! How ownership changes with a write, and what is left of an object when a configuration applies less than it did.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
@@ -24,7 +25,7 @@ pub(super) fn update<V: Versions>(
     let conflicts = others(versions, old, new, &managers, None, &found, writer);
     settle(&mut managers, conflicts);
     let Comparison { modified, added, .. } = found;
-    let set = writer.reset.filter(modified.union(&added)).difference(&Set::of(UNOWNED));
+    let set = writer.reset.filter(modified.union(&added)).difference(unowned());
     if !set.is_empty() {
         let owned = match managers.owned.remove(id) {
             Some(previous) => set.union(&previous.set),
@@ -70,12 +71,18 @@ pub(super) fn apply<V: Versions>(
     }
     settle(&mut managers, changes);
     if let Some(owned) = managers.owned.get_mut(id) {
-        owned.set = std::mem::take(&mut owned.set).difference(&Set::of(UNOWNED));
+        owned.set = std::mem::take(&mut owned.set).difference(unowned());
         if owned.set.is_empty() {
             managers.owned.remove(id);
         }
     }
     Ok(((!same(live, &merged)).then_some(merged), managers))
+}
+
+/// Metadata that nobody owns, as a set.
+fn unowned() -> &'static Set {
+    static SET: OnceLock<Set> = OnceLock::new();
+    SET.get_or_init(|| Set::of(UNOWNED))
 }
 
 /// What a write does to another manager.

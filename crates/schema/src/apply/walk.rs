@@ -1,9 +1,12 @@
 //! Walks over documents along their schema: checking them, the set of fields a document sets, and what differs between two.
 
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::schema::{Container, Schema, Shape};
-use super::set::{Element, Scalar, Set, same};
+use super::set::{Element, Node, Scalar, Set, same};
 
 /// What changed from one document to another. No path is in two of the sets.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,16 +47,13 @@ pub(super) fn check<S: Schema>(schema: &S, document: &Value) -> Result<(), Schem
 
 /// The fields a document sets.
 pub(super) fn field_set<S: Schema>(schema: &S, document: &Value) -> Set {
-    let mut collector = Collector { schema, path: Vec::new(), set: Set::default() };
-    collector.place(schema.root(), document);
-    collector.set
+    Collector { schema }.place(schema.root(), document).below
 }
 
 /// What changed from one document to another. Costs as much as the documents are large, and allocates for what differs.
 pub fn compare<S: Schema>(schema: &S, old: &Value, new: &Value) -> Comparison {
-    let mut comparer = Comparer { schema, path: Vec::new(), found: Comparison::default() };
-    comparer.place(schema.root(), Some(old), Some(new));
-    comparer.found
+    let found = Comparer { schema }.place(schema.root(), Some(old), Some(new));
+    Comparison { removed: found.removed.below, modified: found.modified.below, added: found.added.below }
 }
 
 /// The step that identifies an item of a list, or why there is none.
@@ -71,14 +71,15 @@ pub(super) fn element_of<S: Schema>(schema: &S, node: S::Node<'_>, item: &Value)
         Value::Null => return Err("associative list with keys may not have a null element".into()),
         _ => return Err("associative list with keys may not have non-map elements".into()),
     };
-    let (mut key, mut names) = (Vec::new(), Vec::new());
+    let mut key = Vec::new();
     schema.keys(node, &mut |name, default| {
-        names.push(corten_api::field::quoted(name));
         if let Some(value) = map.get(name).cloned().or(default) {
             key.push((name.into(), Scalar(value)));
         }
     });
     if key.is_empty() {
+        let mut names = Vec::new();
+        schema.keys(node, &mut |name, _| names.push(corten_api::field::quoted(name)));
         let names = names.join(" ");
         return Err(format!(
             "associative list with keys has an element that omits all key fields [{names}] (and doesn't have default values for any key fields)"
@@ -179,45 +180,46 @@ impl<'s, S: Schema> Checker<'s, S> {
 
 struct Collector<'s, S> {
     schema: &'s S,
-    path: Vec<Element>,
-    set: Set,
 }
 
 impl<'s, S: Schema> Collector<'s, S> {
-    fn place(&mut self, node: S::Node<'s>, value: &Value) {
+    fn place(&self, node: S::Node<'s>, value: &Value) -> Node {
         match (self.schema.shape(node), value) {
             (Shape::Map | Shape::Any, Value::Object(map)) => self.members(node, map),
             (Shape::Set | Shape::Keyed, Value::Array(list)) => self.items(node, list),
-            (Shape::Map | Shape::Set | Shape::Keyed, Value::Null) => {}
-            _ => self.set.insert(&self.path),
+            (Shape::Map | Shape::Set | Shape::Keyed, Value::Null) => Node::default(),
+            _ => Node::member(),
         }
     }
 
-    fn members(&mut self, node: S::Node<'s>, map: &Map<String, Value>) {
+    fn members(&self, node: S::Node<'s>, map: &Map<String, Value>) -> Node {
+        let mut out = Node::default();
         for (name, value) in map {
             let Some((member, declared)) = self.schema.member(node, name) else { continue };
-            self.path.push(Element::Field(name.as_str().into()));
-            self.place(member, value);
+            let mut found = self.place(member, value);
             let is_empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
-            if is_empty || !declared {
-                self.set.insert(&self.path);
-            }
-            self.path.pop();
+            found.member |= is_empty || !declared;
+            out.below.put(Element::Field(name.as_str().into()), found);
         }
+        out
     }
 
-    fn items(&mut self, node: S::Node<'s>, list: &[Value]) {
-        let elements: Vec<_> = list.iter().map(|item| element_of(self.schema, node, item).ok()).collect();
-        for (element, item) in elements.iter().zip(list) {
-            let Some(element) = element else { continue };
-            let doubled = elements.iter().filter(|other| other.as_ref() == Some(element)).count() > 1;
-            self.path.push(element.clone());
-            if !doubled {
-                self.place(self.schema.item(node), item);
-            }
-            self.set.insert(&self.path);
-            self.path.pop();
+    fn items(&self, node: S::Node<'s>, list: &[Value]) -> Node {
+        let mut out = Node::default();
+        let mut elements: Vec<_> =
+            list.iter().filter_map(|item| element_of(self.schema, node, item).ok().map(|element| (element, item))).collect();
+        elements.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let doubled = |at: usize| {
+            let same = |other: Option<&(Element, &Value)>| other.is_some_and(|(element, _)| *element == elements[at].0);
+            same(elements.get(at + 1)) || at.checked_sub(1).is_some_and(|before| same(elements.get(before)))
+        };
+        let is_doubled: Vec<bool> = (0..elements.len()).map(doubled).collect();
+        for ((element, item), doubled) in elements.into_iter().zip(is_doubled) {
+            let mut found = if doubled { Node::default() } else { self.place(self.schema.item(node), item) };
+            found.member = true;
+            out.below.put(element, found);
         }
+        out
     }
 }
 
@@ -225,40 +227,66 @@ impl<'s, S: Schema> Collector<'s, S> {
 
 struct Comparer<'s, S> {
     schema: &'s S,
-    path: Vec<Step<'s>>,
-    found: Comparison,
 }
 
-/// A step of the path to where the comparer is; names are not copied unless something differs there.
-enum Step<'v> {
-    Name(&'v str),
-    Element(Element),
+/// What differs at a place and below it.
+#[derive(Default)]
+struct Differences {
+    removed: Node,
+    modified: Node,
+    added: Node,
+}
+
+impl Differences {
+    /// Takes what differs at a step; the step is made only when something does.
+    fn put(&mut self, found: Self, element: impl FnOnce() -> Element) {
+        let parts = [(&mut self.removed, found.removed), (&mut self.modified, found.modified), (&mut self.added, found.added)];
+        let mut parts = parts.into_iter().filter(|(_, node)| !node.is_empty()).peekable();
+        if parts.peek().is_none() {
+            return;
+        }
+        let mut element = Some(element());
+        while let Some((into, node)) = parts.next() {
+            let element = if parts.peek().is_some() { element.clone() } else { element.take() };
+            if let Some(element) = element {
+                into.below.put(element, node);
+            }
+        }
+    }
 }
 
 impl<'s, S: Schema> Comparer<'s, S> {
-    fn place(&mut self, node: S::Node<'s>, old: Option<&'s Value>, new: Option<&'s Value>) {
+    fn place(&self, node: S::Node<'s>, old: Option<&Value>, new: Option<&Value>) -> Differences {
         let shape = self.schema.shape(node);
         let is = |value: Option<&Value>| value.is_some_and(|value| is_map(shape, value));
+        let mut out = Differences::default();
         let walked = match shape {
-            Shape::Map => self.maps(node, object(old), object(new)),
+            Shape::Map => self.maps(node, object(old), object(new), &mut out),
             Shape::Any if is(old) || is(new) => {
                 // An object is walked; when the other value is none, it is a leaf besides.
-                let walked = self.maps(node, object(old), object(new));
+                let walked = self.maps(node, object(old), object(new), &mut out);
                 walked && (old.is_none() || new.is_none() || is(old) == is(new))
             }
-            Shape::Set | Shape::Keyed => self.lists(node, array(old), array(new)),
+            Shape::Set | Shape::Keyed => self.lists(node, array(old), array(new), &mut out),
             Shape::Leaf | Shape::Any => false,
         };
         match (old, new) {
-            (None, Some(_)) => self.note(|found| &mut found.added),
-            (Some(_), None) => self.note(|found| &mut found.removed),
-            (Some(old), Some(new)) if !walked && !same(old, new) => self.note(|found| &mut found.modified),
+            (None, Some(_)) => out.added.member = true,
+            (Some(_), None) => out.removed.member = true,
+            (Some(old), Some(new)) if !walked && !same(old, new) => out.modified.member = true,
             _ => {}
         }
+        out
     }
 
     /// Compares members; whether there were any.
-    fn maps(&mut self, node: S::Node<'s>, old: Option<&'s Map<String, Value>>, new: Option<&'s Map<String, Value>>) -> bool {
+    fn maps(
+        &self,
+        node: S::Node<'s>,
+        old: Option<&Map<String, Value>>,
+        new: Option<&Map<String, Value>>,
+        out: &mut Differences,
+    ) -> bool {
         if old.is_none_or(Map::is_empty) && new.is_none_or(Map::is_empty) {
             return false;
         }
@@ -267,22 +295,21 @@ impl<'s, S: Schema> Comparer<'s, S> {
         loop {
             let order = match (olds.peek(), news.peek()) {
                 (None, None) => return true,
-                (Some(_), None) => std::cmp::Ordering::Less,
-                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
                 (Some((old, _)), Some((new, _))) => old.cmp(new),
             };
             let old = if order.is_le() { olds.next() } else { None };
             let new = if order.is_ge() { news.next() } else { None };
             let Some((name, _)) = old.or(new) else { return true };
             let Some((member, _)) = self.schema.member(node, name) else { continue };
-            self.path.push(Step::Name(name));
-            self.place(member, old.map(|(_, value)| value), new.map(|(_, value)| value));
-            self.path.pop();
+            let found = self.place(member, old.map(|(_, value)| value), new.map(|(_, value)| value));
+            out.put(found, || Element::Field(name.as_str().into()));
         }
     }
 
     /// Compares items; whether there were any.
-    fn lists(&mut self, node: S::Node<'s>, old: Option<&'s Vec<Value>>, new: Option<&'s Vec<Value>>) -> bool {
+    fn lists(&self, node: S::Node<'s>, old: Option<&Vec<Value>>, new: Option<&Vec<Value>>, out: &mut Differences) -> bool {
         let (old, new) = (old.map_or(&[][..], Vec::as_slice), new.map_or(&[][..], Vec::as_slice));
         if old.is_empty() && new.is_empty() {
             return false;
@@ -291,7 +318,7 @@ impl<'s, S: Schema> Comparer<'s, S> {
             // Nothing below can differ, and the keys need not be made.
             return true;
         }
-        let mut items: std::collections::BTreeMap<Element, (Vec<&'s Value>, Vec<&'s Value>)> = Default::default();
+        let mut items: BTreeMap<Element, (Vec<&Value>, Vec<&Value>)> = BTreeMap::new();
         for item in old {
             if let Ok(element) = element_of(self.schema, node, item) {
                 items.entry(element).or_default().0.push(item);
@@ -304,43 +331,27 @@ impl<'s, S: Schema> Comparer<'s, S> {
         }
         let item = self.schema.item(node);
         for (element, (olds, news)) in items {
-            self.path.push(Step::Element(element));
+            let mut found = Differences::default();
             match (olds.as_slice(), news.as_slice()) {
-                ([] | [_], [] | [_]) => self.place(item, olds.first().copied(), news.first().copied()),
+                ([] | [_], [] | [_]) => found = self.place(item, olds.first().copied(), news.first().copied()),
                 // Doubled items are one leaf.
-                ([_, _, ..], [_, _, ..]) => {
-                    if olds != news {
-                        self.note(|found| &mut found.modified);
-                    }
-                }
+                ([_, _, ..], [_, _, ..]) => found.modified.member = olds != news,
                 ([_, _, ..], _) => {
                     if let Some(new) = news.first() {
-                        self.place(item, None, Some(new));
+                        found = self.place(item, None, Some(new));
                     }
-                    self.note(|found| &mut found.removed);
+                    found.removed.member = true;
                 }
                 (_, [_, _, ..]) => {
                     if let Some(old) = olds.first() {
-                        self.place(item, Some(old), None);
+                        found = self.place(item, Some(old), None);
                     }
-                    self.note(|found| &mut found.added);
+                    found.added.member = true;
                 }
             }
-            self.path.pop();
+            out.put(found, || element);
         }
         true
-    }
-
-    fn note(&mut self, into: impl FnOnce(&mut Comparison) -> &mut Set) {
-        let path: Vec<Element> = self
-            .path
-            .iter()
-            .map(|step| match step {
-                Step::Name(name) => Element::Field((*name).into()),
-                Step::Element(element) => element.clone(),
-            })
-            .collect();
-        into(&mut self.found).insert(&path);
     }
 }
 

@@ -34,22 +34,21 @@ pub(crate) fn zero(kind: &Kind) -> Value {
 /// The value a field is written with, or nothing when the encoder leaves the field out. What is always written although it
 /// is not set is filled in at the end of the struct.
 pub(crate) fn kept(field: &Field, value: Option<Value>) -> Option<Value> {
-    let value = value?;
+    value.filter(|value| is_kept(field, value))
+}
+
+/// Whether a field with this value is written.
+pub(crate) fn is_kept(field: &Field, value: &Value) -> bool {
     if field.pointer {
-        return (!value.is_null()).then_some(value);
+        return !value.is_null();
     }
-    let is_empty = match (&field.kind, &value) {
-        (Kind::String | Kind::Bytes, Value::String(text)) => text.is_empty(),
-        (Kind::Bool, Value::Bool(set)) => !set,
-        (Kind::Int32 | Kind::Int64 | Kind::Float64, Value::Number(number)) => number.as_f64() == Some(0.0),
-        // Storing turns an empty list or map into none.
-        // An empty list of managed fields asks for forgetting them.
-        (Kind::List(_), Value::Array(list)) => list.is_empty() && field.name != "managedFields",
-        (Kind::Map(_), Value::Object(map)) => map.is_empty(),
-        _ => {
-            let is_zero = field.omit_zero && value == zero(&field.kind);
-            return (!is_zero).then_some(value);
-        }
-    };
-    (!is_empty).then_some(value)
+    match (&field.kind, value) {
+        (Kind::String | Kind::Bytes, Value::String(text)) => !text.is_empty(),
+        (Kind::Bool, Value::Bool(set)) => *set,
+        (Kind::Int32 | Kind::Int64 | Kind::Float64, Value::Number(number)) => number.as_f64() != Some(0.0),
+        // Storing turns an empty list or map into none. An empty list of managed fields asks for forgetting them.
+        (Kind::List(_), Value::Array(list)) => !list.is_empty() || field.name == "managedFields",
+        (Kind::Map(_), Value::Object(map)) => !map.is_empty(),
+        _ => !(field.omit_zero && *value == zero(&field.kind)),
+    }
 }

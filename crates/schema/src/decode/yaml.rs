@@ -28,8 +28,7 @@ pub struct Converted {
 ///
 /// [`DecodeError::Yaml`].
 pub fn to_json(bytes: &[u8]) -> Result<Converted, DecodeError> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|_| DecodeError::Yaml("error converting YAML to JSON: yaml: invalid leading UTF-8 octet".into()))?;
+    let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Yaml("yaml: invalid leading UTF-8 octet".into()))?;
     let mut reader = Reader { parser: Parser::new_from_str(text), anchors: HashMap::new(), doubled: Vec::new(), unfolded: 0 };
     let value = reader.document()?;
     let duplicates = (!reader.doubled.is_empty()).then(|| format!("yaml: unmarshal errors:\n{}", reader.doubled.join("\n")));
@@ -77,7 +76,7 @@ impl Reader<'_> {
     /// One node with the number of values in it, or nothing at the end of a collection or document.
     fn node(&mut self, depth: usize) -> Result<Option<(Value, usize)>, DecodeError> {
         if depth > MAX_DEPTH {
-            return Err(DecodeError::Yaml("error converting YAML to JSON: yaml: exceeded max depth".into()));
+            return Err(DecodeError::Yaml("yaml: exceeded max depth".into()));
         }
         let mut known = None;
         let next = loop {
@@ -183,5 +182,5 @@ fn key_text(key: Value) -> Result<String, &'static str> {
 }
 
 fn fault(line: usize, what: &str) -> DecodeError {
-    DecodeError::Yaml(format!("error converting YAML to JSON: yaml: line {line}: {what}"))
+    DecodeError::Yaml(format!("yaml: line {line}: {what}"))
 }

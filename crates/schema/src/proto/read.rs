@@ -9,19 +9,13 @@ use serde_json::{Map, Value};
 use super::ProtoError;
 use super::wire::{Reader, Wire};
 use crate::decode::MAX_DEPTH;
-use crate::decode::fields::{kept, zero_field};
+use crate::decode::fields::{is_kept, zero_field};
 
 /// Reads the fields of a struct into a document of the encoder's form.
 pub(super) fn message(bytes: &[u8], ty: &Type, depth: usize) -> Result<Map<String, Value>, ProtoError> {
     let mut map = Map::new();
     fill(bytes, ty, &mut map, depth)?;
-    let names: Vec<&'static str> = map.keys().filter_map(|name| ty.field(name)).map(|field| field.name).collect();
-    for name in names {
-        let Some(field) = ty.field(name) else { continue };
-        if let Some(value) = map.remove(name).and_then(|value| kept(field, Some(value))) {
-            map.insert(name.into(), value);
-        }
-    }
+    map.retain(|name, value| ty.field(name).is_some_and(|field| is_kept(field, value)));
     for at in &ty.always {
         let field = &ty.fields[*at];
         if !map.contains_key(field.name) {

@@ -1,6 +1,7 @@
 //! Forks and signal state: what a supervisor of containers needs around `exec`.
 
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
@@ -82,4 +83,41 @@ pub fn kill_raw(pid: i32, signal: i32) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Waits until all of `pids` have ended (a corpse that nobody has reaped counts as ended), at most `limit`. Processes
+/// that are gone already are fine. Returns whether all have ended.
+///
+/// # Errors
+/// As of `pidfd_open(2)` and `poll(2)`.
+pub fn wait_for_end(pids: &[i32], limit: std::time::Duration) -> io::Result<bool> {
+    let deadline = std::time::Instant::now() + limit;
+    for &pid in pids {
+        // SAFETY: plain integers.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        if fd < 0 {
+            let err = io::Error::last_os_error();
+            match err.raw_os_error() {
+                Some(libc::ESRCH) => continue,
+                _ => return Err(err),
+            }
+        }
+        // SAFETY: the kernel has just made this descriptor for us.
+        let process = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let mut watch = libc::pollfd { fd: process.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let milliseconds = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: one entry, whose count is passed along.
+        match unsafe { libc::poll(&raw mut watch, 1, milliseconds) } {
+            0 => return Ok(false),
+            count if count > 0 => {}
+            _ => {
+                let err = io::Error::last_os_error();
+                if err.kind() != io::ErrorKind::Interrupted {
+                    return Err(err);
+                }
+            }
+        }
+    }
+    Ok(true)
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use corten_sys::devices::Rule;
 use nix::sys::signal::{Signal, kill};
@@ -158,6 +159,20 @@ impl Cgroups {
                     let _ = put(state, "THAWED");
                 }
             }
+        }
+    }
+
+    /// Kills every process of the group and waits for their ends, so that the group can be removed. A process in an
+    /// uninterruptible call is given up on after some seconds.
+    pub fn kill_and_wait(&self, path: &str) {
+        const ROUNDS: usize = 3;
+        for _ in 0..ROUNDS {
+            let pids = self.pids(path);
+            if pids.is_empty() {
+                return;
+            }
+            self.kill(path);
+            let _ = corten_sys::process::wait_for_end(&pids, Duration::from_secs(5));
         }
     }
 

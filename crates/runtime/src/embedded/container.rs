@@ -290,7 +290,7 @@ pub async fn remove(inner: &Arc<Inner>, id: &str) -> Result<(), RuntimeError> {
         let (inner, directory) = (inner.clone(), directory.join("containers").join(id));
         move || {
             sandbox::detach(&directory.join("rootfs"));
-            inner.cgroups.kill(&record.cgroup);
+            inner.cgroups.kill_and_wait(&record.cgroup);
             inner.cgroups.remove(&record.cgroup)?;
             remove_tree(&record.writable)?;
             remove_tree(&directory)

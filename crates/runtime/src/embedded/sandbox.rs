@@ -32,12 +32,18 @@ pub async fn run(inner: &Arc<Inner>, config: &SandboxConfig) -> Result<Sandbox, 
     let paths = SandboxPaths::new(&inner.config.state, &id);
     let own_network = !config.namespaces.host_network;
     let cgroup_exists = inner.cgroups.directories(&config.cgroup_parent).iter().all(|(_, directory)| directory.exists());
+    let inherits_cgroup = inner
+        .sandboxes
+        .lock()
+        .values()
+        .any(|other| other.record.made_cgroup && other.record.config.cgroup_parent == config.cgroup_parent);
     let record = SandboxRecord {
         id: id.clone(),
         config: config.clone(),
         created_at: record::now(),
         netns: own_network.then(|| inner.config.state.join("netns").join(&id)),
-        made_cgroup: !cgroup_exists,
+        // Of several sandboxes of a pod the last one takes the group along.
+        made_cgroup: !cgroup_exists || inherits_cgroup,
         cgroup_root: inner.config.cgroup_root.clone(),
         shim_cgroup: inner.config.shim_cgroup.clone(),
     };
@@ -206,7 +212,8 @@ pub fn lost(inner: &Inner, entry: &SandboxEntry) {
         let paths = entry.paths.container(&record.id);
         // What the shim had time to write is better than what can be guessed.
         let written = record::load::<Status>(&paths.status()).ok().filter(|status| status.state == ContainerState::Exited);
-        inner.cgroups.kill(&record.cgroup);
+        inner.cgroups.kill_and_wait(&record.cgroup);
+        let _ = inner.cgroups.remove(&record.cgroup);
         let status = match (written, container.status.borrow().state) {
             (Some(written), _) => written,
             (None, ContainerState::Running) => Status {

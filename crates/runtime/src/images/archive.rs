@@ -92,6 +92,7 @@ impl Contents {
             file = plain;
         }
         file.seek(SeekFrom::Start(0))?;
+        let length = file.metadata()?.len();
         let mut members = BTreeMap::new();
         let mut links = Vec::new();
         let mut archive = tar::Archive::new(BufReader::new(file.try_clone()?));
@@ -101,6 +102,8 @@ impl Contents {
             if let Some(target) = entry.link_name()? {
                 // `docker save` stores a layer of several images once and links to it.
                 links.push((name.clone(), Path::new(&name).parent().unwrap_or(Path::new("")).join(target)));
+            } else if entry.raw_file_position() + entry.size() > length {
+                return Err(bad("the archive is cut off"));
             } else {
                 members.insert(name, (entry.raw_file_position(), entry.size()));
             }

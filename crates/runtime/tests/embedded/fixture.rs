@@ -24,7 +24,6 @@ pub struct Fixture {
 pub struct Pod<'a> {
     pub fixture: &'a Fixture,
     pub sandbox: Sandbox,
-    pub config: SandboxConfig,
 }
 
 impl Fixture {
@@ -60,7 +59,7 @@ impl Fixture {
         };
         change(&mut config);
         let sandbox = self.runtime.run_sandbox(&config).await.unwrap();
-        Pod { fixture: self, sandbox, config }
+        Pod { fixture: self, sandbox }
     }
 
     /// Removes every sandbox, and fails when anything is left of them.

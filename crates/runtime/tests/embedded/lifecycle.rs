@@ -1,7 +1,7 @@
 //! Containers from creation to removal.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corten_runtime::*;
 
@@ -207,30 +207,27 @@ async fn volumes_are_mounted() {
 /// Not an assertion: what a start costs is printed (run with `--nocapture`).
 #[tokio::test(flavor = "multi_thread")]
 async fn starts_are_measured() {
-    let fixture = Fixture::new("speed").await;
-    let mut total = (Duration::ZERO, Duration::ZERO, Duration::ZERO, Duration::ZERO);
     const ROUNDS: u32 = 10;
-    for round in 0..ROUNDS {
-        let begin = std::time::Instant::now();
-        let pod = fixture.pod(|config| config.cgroup_parent = format!("{}/pod{round}", fixture.cgroup)).await;
-        let sandbox = begin.elapsed();
-        let id = pod.create("hello", &[], |_| {}).await;
-        let created = begin.elapsed();
-        fixture.runtime.start_container(&id).await.unwrap();
-        let started = begin.elapsed();
-        let output = pod.exec(&id, &["/hello", "print", "x"]).await;
-        assert_eq!(output.exit_code, 0);
-        total.0 += sandbox;
-        total.1 += created - sandbox;
-        total.2 += started - created;
-        total.3 += begin.elapsed() - started;
+    let fixture = Fixture::new("speed").await;
+    for seccomp in [SeccompProfile::RuntimeDefault, SeccompProfile::Unconfined] {
+        let mut total = [Duration::ZERO; 4];
+        for round in 0..ROUNDS {
+            let mut begin = Instant::now();
+            let mut lap = |at: usize| {
+                total[at] += begin.elapsed();
+                begin = Instant::now();
+            };
+            let pod = fixture.pod(|config| config.cgroup_parent = format!("{}/pod{round}", fixture.cgroup)).await;
+            lap(0);
+            let id = pod.create("hello", &[], |config| config.security.seccomp = seccomp.clone()).await;
+            lap(1);
+            fixture.runtime.start_container(&id).await.unwrap();
+            lap(2);
+            assert_eq!(pod.exec(&id, &["/hello", "print", "x"]).await.exit_code, 0);
+            lap(3);
+        }
+        let [sandbox, create, start, exec] = total.map(|time| time / ROUNDS);
+        println!("{seccomp:?}: sandbox {sandbox:?}, create {create:?}, start {start:?}, exec {exec:?}");
     }
-    println!(
-        "sandbox {:?}, create {:?}, start {:?}, exec {:?}",
-        total.0 / ROUNDS,
-        total.1 / ROUNDS,
-        total.2 / ROUNDS,
-        total.3 / ROUNDS
-    );
     fixture.finish().await;
 }

@@ -128,7 +128,7 @@ impl Container {
     /// The main process has ended: keeps its last output, its exit and whether memory ran out, and lets everything go.
     pub fn finish(&mut self, wait: WaitStatus, paths: &SandboxPaths, cgroups: &Cgroups) {
         if !self.record.own_pids {
-            cgroups.kill(&self.record.cgroup);
+            cgroups.kill_and_wait(&self.record.cgroup);
         }
         // The namespace's other processes died before the first one could be reaped, so all they wrote is here.
         self.copy(usize::MAX);
@@ -408,8 +408,8 @@ fn receive_terminal(listener: &std::os::unix::net::UnixListener) -> io::Result<O
 
 /// Lets go of what a container held besides its writable layer and records.
 pub fn discard(record: &ContainerRecord, paths: &SandboxPaths, cgroups: &Cgroups) {
-    cgroups.kill(&record.cgroup);
-    // Processes killed a moment ago may still be leaving: removal of the container tries again.
+    cgroups.kill_and_wait(&record.cgroup);
+    // Removal of the container tries again.
     let _ = cgroups.remove(&record.cgroup);
     let _ = fs::remove_dir_all(paths.oci().join(&record.id));
 }

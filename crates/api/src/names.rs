@@ -329,6 +329,42 @@ pub fn decimal_integer(value: &str) -> Vec<String> {
     if canonical { Vec::new() } else { vec!["must be a valid decimal integer in canonical form".into()] }
 }
 
+/// Domain of at least three segments: signer and driver names. The faults are about the whole value.
+#[must_use]
+pub fn fully_qualified_name(value: &str) -> Vec<String> {
+    let faults = dns1123_subdomain(value);
+    if !faults.is_empty() {
+        return vec![faults.join(",")];
+    }
+    if value.split('.').count() < 3 {
+        return vec!["should be a domain with at least three segments separated by dots".into()];
+    }
+    Vec::new()
+}
+
+/// `example.com/path`: a domain and a path of an HTTP URL. Each fault comes with the part it is about.
+#[must_use]
+pub fn domain_prefixed_path(value: &str) -> Vec<(&str, String)> {
+    let Some((host, path)) = value.split_once('/').filter(|(host, path)| !host.is_empty() && !path.is_empty()) else {
+        return vec![(value, "must be a domain-prefixed path (such as \"acme.io/foo\")".into())];
+    };
+    let mut faults: Vec<_> = dns1123_subdomain(host).into_iter().map(|fault| (host, fault)).collect();
+    if !path.bytes().all(|c| c.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&c)) {
+        faults.push((path, regex_fault("Invalid path", r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", &[])));
+    }
+    faults
+}
+
+/// `example.com/Key`: a qualified name that has a prefix.
+#[must_use]
+pub fn domain_prefixed_key(value: &str) -> Vec<String> {
+    let faults = qualified_name(value);
+    if faults.is_empty() && !value.contains('/') {
+        return vec!["must be a domain-prefixed key (such as \"acme.io/foo\")".into()];
+    }
+    faults
+}
+
 /// `rule (e.g. 'a',  or 'b', regex used for validation is 'pattern')`, with upstream's punctuation.
 #[must_use]
 pub fn regex_fault(rule: &str, pattern: &str, examples: &[&str]) -> String {

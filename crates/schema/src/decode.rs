@@ -154,6 +154,11 @@ pub fn type_meta(bytes: &[u8], format: Format) -> Result<TypeMeta, DecodeError> 
     }
 }
 
+/// Whether a plain scalar of YAML is text, and not a number, boolean or null.
+pub(crate) fn reads_as_text(text: &str) -> bool {
+    yaml::reads_as_text(text)
+}
+
 /// The beginning of a body, as upstream shows it behind "the object provided is unrecognized": text when it is text,
 /// otherwise hexadecimal.
 #[must_use]

@@ -2,6 +2,10 @@
 
 use serde_json::Value;
 
+mod yaml;
+
+pub use yaml::yaml;
+
 /// The canonical bytes of a document: members sorted by name, no white space. Equal documents give equal bytes.
 #[must_use]
 pub fn json(document: &Value) -> Vec<u8> {
@@ -9,7 +13,7 @@ pub fn json(document: &Value) -> Vec<u8> {
     serde_json::to_vec(document).unwrap_or_default()
 }
 
-/// The bytes of a document with kind and version first, as people expect them in an answer.
+/// The bytes of a document for people: a member a line, indented by two spaces.
 #[must_use]
 pub fn json_pretty(document: &Value) -> Vec<u8> {
     serde_json::to_vec_pretty(document).unwrap_or_default()

@@ -40,6 +40,10 @@ fn names() {
     check(relaxed_env_var_name, "a=b", false);
     check(config_map_key, "..data", false);
     check(config_map_key, "a.b", true);
+    check(fully_qualified_name, "a.example.com", true);
+    check(fully_qualified_name, "example.com", false);
+    check(domain_prefixed_key, "example.com/a", true);
+    check(domain_prefixed_key, "a", false);
     check(decimal_integer, "-10", true);
     check(decimal_integer, "-0", false);
     #[track_caller]
@@ -116,4 +120,11 @@ fn metadata_of_an_update() {
             "metadata.deletionTimestamp: Invalid value: null: field is immutable",
         ]
     );
+}
+
+#[test]
+fn domain_prefixed_paths() {
+    assert!(domain_prefixed_path("acme.io/foo/bar").is_empty());
+    assert_eq!(domain_prefixed_path("foo")[0].0, "foo");
+    assert_eq!(domain_prefixed_path("ACME/a b").into_iter().map(|(part, _)| part).collect::<Vec<_>>(), ["ACME", "a b"]);
 }

@@ -1,4 +1,5 @@
 use corten_api::facts::Types;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -117,7 +118,9 @@ fn depth_is_limited_everywhere() {
     }
     let schema = format!("{}{{}}{}", "{\"not\":".repeat(100_000), "}".repeat(100_000));
     assert!(of("apiextensions.v1.JSONSchemaProps", &schema).is_err());
-    assert!(yaml_to_json("[".repeat(100_000).as_bytes()).is_err());
+    for open in ["[", "{a: ", "- ", "? ", "a:\n "] {
+        let _ = yaml_to_json(open.repeat(100_000).as_bytes());
+    }
 }
 
 #[test]
@@ -148,6 +151,9 @@ fn yaml_anchors_and_merges_unfold_within_limits() {
         bomb.push_str(&format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(",")));
     }
     assert!(decode_any(bomb.as_bytes(), Format::Yaml).is_err());
+    let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), vec!["*a"; 1000].join(","));
+    assert!(decode_any(long.as_bytes(), Format::Yaml).is_err());
+    assert!(decode_any(b"a: &a [*a]", Format::Yaml).is_err());
 }
 
 #[test]
@@ -167,4 +173,34 @@ fn the_kind_of_a_body() {
         "couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value of type struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }"
     );
     assert_eq!((summary(b""), summary(b"[]"), summary(b"{")), ("<empty>".into(), "5b5d".into(), "{".into()));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in "[\\[\\]{}:,\"'\\\\&*!|>#%@`?a-z0-9 \n.-]{0,60}") {
+        let pod = Types::get().named("core.v1.Pod").unwrap();
+        for format in [Format::Json, Format::Yaml] {
+            let _ = decode(text.as_bytes(), format, pod);
+            let _ = type_meta(text.as_bytes(), format);
+        }
+        if let Ok(decoded) = decode_any(text.as_bytes(), Format::Yaml) {
+            // What is written as YAML reads as the same.
+            let again = decode_any(&crate::encode::yaml(&decoded.document), Format::Yaml).unwrap();
+            prop_assert_eq!(again.document, decoded.document);
+        }
+    }
+
+    #[test]
+    fn any_string_survives_yaml(text in any::<String>(), key in any::<String>()) {
+        let document = json!({"list": [text, [key]], "map": {key.clone(): text, "x": {"y": text}}});
+        let yaml = crate::encode::yaml(&document);
+        let again = decode_any(&yaml, Format::Yaml);
+        prop_assert_eq!(again.map(|decoded| decoded.document), Ok(document), "{}", String::from_utf8_lossy(&yaml));
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        let _ = decode_any(&bytes, Format::Json);
+        let _ = decode_any(&bytes, Format::Yaml);
+    }
 }

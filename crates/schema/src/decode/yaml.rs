@@ -10,8 +10,11 @@ use super::{DecodeError, MAX_DEPTH};
 
 mod scalar;
 
-/// Most values that aliases may unfold to: a document of a few bytes must not become one of gigabytes.
-const MAX_UNFOLDED: usize = 1_000_000;
+/// Most bytes that aliases may unfold to, counting each value and its text: a document of a few bytes must not become one
+/// of gigabytes.
+const MAX_UNFOLDED: usize = 8 * 1024 * 1024;
+/// What a value costs besides its text.
+const VALUE_COST: usize = 32;
 
 /// A body converted to JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +36,11 @@ pub fn to_json(bytes: &[u8]) -> Result<Converted, DecodeError> {
     let value = reader.document()?;
     let duplicates = (!reader.doubled.is_empty()).then(|| format!("yaml: unmarshal errors:\n{}", reader.doubled.join("\n")));
     Ok(Converted { json: crate::encode::json(&value), duplicates })
+}
+
+/// Whether a plain scalar is text.
+pub(super) fn reads_as_text(text: &str) -> bool {
+    scalar::resolve(text, true, None).is_ok_and(|value| value.is_string())
 }
 
 struct Reader<'a> {
@@ -73,7 +81,7 @@ impl Reader<'_> {
         }
     }
 
-    /// One node with the number of values in it, or nothing at the end of a collection or document.
+    /// One node with its cost, or nothing at the end of a collection or document.
     fn node(&mut self, depth: usize) -> Result<Option<(Value, usize)>, DecodeError> {
         if depth > MAX_DEPTH {
             return Err(DecodeError::Yaml("yaml: exceeded max depth".into()));
@@ -86,7 +94,7 @@ impl Reader<'_> {
                     let plain = style == ScalarStyle::Plain;
                     let tag = tag.as_ref().and_then(|tag| tag.core_suffix().map(str::to_owned));
                     let value = scalar::resolve(&text, plain, tag.as_deref()).map_err(|what| fault(line, &what))?;
-                    known = Some(anchor);
+                    known = Some((anchor, VALUE_COST + text.len()));
                     break Node::Value(value);
                 }
                 Event::MappingStart(_, anchor, _) => break Node::Mapping(anchor),
@@ -107,13 +115,16 @@ impl Reader<'_> {
         };
         let (value, anchor, size) = match next {
             Node::End => return Ok(None),
-            Node::Value(value) => (value, known.unwrap_or_default(), 1),
+            Node::Value(value) => {
+                let (anchor, size) = known.unwrap_or_default();
+                (value, anchor, size)
+            }
             Node::Mapping(anchor) => {
                 let (map, size) = self.mapping(depth)?;
                 (Value::Object(map), anchor, size)
             }
             Node::Sequence(anchor) => {
-                let (mut list, mut size) = (Vec::new(), 1);
+                let (mut list, mut size) = (Vec::new(), VALUE_COST);
                 while let Some((item, inner)) = self.node(depth + 1)? {
                     list.push(item);
                     size += inner;
@@ -128,7 +139,7 @@ impl Reader<'_> {
     }
 
     fn mapping(&mut self, depth: usize) -> Result<(Map<String, Value>, usize), DecodeError> {
-        let (mut map, mut merged, mut size) = (Map::new(), Map::new(), 1);
+        let (mut map, mut merged, mut size) = (Map::new(), Map::new(), VALUE_COST);
         loop {
             let line = match self.parser.peek() {
                 Some(Ok((_, span))) => span.start.line(),
@@ -136,11 +147,11 @@ impl Reader<'_> {
             };
             let is_merge =
                 matches!(self.parser.peek(), Some(Ok((Event::Scalar(text, ScalarStyle::Plain, _, None), _))) if text == "<<");
-            let Some((key, _)) = self.node(depth + 1)? else { break };
+            let Some((key, key_size)) = self.node(depth + 1)? else { break };
             let Some((value, inner)) = self.node(depth + 1)? else {
                 return Err(fault(line, "a key without a value"));
             };
-            size += inner + 1;
+            size += key_size + inner;
             if is_merge {
                 merge(&mut merged, value).map_err(|what| fault(line, what))?;
                 continue;

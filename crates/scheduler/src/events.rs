@@ -1,31 +1,33 @@
-//! What may happen in a cluster, and which refusals it may lift: upstream's queueing hints in their coarse form.
+//! What happens in the cluster that may let a pending pod be scheduled.
 
-/// Something that happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A node was added or became schedulable, or its labels, taints or resources changed.
-    NodeAdded,
-    /// A pod that took resources is gone or has ended.
-    PodGone,
-    /// A pod was placed or its labels changed.
-    PodPlaced,
-    /// A claim, volume or storage class changed.
-    Volume,
+use std::sync::Arc;
+
+use crate::pod::PodInfo;
+use crate::state::NodeId;
+
+/// A change, after it was applied to the state.
+#[derive(Clone, Debug)]
+pub enum ClusterEvent {
+    /// A node came, or changed in a way that matters for scheduling.
+    Node(NodeId),
+    /// A pod was assigned, or an assigned one changed its labels.
+    PodAssigned(Arc<PodInfo>),
+    /// An assigned pod is gone or asks for less: there is room on the node, if that is still there.
+    PodRemoved(Arc<PodInfo>, Option<NodeId>),
+    /// A claim, volume, storage class or CSI node changed.
+    Storage,
     /// A namespace's labels changed.
     Namespace,
 }
 
-impl Event {
-    /// Whether a pod that `plugin` refused may fit now.
-    pub fn helps(self, plugin: &str) -> bool {
+impl ClusterEvent {
+    /// The node on which things are better now, if it is one.
+    #[must_use]
+    pub fn node(&self) -> Option<NodeId> {
         match self {
-            Self::NodeAdded => true,
-            Self::PodGone => {
-                matches!(plugin, "NodeResourcesFit" | "NodePorts" | "PodTopologySpread" | "InterPodAffinity" | "VolumeBinding")
-            }
-            Self::PodPlaced => matches!(plugin, "InterPodAffinity" | "PodTopologySpread"),
-            Self::Volume => plugin == "VolumeBinding",
-            Self::Namespace => plugin == "InterPodAffinity",
+            Self::Node(node) => Some(*node),
+            Self::PodRemoved(_, node) => *node,
+            _ => None,
         }
     }
 }

@@ -1,41 +1,48 @@
-//! The scheduler: it gives every pending pod a node.
+//! Assigns pods to nodes.
 //!
-//! One task owns the [`cache`] (what nodes have and what pods take) and the [`queue`] (who waits, and for what), fed by
-//! informers. A scheduling [`cycle`] is a pure function of a pod and the nodes: the [`plugins`] filter, then score.
-//! Binding goes out concurrently; until the API confirms it the cache assumes it. Nothing polls: a pod that does not fit
-//! waits for a cluster event that may change that, or for its back-off.
+//! `state` is the cluster laid out for scanning, `plugins` filter and score nodes in a `framework`, `queue` keeps the pods
+//! that wait, `preemption` makes room; `core` puts them together without any I/O. `run` feeds it from the informers and
+//! carries out what it decides: bindings, events, conditions.
+
 #![forbid(unsafe_code)]
 
-mod cache;
-mod cycle;
-mod diagnosis;
+mod bind;
+mod config;
+mod core;
 mod events;
-mod node;
+mod framework;
+mod interner;
 mod plugins;
 mod pod;
 mod preemption;
 mod queue;
 mod resources;
 mod run;
-mod selector;
-mod volumes;
+mod selectors;
+mod state;
 
-pub use run::Scheduler;
+use corten_client::{Client, Informers};
+use corten_task::Tasks;
 
-/// What a scheduler is told.
+pub use config::{Config, ConfigError};
+pub use core::{Core, Outcome, Profile};
+pub use events::ClusterEvent;
+pub use framework::Diagnosis;
+pub use pod::PodInfo;
+pub use queue::{Queue, Queued};
+pub use state::State;
+
+/// A running scheduler.
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// The `spec.schedulerName` of the pods it is for.
-    pub name: String,
-    /// Share of the nodes, in per cent, that have to fit before scoring starts; 0 adapts to the cluster's size.
-    pub percentage_of_nodes_to_score: u32,
+pub struct Scheduler {
+    _private: (),
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self { name: "default-scheduler".to_owned(), percentage_of_nodes_to_score: 0 }
+impl Scheduler {
+    /// Starts to place the pods that name one of the configured schedulers.
+    #[must_use]
+    pub fn start(config: Config, client: Client, informers: &Informers, tasks: &Tasks) -> Self {
+        run::start(config, client, informers, &tasks.child("scheduler"));
+        Self { _private: () }
     }
 }
-
-#[cfg(test)]
-mod testing;

@@ -1,46 +1,57 @@
-//! The filter and score plugins, by upstream's names. Each is a module with pure functions of a pod and a node; what
-//! depends on all nodes (spreading, affinity to pods) is counted once per cycle.
+//! The plugins, one file each, with upstream's names, words and default weights.
 
-pub mod image_locality;
-pub mod inter_pod_affinity;
-pub mod node_affinity;
-pub mod resources_fit;
-pub mod taint_toleration;
-pub mod topology_spread;
+mod fit;
+mod images;
+mod inter_pod_affinity;
+mod node_affinity;
+mod simple;
+mod spread;
+mod taints;
+pub mod volumes;
 
-use std::borrow::Cow;
+#[cfg(test)]
+pub(crate) mod testing;
 
-/// The largest score of a node, after normalization.
-pub const MAX_SCORE: i64 = 100;
+pub use fit::Strategy;
 
-/// Why a node was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    /// The plugin that refused it.
-    pub plugin: &'static str,
-    /// Its words, which users know from events.
-    pub reasons: Vec<Cow<'static, str>>,
-    /// Whether removing other pods could help.
-    pub resolvable: bool,
+use k8s_openapi::api::core::v1::TopologySpreadConstraint;
+
+use crate::framework::{Enabled, Plugin};
+
+/// Arguments of plugins that take some.
+#[derive(Clone, Debug, Default)]
+pub struct Arguments {
+    /// How `NodeResourcesFit` scores.
+    pub strategy: Strategy,
+    /// The weight of existing pods' required terms, `hardPodAffinityWeight`.
+    pub hard_pod_affinity_weight: Option<i64>,
+    /// Whether existing pods' preferred terms are left out of account.
+    pub ignore_preferred_terms: bool,
+    /// Constraints of pods that have none; `None` for upstream's own.
+    pub spread_defaults: Option<Vec<TopologySpreadConstraint>>,
+    /// What every pod has to match besides its own affinity.
+    pub added_affinity: Option<k8s_openapi::api::core::v1::NodeAffinity>,
 }
 
-impl Rejection {
-    /// One reason that goes when pods go.
-    pub fn resolvable(plugin: &'static str, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { plugin, reasons: vec![reason.into()], resolvable: true }
-    }
-
-    /// One reason that preemption cannot help.
-    pub fn final_(plugin: &'static str, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { plugin, reasons: vec![reason.into()], resolvable: false }
-    }
-}
-
-/// Scales scores so that the largest becomes [`MAX_SCORE`]; `reverse` turns large into small.
-pub fn normalize(scores: &mut [i64], reverse: bool) {
-    let max = scores.iter().copied().max().unwrap_or(0);
-    for score in scores {
-        let scaled = if max == 0 { 0 } else { *score * MAX_SCORE / max };
-        *score = if reverse { MAX_SCORE - scaled } else { scaled };
-    }
+/// All plugins with upstream's default order and weights.
+#[must_use]
+pub fn defaults(arguments: &Arguments) -> Vec<Enabled> {
+    let plugin = |plugin: Box<dyn Plugin>, weight| Enabled { plugin, filters: true, weight };
+    vec![
+        plugin(Box::new(simple::Unschedulable), 0),
+        plugin(Box::new(simple::NodeName), 0),
+        plugin(Box::new(taints::TaintToleration), 3),
+        plugin(Box::new(node_affinity::NodeAffinity::new(arguments.added_affinity.clone())), 2),
+        plugin(Box::new(simple::NodePorts), 0),
+        plugin(Box::new(fit::Fit::new(arguments.strategy.clone())), 1),
+        plugin(Box::new(volumes::Restrictions), 0),
+        plugin(Box::new(volumes::Limits), 0),
+        plugin(Box::new(volumes::Binding), 0),
+        plugin(Box::new(volumes::Zone), 0),
+        plugin(Box::new(spread::Spread::new(arguments.spread_defaults.clone())), 2),
+        plugin(Box::new(inter_pod_affinity::InterPodAffinity::new(arguments)), 2),
+        plugin(Box::new(simple::ResourceClaims), 0),
+        plugin(Box::new(fit::Balanced), 1),
+        plugin(Box::new(images::ImageLocality), 1),
+    ]
 }

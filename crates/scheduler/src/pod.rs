@@ -1,205 +1,177 @@
-//! A pod as the scheduler sees it: everything a plugin compares, computed once when the pod arrives.
+//! A pod as the scheduler keeps it: the object, and what every cycle would otherwise compute again.
 
 use std::sync::Arc;
 
 use corten_client::Key;
-use k8s_openapi::api::core::v1::{
-    NodeSelectorTerm, Pod, PodAffinityTerm, PodSpec, PreferredSchedulingTerm, Toleration, TopologySpreadConstraint,
-};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Affinity, ObjectReference, Pod, PodAffinityTerm, PodSpec};
 
-use crate::resources::{Resources, pod_nonzero_requests, pod_requests};
-use crate::selector::{Labels, selects};
+use crate::resources::{self, Resources};
 
-/// A pod with what is derived from it.
-#[derive(Clone, Debug)]
-pub struct PodView {
-    /// Its namespace and name.
-    pub key: Key,
-    /// Its UID.
-    pub uid: String,
-    /// The object.
-    pub pod: Arc<Pod>,
-    /// What it requests.
-    pub requests: Resources,
-    /// CPU (thousandths) and memory (bytes) that scoring assumes.
-    pub nonzero: (i64, i64),
-    /// Ports of the node it wants.
-    pub ports: Vec<HostPort>,
-    /// Required affinity to other pods.
-    pub affinity: Vec<PodTerm>,
-    /// Required anti-affinity.
-    pub anti_affinity: Vec<PodTerm>,
-    /// Preferred affinity (positive weight) and anti-affinity (negative).
-    pub preferred: Vec<(i64, PodTerm)>,
-}
-
-/// A port of the node.
+/// A port of the node that a pod takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPort {
-    /// Address, `0.0.0.0` for all.
-    pub ip: String,
-    /// `TCP`, `UDP` or `SCTP`.
+pub struct PortUse {
+    /// Protocol.
     pub protocol: String,
-    /// Port.
+    /// Address on the node; empty for all.
+    pub ip: String,
+    /// Port on the node.
     pub port: i32,
 }
 
-/// One affinity term: which pods, and over which topology.
-#[derive(Clone, Debug)]
-pub struct PodTerm {
-    selector: Option<LabelSelector>,
-    namespaces: Vec<String>,
-    namespace_selector: Option<LabelSelector>,
-    /// Label of nodes that makes them one place.
-    pub topology_key: String,
-}
-
-// === impl PodView ===
-
-impl PodView {
-    /// Derives everything from the object.
-    pub fn new(pod: Arc<Pod>) -> Self {
-        let key = Key::of(&*pod);
-        let empty = PodSpec::default();
-        let spec = pod.spec.as_ref().unwrap_or(&empty);
-        let labels = pod.metadata.labels.clone().unwrap_or_default();
-        let term = |t: &PodAffinityTerm| PodTerm::new(t, &key.namespace, &labels);
-        let affinity = spec.affinity.as_ref();
-        let (with, without) =
-            (affinity.and_then(|a| a.pod_affinity.as_ref()), affinity.and_then(|a| a.pod_anti_affinity.as_ref()));
-        let liked = with.iter().flat_map(|a| a.preferred_during_scheduling_ignored_during_execution.iter().flatten());
-        let disliked = without.iter().flat_map(|a| a.preferred_during_scheduling_ignored_during_execution.iter().flatten());
-        let preferred = liked
-            .map(|w| (i64::from(w.weight), term(&w.pod_affinity_term)))
-            .chain(disliked.map(|w| (-i64::from(w.weight), term(&w.pod_affinity_term))))
-            .collect();
-        Self {
-            uid: pod.metadata.uid.clone().unwrap_or_default(),
-            requests: pod_requests(spec),
-            nonzero: pod_nonzero_requests(spec),
-            ports: host_ports(spec),
-            affinity: with
-                .iter()
-                .flat_map(|a| a.required_during_scheduling_ignored_during_execution.iter().flatten())
-                .map(term)
-                .collect(),
-            anti_affinity: without
-                .iter()
-                .flat_map(|a| a.required_during_scheduling_ignored_during_execution.iter().flatten())
-                .map(term)
-                .collect(),
-            preferred,
-            key,
-            pod,
-        }
-    }
-
-    /// Its specification; an empty one would be a pod without.
-    pub fn spec(&self) -> Option<&PodSpec> {
-        self.pod.spec.as_ref()
-    }
-
-    /// The node it is bound to.
-    pub fn node(&self) -> Option<&str> {
-        self.spec()?.node_name.as_deref().filter(|name| !name.is_empty())
-    }
-
-    /// Its labels.
-    pub fn labels(&self) -> &Labels {
-        static NONE: Labels = Labels::new();
-        self.pod.metadata.labels.as_ref().unwrap_or(&NONE)
-    }
-
-    /// Its priority; higher goes first.
-    pub fn priority(&self) -> i32 {
-        self.spec().and_then(|s| s.priority).unwrap_or(0)
-    }
-
-    /// What it tolerates.
-    pub fn tolerations(&self) -> &[Toleration] {
-        self.spec().and_then(|s| s.tolerations.as_deref()).unwrap_or_default()
-    }
-
-    /// Terms of the required node affinity; `None` when there is none.
-    pub fn required_nodes(&self) -> Option<&[NodeSelectorTerm]> {
-        let required = self.spec()?.affinity.as_ref()?.node_affinity.as_ref()?;
-        Some(&required.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms)
-    }
-
-    /// Terms of the preferred node affinity.
-    pub fn preferred_nodes(&self) -> &[PreferredSchedulingTerm] {
-        let affinity = self.spec().and_then(|s| s.affinity.as_ref()).and_then(|a| a.node_affinity.as_ref());
-        affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref()).unwrap_or_default()
-    }
-
-    /// Topology spread constraints.
-    pub fn spread(&self) -> &[TopologySpreadConstraint] {
-        self.spec().and_then(|s| s.topology_spread_constraints.as_deref()).unwrap_or_default()
-    }
-
-    /// Whether it holds resources: not yet ended.
-    pub fn is_active(&self) -> bool {
-        let phase = self.pod.status.as_ref().and_then(|s| s.phase.as_deref());
-        !matches!(phase, Some("Succeeded" | "Failed"))
-    }
-
-    /// Whether it is being deleted.
-    pub fn is_terminating(&self) -> bool {
-        self.pod.metadata.deletion_timestamp.is_some()
+impl PortUse {
+    /// Whether both cannot be on one node: all addresses include each.
+    #[must_use]
+    pub fn conflicts(&self, other: &Self) -> bool {
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.ip == other.ip || self.ip == "0.0.0.0" || other.ip == "0.0.0.0")
     }
 }
 
-// === impl PodTerm ===
+/// A pod, compiled.
+#[derive(Debug)]
+pub struct PodInfo {
+    /// Namespace and name.
+    pub key: Key,
+    /// Identity.
+    pub uid: Arc<str>,
+    /// The object.
+    pub object: Arc<Pod>,
+    /// What it asks for.
+    pub requests: Resources,
+    /// CPU and memory for scoring.
+    pub non_zero: (i64, i64),
+    /// Priority; higher goes first.
+    pub priority: i32,
+    /// Host ports.
+    pub ports: Vec<PortUse>,
+    /// Whether it has required anti-affinity terms, which bind others too.
+    pub repels: bool,
+    /// Whether it has any pod affinity or anti-affinity terms.
+    pub has_affinity: bool,
+}
 
-impl PodTerm {
-    fn new(term: &PodAffinityTerm, namespace: &str, own: &Labels) -> Self {
-        let mut namespaces = term.namespaces.clone().unwrap_or_default();
-        if namespaces.is_empty() && term.namespace_selector.is_none() {
-            namespaces.push(namespace.to_owned());
-        }
-        let mut selector = term.label_selector.clone();
-        // matchLabelKeys (KEP-3633): the values are the pod's own.
-        if let Some(selector) = &mut selector {
-            for (keys, operator) in [(&term.match_label_keys, "In"), (&term.mismatch_label_keys, "NotIn")] {
-                for key in keys.iter().flatten() {
-                    if let Some(value) = own.get(key) {
-                        let requirement = k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement {
-                            key: key.clone(),
-                            operator: operator.to_owned(),
-                            values: Some(vec![value.clone()]),
-                        };
-                        selector.match_expressions.get_or_insert_default().push(requirement);
-                    }
+impl PodInfo {
+    /// Compiles a pod.
+    #[must_use]
+    pub fn new(object: Arc<Pod>) -> Self {
+        let spec = object.spec.as_ref();
+        let host_network = spec.is_some_and(|spec| spec.host_network == Some(true));
+        let mut ports = Vec::new();
+        let sidecars = spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten());
+        let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+        for container in spec.into_iter().flat_map(|spec| &spec.containers).chain(sidecars) {
+            for port in container.ports.iter().flatten() {
+                let number = port.host_port.or(host_network.then_some(port.container_port)).unwrap_or(0);
+                if number > 0 {
+                    let ip = port.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".to_owned());
+                    ports.push(PortUse { protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), ip, port: number });
                 }
             }
         }
+        let affinity = spec.and_then(|spec| spec.affinity.as_ref());
+        let anti = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+        let repels = anti.is_some_and(|anti| {
+            anti.required_during_scheduling_ignored_during_execution.as_ref().is_some_and(|terms| !terms.is_empty())
+        });
         Self {
-            selector,
-            namespaces,
-            namespace_selector: term.namespace_selector.clone(),
-            topology_key: term.topology_key.clone(),
+            key: Key::of(&*object),
+            uid: Arc::from(object.metadata.uid.as_deref().unwrap_or_default()),
+            requests: resources::requests(&object),
+            non_zero: resources::non_zero(&object),
+            priority: spec.and_then(|spec| spec.priority).unwrap_or(0),
+            ports,
+            repels,
+            has_affinity: anti.is_some() || affinity.is_some_and(|affinity| affinity.pod_affinity.is_some()),
+            object,
         }
     }
 
-    /// Whether the term is about `pod`; `labels_of` gives a namespace's labels.
-    pub fn matches(&self, pod: &PodView, labels_of: &dyn Fn(&str) -> Labels) -> bool {
-        let namespace = &pod.key.namespace;
-        let here = self.namespaces.iter().any(|n| **n == **namespace)
-            || self.namespace_selector.as_ref().is_some_and(|s| selects(Some(s), &labels_of(namespace)));
-        here && selects(self.selector.as_ref(), pod.labels())
+    /// The specification.
+    ///
+    /// # Panics
+    /// Never: a pod without one is not admitted to the scheduler.
+    #[must_use]
+    pub fn spec(&self) -> &PodSpec {
+        self.object.spec.as_ref().expect("only pods with a specification are compiled")
     }
-}
 
-fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
-    ports
-        .filter_map(|port| {
-            let number = port.host_port.filter(|n| *n > 0)?;
-            let ip = port.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".to_owned());
-            let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
-            Some(HostPort { ip, protocol, port: number })
-        })
-        .collect()
+    /// The node it is assigned to.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        self.spec().node_name.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// Whether it has ended and holds nothing any more.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        let phase = self.object.status.as_ref().and_then(|status| status.phase.as_deref());
+        matches!(phase, Some("Succeeded" | "Failed"))
+    }
+
+    /// Whether it is being deleted.
+    #[must_use]
+    pub fn deleting(&self) -> bool {
+        self.object.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Its scheduling gates.
+    #[must_use]
+    pub fn gates(&self) -> Vec<&str> {
+        self.spec().scheduling_gates.iter().flatten().map(|gate| gate.name.as_str()).collect()
+    }
+
+    /// Which scheduler is to place it.
+    #[must_use]
+    pub fn scheduler(&self) -> &str {
+        self.spec().scheduler_name.as_deref().unwrap_or("default-scheduler")
+    }
+
+    /// The node that preemption made room on for it.
+    #[must_use]
+    pub fn nominated(&self) -> Option<&str> {
+        self.object.status.as_ref()?.nominated_node_name.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// When it started, or was created.
+    #[must_use]
+    pub fn started(&self) -> Option<Timestamp> {
+        let started = self.object.status.as_ref().and_then(|status| status.start_time.as_ref());
+        started.or(self.object.metadata.creation_timestamp.as_ref()).map(|time| time.0)
+    }
+
+    /// Its affinity.
+    #[must_use]
+    pub fn affinity(&self) -> Option<&Affinity> {
+        self.spec().affinity.as_ref()
+    }
+
+    /// The terms that others must fulfil for it to be near them.
+    #[must_use]
+    pub fn required_affinity(&self) -> &[PodAffinityTerm] {
+        let affinity = self.affinity().and_then(|affinity| affinity.pod_affinity.as_ref());
+        affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_deref()).unwrap_or_default()
+    }
+
+    /// The terms that keep others away from it.
+    #[must_use]
+    pub fn required_anti_affinity(&self) -> &[PodAffinityTerm] {
+        let affinity = self.affinity().and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+        affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_deref()).unwrap_or_default()
+    }
+
+    /// A reference for events.
+    #[must_use]
+    pub fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            name: Some(self.key.name.to_string()),
+            namespace: Some(self.key.namespace.to_string()),
+            uid: Some(self.uid.to_string()),
+            resource_version: self.object.metadata.resource_version.clone(),
+            ..ObjectReference::default()
+        }
+    }
 }

@@ -1,198 +1,239 @@
-//! `DefaultPreemption`: a pod that fits nowhere may push out pods of lower priority.
+//! `DefaultPreemption`: makes room for an important pod by removing less important ones.
 //!
-//! For each node that refused for a reason that goes when pods go: take all lower ones away, see whether the pod fits, and
-//! let as many as possible stay, the important ones first. The node where least is lost is chosen.
+//! Decided on the live state: the pods in question are taken off their node, the filters are asked again, and everything
+//! is put back. Nothing else looks at the state meanwhile.
 
-use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
-use crate::cache::Cache;
-use crate::cycle::{Diagnosis, Prepared, World, filter};
-use crate::diagnosis::histogram;
-use crate::node::NodeView;
-use crate::pod::PodView;
-use crate::selector::selects;
-use crate::volumes::VolumeFilter;
+use crate::framework::{Cycle, Enabled, Filters};
+use crate::pod::PodInfo;
+use crate::selectors::covers;
+use crate::state::{NodeId, State};
 
-const NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
-const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
+/// At least so many candidates are looked at, and at least this part of all.
+const FEWEST: usize = 100;
+const PART: usize = 10;
 
-/// What preemption found.
-#[derive(Debug)]
-pub enum Preemption {
-    /// Delete these pods, and the pod will fit on this node.
-    Victims {
-        /// The node.
-        node: String,
-        /// The pods to delete.
-        victims: Vec<Arc<PodView>>,
-    },
-    /// Nothing helps; the words for the event.
-    Never(String),
+/// A node with the pods that have to go.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The node.
+    pub node: NodeId,
+    /// Whom it costs, the most important first.
+    pub victims: Vec<Arc<PodInfo>>,
+    /// How many of them a disruption budget protects.
+    pub violations: usize,
 }
 
-struct Candidate {
-    node: String,
-    victims: Vec<Arc<PodView>>,
-    violations: usize,
-}
+/// Why there is no candidate, for each node.
+pub type Refusals = BTreeMap<String, usize>;
 
-/// Looks for a node to make room on.
-pub fn preempt(
-    pod: &PodView,
-    diagnosis: &Diagnosis,
-    cache: &Cache,
-    volumes: &VolumeFilter,
-    budgets: &[Arc<PodDisruptionBudget>],
-    world: &World<'_>,
-) -> Preemption {
-    if pod.spec().and_then(|s| s.preemption_policy.as_deref()) == Some("Never") {
-        return Preemption::Never("preemption: not eligible due to preemptionPolicy=Never.".to_owned());
+/// Whether `pod` may preempt others at all; if not, why.
+#[must_use]
+pub fn eligible(pod: &PodInfo, state: &State) -> Result<(), &'static str> {
+    if pod.spec().preemption_policy.as_deref() == Some("Never") {
+        return Err("not eligible due to preemptionPolicy=Never.");
     }
-    let mut reasons: Vec<&str> = Vec::new();
-    let mut candidates = Vec::new();
-    for (name, rejection) in &diagnosis.rejections {
-        let node = cache.nodes().iter().find(|n| n.name == *name);
-        match node {
-            Some(node) if rejection.resolvable => match make_room(pod, node, cache, volumes, budgets, world) {
-                Some(candidate) => candidates.push(candidate),
-                None => reasons.push(NO_VICTIMS),
-            },
-            _ => reasons.push(NOT_HELPFUL),
+    let nominated = pod.nominated().and_then(|name| state.node(name));
+    let leaving = |other: &Arc<PodInfo>| other.deleting() && other.priority < pod.priority;
+    if nominated.is_some_and(|node| state.nodes.placed[node].iter().any(leaving)) {
+        return Err("not eligible due to a terminating pod on the nominated node.");
+    }
+    Ok(())
+}
+
+/// The best node to make room on, among those where that can help. `offset` is where to start.
+pub fn find(
+    plugins: &[Enabled],
+    state: &mut State,
+    pod: &PodInfo,
+    resolvable: &[NodeId],
+    offset: usize,
+) -> Result<Candidate, Refusals> {
+    let wanted = (resolvable.len() / PART).max(FEWEST);
+    let (mut candidates, mut refusals) = (Vec::new(), Refusals::new());
+    let start = if resolvable.is_empty() { 0 } else { offset % resolvable.len() };
+    for node in resolvable[start..].iter().chain(&resolvable[..start]) {
+        match victims(plugins, state, pod, *node) {
+            Ok(candidate) => candidates.push(candidate),
+            Err(reasons) => {
+                for reason in reasons {
+                    *refusals.entry(reason).or_default() += 1;
+                }
+            }
+        }
+        if candidates.len() >= wanted {
+            break;
         }
     }
-    match candidates.into_iter().min_by_key(cost) {
-        Some(best) => Preemption::Victims { node: best.node, victims: best.victims },
-        None if reasons.is_empty() => {
-            Preemption::Never(format!("preemption: 0/{n} nodes are available: {n} {NOT_HELPFUL}.", n = diagnosis.nodes))
+    best(candidates).ok_or_else(|| {
+        let others = state.len() - resolvable.len();
+        if others > 0 {
+            refusals.insert("Preemption is not helpful for scheduling".to_owned(), others);
         }
-        None => {
-            Preemption::Never(format!("preemption: 0/{} nodes are available: {}.", diagnosis.nodes, histogram(reasons.iter())))
-        }
-    }
+        refusals
+    })
 }
 
-/// Upstream's order: fewest violated budgets, then the least important victim, the smallest sum of priorities, the fewest.
-fn cost(candidate: &Candidate) -> (usize, i32, i64, usize, String) {
-    let priorities = || candidate.victims.iter().map(|v| v.priority());
-    let sum = priorities().map(|p| i64::from(p) - i64::from(i32::MIN)).sum();
-    (candidate.violations, priorities().max().unwrap_or(i32::MIN), sum, candidate.victims.len(), candidate.node.clone())
-}
-
-fn make_room(
-    pod: &PodView,
-    node: &NodeView,
-    cache: &Cache,
-    volumes: &VolumeFilter,
-    budgets: &[Arc<PodDisruptionBudget>],
-    world: &World<'_>,
-) -> Option<Candidate> {
-    let mut lower: Vec<Arc<PodView>> = node.pods.iter().filter(|other| other.priority() < pod.priority()).cloned().collect();
+/// The fewest pods that have to leave `node` for `pod` to fit; or why that does not help.
+fn victims(plugins: &[Enabled], state: &mut State, pod: &PodInfo, node: NodeId) -> Result<Candidate, Vec<String>> {
+    let mut lower: Vec<Arc<PodInfo>> =
+        state.nodes.placed[node].iter().filter(|other| other.priority < pod.priority).cloned().collect();
     if lower.is_empty() {
-        return None;
+        return Err(vec!["No preemption victims found for incoming pod".to_owned()]);
     }
-    let mut room = node.clone();
     for other in &lower {
-        room.remove(&other.uid);
+        state.vacate(node, other);
     }
-    if !fits(pod, &room, cache, volumes, world) {
-        return None;
+    let refused = refused(plugins, state, pod, node);
+    if !refused.is_empty() {
+        for other in &lower {
+            state.occupy(node, other);
+        }
+        return Err(refused);
     }
-    // The more important and the older go back first; those whose budget would be violated before the others.
-    let started = |p: &PodView| p.pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| t.0);
-    lower.sort_by_key(|p| (Reverse(p.priority()), started(p)));
-    let mut left: Vec<(Arc<PodDisruptionBudget>, i32)> = budgets.iter().map(|b| (b.clone(), allowed(b))).collect();
-    let (violating, others): (Vec<_>, Vec<_>) = lower.into_iter().partition(|other| violates(other, &mut left));
-    let mut victims = Vec::new();
-    let mut violations = 0;
-    for (group, violating) in [(violating, true), (others, false)] {
-        for other in group {
-            room.add(other.clone());
-            if !fits(pod, &room, cache, volumes, world) {
-                room.remove(&other.uid);
-                violations += usize::from(violating);
-                victims.push(other);
+    // The most important come back first, and before them all whom a budget protects.
+    lower.sort_by(|a, b| importance(a).cmp(&importance(b)));
+    let protected = protected(&lower, state);
+    let (first, second): (Vec<_>, Vec<_>) = lower.iter().partition(|other| protected.contains(&other.uid));
+    let (mut victims, mut violations) = (Vec::new(), 0);
+    for other in first.into_iter().chain(second) {
+        state.occupy(node, other);
+        if !self::refused(plugins, state, pod, node).is_empty() {
+            state.vacate(node, other);
+            violations += usize::from(protected.contains(&other.uid));
+            victims.push(other.clone());
+        }
+    }
+    for other in &victims {
+        state.occupy(node, other);
+    }
+    victims.sort_by(|a, b| importance(a).cmp(&importance(b)));
+    Ok(Candidate { node, victims, violations })
+}
+
+fn refused(plugins: &[Enabled], state: &State, pod: &PodInfo, node: NodeId) -> Vec<String> {
+    match Filters::prepare(plugins, Cycle { pod, state }) {
+        Err((_, reason)) => vec![reason],
+        Ok(filters) => filters.diagnose(&[node]).reasons.into_keys().collect(),
+    }
+}
+
+/// Orders pods: the higher the priority and the longer it runs, the earlier.
+fn importance(pod: &PodInfo) -> (std::cmp::Reverse<i32>, Option<jiff::Timestamp>) {
+    (std::cmp::Reverse(pod.priority), pod.started())
+}
+
+/// Those of `pods` whose eviction a disruption budget does not allow any more.
+fn protected(pods: &[Arc<PodInfo>], state: &State) -> BTreeSet<Arc<str>> {
+    let mut allowed: BTreeMap<_, i32> = state
+        .budgets
+        .iter()
+        .map(|(key, budget)| (key, budget.status.as_ref().and_then(|status| status.disruptions_allowed).unwrap_or(0)))
+        .collect();
+    let mut protected = BTreeSet::new();
+    for pod in pods {
+        for (key, _) in state.budgets.iter().filter(|(_, budget)| concerns(budget, pod)) {
+            if let Some(allowed) = allowed.get_mut(key) {
+                *allowed -= 1;
+                if *allowed < 0 {
+                    protected.insert(pod.uid.clone());
+                }
             }
         }
     }
-    Some(Candidate { node: node.name.clone(), victims, violations })
+    protected
 }
 
-fn fits(pod: &PodView, room: &NodeView, cache: &Cache, volumes: &VolumeFilter, world: &World<'_>) -> bool {
-    let concerned =
-        cache.has_affine_pods() || !pod.spread().is_empty() || !pod.affinity.is_empty() || !pod.anti_affinity.is_empty();
-    if !concerned {
-        return filter(pod, room, &Prepared::new(pod, &[], false, world), volumes, world).is_none();
-    }
-    // The counts over all nodes change with this one.
-    let nodes: Vec<NodeView> = cache.nodes().iter().map(|n| if n.name == room.name { room.clone() } else { n.clone() }).collect();
-    filter(pod, room, &Prepared::new(pod, &nodes, true, world), volumes, world).is_none()
+fn concerns(budget: &PodDisruptionBudget, pod: &PodInfo) -> bool {
+    let labels = pod.object.metadata.labels.as_ref();
+    let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    let disrupted = budget.status.as_ref().and_then(|status| status.disrupted_pods.as_ref());
+    budget.metadata.namespace.as_deref() == Some(&*pod.key.namespace)
+        && labels.is_some_and(|labels| !labels.is_empty())
+        && covers(selector, labels)
+        && !disrupted.is_some_and(|disrupted| disrupted.contains_key(&*pod.key.name))
 }
 
-fn allowed(budget: &PodDisruptionBudget) -> i32 {
-    budget.status.as_ref().map_or(0, |status| status.disruptions_allowed.unwrap_or(0))
-}
-
-/// Takes one disruption from every budget of the pod, and tells whether one had none left.
-fn violates(pod: &PodView, left: &mut [(Arc<PodDisruptionBudget>, i32)]) -> bool {
-    let mut violated = false;
-    for (budget, left) in left {
-        let here = budget.metadata.namespace.as_deref() == Some(&*pod.key.namespace);
-        if here && selects(budget.spec.as_ref().and_then(|s| s.selector.as_ref()), pod.labels()) {
-            *left -= 1;
-            violated |= *left < 0;
-        }
-    }
-    violated
+/// Upstream's order of preference: fewest violated budgets, the least important highest victim, the smallest sum of
+/// priorities, the fewest victims, the latest start of the most important victims.
+fn best(candidates: Vec<Candidate>) -> Option<Candidate> {
+    candidates.into_iter().min_by_key(|candidate| {
+        let highest = candidate.victims.first().map_or(i32::MIN, |pod| pod.priority);
+        // Priorities may be negative: shifted, so that more victims never sum up to less.
+        let sum: i64 = candidate.victims.iter().map(|pod| i64::from(pod.priority) + i64::from(i32::MAX) + 1).sum();
+        let earliest = candidate.victims.iter().filter(|pod| pod.priority == highest).filter_map(|pod| pod.started()).min();
+        (candidate.violations, highest, sum, candidate.victims.len(), std::cmp::Reverse(earliest))
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-    use crate::cycle::{Outcome, schedule};
-    use crate::selector::Labels;
-    use crate::testing::{node, pod_with};
+    use crate::plugins::testing::{Cluster, pod};
+    use crate::plugins::{Arguments, defaults};
 
-    fn run(cpu: &str, priority: i32) -> Preemption {
-        let mut cache = Cache::default();
-        cache.set_node(node("n", "4", &[]));
-        for (name, cpu, priority) in [("low", "2", 0), ("middle", "1", 5), ("high", "1", 100)] {
-            cache.assume(pod_with(name, cpu, json!({"priority": priority})), "n");
-        }
-        let world = World { namespace_labels: &|_| Labels::new(), percentage: 0 };
-        let pod = pod_with("p", cpu, json!({"priority": priority}));
-        let Outcome::Unschedulable(diagnosis) = schedule(&pod, &mut cache, &VolumeFilter::default(), &world) else {
-            panic!("the node is full")
-        };
-        preempt(&pod, &diagnosis, &cache, &VolumeFilter::default(), &[], &world)
+    fn sized(name: &str, cpu: &str, priority: i32) -> PodInfo {
+        let containers = serde_json::json!([{"name": "c", "resources": {"requests": {"cpu": cpu}}}]);
+        pod(name, serde_json::json!({"priority": priority, "containers": containers, "metadata": {"labels": {"app": name}}}))
+    }
+
+    fn found(cluster: &mut Cluster, pod: &PodInfo) -> Result<(String, Vec<String>, usize), Refusals> {
+        let all: Vec<NodeId> = cluster.state.known_order().to_vec();
+        let candidate = find(&defaults(&Arguments::default()), &mut cluster.state, pod, &all, 0)?;
+        let victims = candidate.victims.iter().map(|pod| pod.key.name.to_string()).collect();
+        Ok((cluster.state.nodes.name[candidate.node].to_string(), victims, candidate.violations))
     }
 
     #[test]
-    #[rustfmt::skip]
-    fn the_least_important_pods_go_and_no_more_than_needed() {
-        //    wants  priority  victims
-        check("1",   10,       Some(&["low"]));
-        check("2",   10,       Some(&["low"]));
-        check("3",   10,       Some(&["middle", "low"]));
-        check("4",   10,       None);                 // the important one stays
-        check("1",   0,        None);                 // equals are not pushed out
-        #[track_caller]
-        fn check(cpu: &str, priority: i32, expected: Option<&[&str]>) {
-            let victims = match run(cpu, priority) {
-                Preemption::Victims { victims, .. } => Some(victims.iter().map(|v| v.key.name.to_string()).collect::<Vec<_>>()),
-                Preemption::Never(_) => None,
-            };
-            assert_eq!(victims.as_deref().map(|v| v.iter().map(String::as_str).collect::<Vec<_>>()), expected.map(<[&str]>::to_vec));
-        }
+    fn the_least_important_and_fewest_go() {
+        let mut cluster = Cluster::default();
+        cluster.sized("a", "4", "4Gi", 10);
+        cluster.sized("b", "4", "4Gi", 10);
+        cluster.place(sized("high", "2", 5), "a");
+        cluster.place(sized("small", "1", 1), "a");
+        cluster.place(sized("large", "2", 1), "b");
+        cluster.place(sized("other", "2", 0), "b");
+        // On b, removing the one of priority 0 is enough.
+        let (node, victims, violations) = found(&mut cluster, &sized("p", "2", 10)).unwrap();
+        assert_eq!((node.as_str(), victims, violations), ("b", vec!["other".to_owned()], 0));
+        assert_eq!(cluster.state.nodes.used_cpu, [3000, 4000], "everything is back in its place");
     }
 
     #[test]
-    fn the_event_says_why_preemption_does_not_help() {
-        let Preemption::Never(words) = run("1", 0) else { panic!("equals are not pushed out") };
-        assert_eq!(words, "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.");
+    fn budgets_are_spared_if_possible() {
+        let mut cluster = Cluster::default();
+        cluster.sized("a", "2", "4Gi", 10);
+        cluster.place(sized("guarded", "1", 0), "a");
+        cluster.place(sized("free", "1", 1), "a");
+        let budget = serde_json::json!({
+            "metadata": {"namespace": "ns", "name": "b"}, "spec": {"selector": {"matchLabels": {"app": "guarded"}}},
+            "status": {"disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1},
+        });
+        let budget = Arc::new(serde_json::from_value(budget).unwrap());
+        cluster.state.budgets.insert(corten_client::Key::new("ns", "b"), budget);
+        assert_eq!(found(&mut cluster, &sized("p", "1", 10)).unwrap().1, ["free"]);
+        let (_, victims, violations) = found(&mut cluster, &sized("p", "2", 10)).unwrap();
+        assert_eq!((victims.len(), violations), (2, 1));
+    }
+
+    #[test]
+    fn equals_are_not_preempted() {
+        let mut cluster = Cluster::default();
+        cluster.sized("a", "1", "4Gi", 10);
+        cluster.place(sized("other", "1", 10), "a");
+        let refusals = found(&mut cluster, &sized("p", "1", 10)).unwrap_err();
+        assert_eq!(refusals, [("No preemption victims found for incoming pod".to_owned(), 1)].into());
+    }
+
+    #[test]
+    fn a_polite_pod_preempts_nobody() {
+        let state = State::default();
+        let polite = pod("p", serde_json::json!({"preemptionPolicy": "Never"}));
+        assert_eq!(eligible(&polite, &state), Err("not eligible due to preemptionPolicy=Never."));
+        assert_eq!(eligible(&pod("p", serde_json::json!({})), &state), Ok(()));
     }
 }

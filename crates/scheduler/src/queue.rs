@@ -1,268 +1,321 @@
-//! Pods that wait for a node: those to try now, those in back-off, and those that wait for the cluster to change.
+//! The pods that wait to be placed.
 //!
-//! A pod that did not fit goes to the last group. A cluster event that may help moves it on, through a back-off that
-//! doubles with each failure, so that a pod that never fits does not keep the scheduler busy.
+//! A pod is *active* (will be tried next, by priority), *backing off* (failed lately), *unschedulable* (waits for the
+//! cluster to change in a way that helps), or *gated* (nobody may try it). Pods leave the unschedulable by events only;
+//! a deadline of five minutes is the net below that. Time is an argument; nothing here waits.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::events::Event;
-use crate::pod::PodView;
+use crate::pod::PodInfo;
 
-/// First back-off (upstream's `podInitialBackoffSeconds`).
-const INITIAL: Duration = Duration::from_secs(1);
-/// Longest back-off (upstream's `podMaxBackoffSeconds`).
-const MAX: Duration = Duration::from_secs(10);
-/// A pod that no event has moved is tried again after this time (upstream's `podMaxInUnschedulablePodsDuration`).
-const STALE: Duration = Duration::from_secs(300);
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// How long a pod may be unschedulable without being tried.
+pub const FLUSH: Duration = Duration::from_secs(5 * 60);
 
-/// The waiting pods.
-#[derive(Debug, Default)]
-pub struct Queue {
-    pods: HashMap<String, Waiting>,
-    /// Higher priority first, then who came first.
-    active: BTreeSet<(Reverse<i32>, u64, String)>,
-    /// By the moment at which the pod becomes active.
-    delayed: BTreeMap<(Instant, u64), String>,
-    arrivals: u64,
-    /// Events that came while a pod was being tried count for it too.
-    moves: u64,
+/// A pod with its history.
+#[derive(Clone, Debug)]
+pub struct Queued {
+    /// The pod.
+    pub pod: Arc<PodInfo>,
+    /// How often it was tried in vain.
+    pub attempts: u32,
+    /// When it came, which decides among equal priorities.
+    pub since: Instant,
+    /// The plugins that rejected it last.
+    pub plugins: Vec<&'static str>,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    pod: Arc<PodView>,
-    arrival: u64,
-    attempts: u32,
-    state: State,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum State {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
     Active,
-    /// Being tried; the value of `moves` when that began.
-    InFlight(u64),
-    /// In back-off until then.
-    BackOff(Instant),
-    /// Waits for an event that helps against one of these plugins, or for the moment.
-    Unschedulable {
-        plugins: BTreeSet<&'static str>,
-        backoff_until: Instant,
-        stale: Instant,
+    /// Until then. `early`: may be tried before, if nothing else is to do.
+    Backoff {
+        until: Instant,
+        early: bool,
     },
-    /// Has scheduling gates.
+    Unschedulable {
+        flush: Instant,
+    },
     Gated,
 }
 
-/// A pod to try.
-#[derive(Debug)]
-pub struct Attempt {
-    /// The pod.
-    pub pod: Arc<PodView>,
+/// The queue.
+#[derive(Debug, Default)]
+pub struct Queue {
+    pods: HashMap<Arc<str>, (Queued, Place)>,
+    active: BinaryHeap<Entry>,
+    backoff: BTreeSet<(Instant, Arc<str>)>,
+    unschedulable: BTreeSet<(Instant, Arc<str>)>,
+    /// Backoff times, configurable as upstream's.
+    pub times: Option<(Duration, Duration)>,
 }
 
-// === impl Queue ===
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    priority: i32,
+    since: Instant,
+    uid: Arc<str>,
+}
+
+impl Ord for Entry {
+    /// Greater is earlier: a higher priority, then the longer wait.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let order = self.priority.cmp(&other.priority).then_with(|| other.since.cmp(&self.since));
+        order.then_with(|| other.uid.cmp(&self.uid))
+    }
+}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl Queue {
-    /// Adds a pod or takes over its new state. A changed pod is worth another try.
-    pub fn put(&mut self, pod: Arc<PodView>, now: Instant) {
-        let gated = pod.spec().and_then(|s| s.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
-        let uid = pod.uid.clone();
-        match self.pods.get_mut(&uid) {
-            Some(waiting) => {
-                let changed = waiting.pod.pod.spec != pod.pod.spec || waiting.pod.pod.metadata.labels != pod.pod.metadata.labels;
-                waiting.pod = pod;
-                let stuck = matches!(waiting.state, State::Unschedulable { .. } | State::Gated);
-                if changed && stuck && !gated {
-                    self.set(&uid, State::Active, now);
-                }
-            }
-            None => {
-                self.arrivals += 1;
-                let waiting = Waiting { pod, arrival: self.arrivals, attempts: 0, state: State::Gated };
-                self.pods.insert(uid.clone(), waiting);
-                if !gated {
-                    self.set(&uid, State::Active, now);
-                }
-            }
+    /// Takes a pod that is new.
+    pub fn add(&mut self, pod: Arc<PodInfo>, now: Instant) {
+        let queued = Queued { pod, attempts: 0, since: now, plugins: Vec::new() };
+        self.put_active_or_gated(queued);
+    }
+
+    /// Takes the new state of a pod. If it changed in a way that matters, it is tried again after its backoff.
+    pub fn update(&mut self, pod: Arc<PodInfo>, matters: bool, now: Instant) {
+        let Some((mut queued, place)) = self.take(&pod.uid.clone()) else { return };
+        queued.pod = pod;
+        match place {
+            Place::Gated | Place::Active => self.put_active_or_gated(queued),
+            Place::Backoff { .. } if matters => self.retry(queued, now),
+            Place::Unschedulable { .. } if matters => self.retry(queued, now),
+            place => self.put(queued, place),
         }
     }
 
-    /// Forgets a pod: it is gone or has a node.
-    pub fn remove(&mut self, uid: &str) {
-        if let Some(waiting) = self.pods.remove(uid) {
-            self.unlink(uid, &waiting);
-        }
+    /// Forgets a pod.
+    pub fn remove(&mut self, uid: &str) -> Option<Queued> {
+        self.take(uid).map(|(queued, _)| queued)
     }
 
-    /// The next pod to try, if one is ready at `now`.
-    pub fn pop(&mut self, now: Instant) -> Option<Attempt> {
+    /// Whether a pod is waiting here.
+    #[must_use]
+    pub fn contains(&self, uid: &str) -> bool {
+        self.pods.contains_key(uid)
+    }
+
+    /// The next pod to try.
+    pub fn pop(&mut self, now: Instant) -> Option<Queued> {
         self.wake(now);
-        let (_, _, uid) = self.active.pop_first()?;
-        let moves = self.moves;
-        let waiting = self.pods.get_mut(&uid)?;
-        waiting.state = State::InFlight(moves);
-        waiting.attempts += 1;
-        Some(Attempt { pod: waiting.pod.clone() })
-    }
-
-    /// The pod did not fit, and these plugins refused it.
-    pub fn unschedulable(&mut self, uid: &str, plugins: BTreeSet<&'static str>, now: Instant) {
-        let Some(waiting) = self.pods.get(uid) else { return };
-        let backoff_until = now + backoff(waiting.attempts);
-        // What happened meanwhile was not seen by this attempt.
-        let missed = matches!(waiting.state, State::InFlight(moves) if moves != self.moves);
-        let state = if missed {
-            State::BackOff(backoff_until)
-        } else {
-            State::Unschedulable { plugins, backoff_until, stale: now + STALE }
-        };
-        self.set(uid, state, now);
-    }
-
-    /// The attempt failed for another reason (the API refused the binding): it is tried again after the back-off.
-    pub fn failed(&mut self, uid: &str, now: Instant) {
-        if let Some(waiting) = self.pods.get(uid) {
-            let until = now + backoff(waiting.attempts);
-            self.set(uid, State::BackOff(until), now);
+        while let Some(entry) = self.active.pop() {
+            // An entry of the heap may outlive its pod's stay; only the place counts.
+            if matches!(self.pods.get(&entry.uid), Some((_, Place::Active))) {
+                return self.take(&entry.uid).map(|(queued, _)| queued);
+            }
         }
+        // Nothing else to do: whoever has reason to hope need not wait.
+        let uid = self.backoff.iter().map(|(_, uid)| uid.clone()).find(|uid| self.early(uid))?;
+        self.take(&uid).map(|(queued, _)| queued)
     }
 
-    /// Something happened in the cluster: pods that it may help are moved on.
-    pub fn happened(&mut self, event: Event, now: Instant) {
-        self.moves += 1;
-        let helped: Vec<(String, Instant)> = self
-            .pods
+    /// Takes back a pod that fits nowhere, to wait for a change.
+    pub fn unschedulable(&mut self, mut queued: Queued, plugins: Vec<&'static str>, now: Instant) {
+        queued.attempts += 1;
+        queued.plugins = plugins;
+        self.put(queued, Place::Unschedulable { flush: now + FLUSH });
+    }
+
+    /// Takes back a pod that failed for a reason that may be gone by itself.
+    pub fn failed(&mut self, mut queued: Queued, now: Instant) {
+        queued.attempts += 1;
+        let until = now + self.backoff_of(queued.attempts);
+        self.put(queued, Place::Backoff { until, early: false });
+    }
+
+    /// Lets the unschedulable pods that `helped` names be tried again.
+    pub fn retry_where(&mut self, now: Instant, mut helped: impl FnMut(&Queued) -> bool) {
+        let chosen: Vec<Arc<str>> = self
+            .unschedulable
             .iter()
-            .filter_map(|(uid, waiting)| match &waiting.state {
-                State::Unschedulable { plugins, backoff_until, .. } if plugins.iter().any(|p| event.helps(p)) => {
-                    Some((uid.clone(), *backoff_until))
-                }
-                _ => None,
-            })
+            .filter(|(_, uid)| self.pods.get(uid).is_some_and(|(queued, _)| helped(queued)))
+            .map(|(_, uid)| uid.clone())
             .collect();
-        for (uid, until) in helped {
-            self.set(&uid, if until <= now { State::Active } else { State::BackOff(until) }, now);
+        for uid in chosen {
+            if let Some((queued, _)) = self.take(&uid) {
+                self.retry(queued, now);
+            }
         }
     }
 
-    /// When the next pod becomes active by itself.
+    /// When the queue has to be looked at again without anything happening.
+    #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.delayed.first_key_value().map(|((at, _), _)| *at)
+        let first = |set: &BTreeSet<(Instant, Arc<str>)>| set.first().map(|(at, _)| *at);
+        [first(&self.backoff), first(&self.unschedulable)].into_iter().flatten().min()
     }
 
+    /// Numbers of active, backing off, unschedulable and gated pods.
+    #[must_use]
+    pub fn counts(&self) -> [usize; 4] {
+        let mut counts = [0; 4];
+        for (_, place) in self.pods.values() {
+            counts[match place {
+                Place::Active => 0,
+                Place::Backoff { .. } => 1,
+                Place::Unschedulable { .. } => 2,
+                Place::Gated => 3,
+            }] += 1;
+        }
+        counts
+    }
+
+    /// The waiting pods.
+    pub fn iter(&self) -> impl Iterator<Item = &Queued> {
+        self.pods.values().map(|(queued, _)| queued)
+    }
+
+    fn early(&self, uid: &str) -> bool {
+        matches!(self.pods.get(uid), Some((_, Place::Backoff { early: true, .. })))
+    }
+
+    /// Moves what is due.
     fn wake(&mut self, now: Instant) {
-        while let Some(entry) = self.delayed.first_entry() {
-            if entry.key().0 > now {
-                break;
+        while let Some((at, uid)) = self.backoff.first().filter(|(at, _)| *at <= now).cloned() {
+            self.backoff.remove(&(at, uid.clone()));
+            if let Some((queued, _)) = self.take(&uid) {
+                self.put_active_or_gated(queued);
             }
-            let uid = entry.remove();
-            self.set(&uid, State::Active, now);
+        }
+        while let Some((at, uid)) = self.unschedulable.first().filter(|(at, _)| *at <= now).cloned() {
+            self.unschedulable.remove(&(at, uid.clone()));
+            if let Some((queued, _)) = self.take(&uid) {
+                self.put_active_or_gated(queued);
+            }
         }
     }
 
-    fn set(&mut self, uid: &str, state: State, now: Instant) {
-        let Some(mut waiting) = self.pods.remove(uid) else { return };
-        self.unlink(uid, &waiting);
-        let state = match state {
-            State::BackOff(until) if until <= now => State::Active,
-            other => other,
-        };
-        match &state {
-            State::Active => {
-                self.active.insert((Reverse(waiting.pod.priority()), waiting.arrival, uid.to_owned()));
-            }
-            State::BackOff(until) => {
-                self.delayed.insert((*until, waiting.arrival), uid.to_owned());
-            }
-            State::Unschedulable { stale, .. } => {
-                self.delayed.insert((*stale, waiting.arrival), uid.to_owned());
-            }
-            State::InFlight(_) | State::Gated => {}
+    fn retry(&mut self, queued: Queued, now: Instant) {
+        if queued.attempts == 0 {
+            return self.put_active_or_gated(queued);
         }
-        waiting.state = state;
-        self.pods.insert(uid.to_owned(), waiting);
+        let until = now + self.backoff_of(queued.attempts);
+        self.put(queued, Place::Backoff { until, early: true });
     }
 
-    fn unlink(&mut self, uid: &str, waiting: &Waiting) {
-        match &waiting.state {
-            State::Active => {
-                self.active.remove(&(Reverse(waiting.pod.priority()), waiting.arrival, uid.to_owned()));
-            }
-            State::BackOff(at) | State::Unschedulable { stale: at, .. } => {
-                self.delayed.remove(&(*at, waiting.arrival));
-            }
-            State::InFlight(_) | State::Gated => {}
-        }
+    fn backoff_of(&self, attempts: u32) -> Duration {
+        let (first, longest) = self.times.unwrap_or((FIRST_BACKOFF, LONGEST_BACKOFF));
+        let factor = 1u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+        first.checked_mul(factor).unwrap_or(longest).min(longest)
     }
-}
 
-/// 1 s, 2 s, 4 s, 8 s, 10 s.
-fn backoff(attempts: u32) -> Duration {
-    MAX.min(INITIAL.saturating_mul(1 << attempts.saturating_sub(1).min(10)))
+    fn put_active_or_gated(&mut self, queued: Queued) {
+        let place = if queued.pod.gates().is_empty() { Place::Active } else { Place::Gated };
+        self.put(queued, place);
+    }
+
+    fn put(&mut self, queued: Queued, place: Place) {
+        let uid = queued.pod.uid.clone();
+        match place {
+            Place::Active => {
+                self.active.push(Entry { priority: queued.pod.priority, since: queued.since, uid: uid.clone() });
+            }
+            Place::Backoff { until, .. } => {
+                self.backoff.insert((until, uid.clone()));
+            }
+            Place::Unschedulable { flush } => {
+                self.unschedulable.insert((flush, uid.clone()));
+            }
+            Place::Gated => {}
+        }
+        self.pods.insert(uid, (queued, place));
+    }
+
+    fn take(&mut self, uid: &str) -> Option<(Queued, Place)> {
+        let (queued, place) = self.pods.remove(uid)?;
+        match place {
+            Place::Backoff { until, .. } => {
+                self.backoff.remove(&(until, queued.pod.uid.clone()));
+            }
+            Place::Unschedulable { flush } => {
+                self.unschedulable.remove(&(flush, queued.pod.uid.clone()));
+            }
+            Place::Active | Place::Gated => {}
+        }
+        Some((queued, place))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-    use crate::testing::{pod, pod_with};
+    use crate::plugins::testing::pod;
 
-    fn name(attempt: Option<Attempt>) -> Option<String> {
-        attempt.map(|a| a.pod.key.name.to_string())
+    fn named(name: &str, priority: i32) -> Arc<PodInfo> {
+        Arc::new(pod(name, serde_json::json!({"priority": priority})))
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn priority_goes_first_then_who_came_first() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
-        queue.put(pod("one", "1"), now);
-        queue.put(pod("two", "1"), now);
-        queue.put(pod_with("urgent", "1", json!({"priority": 10})), now);
-        let order: Vec<_> = std::iter::from_fn(|| name(queue.pop(now))).collect();
-        assert_eq!(order, ["urgent", "one", "two"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_unschedulable_pod_waits_for_an_event_that_helps_and_for_its_backoff() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
-        let fit = || BTreeSet::from(["NodeResourcesFit"]);
-        queue.put(pod("p", "1"), now);
-        queue.pop(now);
-        queue.unschedulable("p", fit(), now);
-        assert!(queue.pop(now + Duration::from_secs(60)).is_none(), "nothing happened");
-        queue.happened(Event::PodGone, now);
-        assert!(queue.pop(now).is_none(), "the back-off is not over");
-        assert_eq!(queue.deadline(), Some(now + INITIAL));
-        assert_eq!(name(queue.pop(now + INITIAL)).as_deref(), Some("p"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_event_during_the_attempt_is_not_missed() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
-        queue.put(pod("p", "1"), now);
-        queue.pop(now);
-        queue.happened(Event::NodeAdded, now);
-        queue.unschedulable("p", BTreeSet::from(["NodeResourcesFit"]), now);
-        assert_eq!(name(queue.pop(now + INITIAL)).as_deref(), Some("p"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_gated_pod_waits_for_its_gates_to_go() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
-        queue.put(pod_with("p", "1", json!({"schedulingGates": [{"name": "g"}]})), now);
-        assert!(queue.pop(now).is_none());
-        queue.put(pod("p", "1"), now);
-        assert_eq!(name(queue.pop(now)).as_deref(), Some("p"));
+    fn popped(queue: &mut Queue, now: Instant) -> Option<String> {
+        queue.pop(now).map(|queued| queued.pod.key.name.to_string())
     }
 
     #[test]
-    fn the_backoff_doubles_up_to_its_limit() {
-        let seconds: Vec<u64> = (1..=6).map(|n| backoff(n).as_secs()).collect();
-        assert_eq!(seconds, [1, 2, 4, 8, 10, 10]);
+    fn higher_priority_goes_first_then_the_older() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.add(named("b", 0), now + Duration::from_millis(2));
+        queue.add(named("a", 0), now + Duration::from_millis(1));
+        queue.add(named("important", 7), now + Duration::from_millis(3));
+        let order: Vec<_> = std::iter::from_fn(|| popped(&mut queue, now)).collect();
+        assert_eq!(order, ["important", "a", "b"]);
+    }
+
+    #[test]
+    fn unschedulable_pods_wait_for_help_or_the_flush() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.add(named("a", 0), now);
+        let queued = queue.pop(now).unwrap();
+        queue.unschedulable(queued, vec!["NodeResourcesFit"], now);
+        assert_eq!(popped(&mut queue, now + Duration::from_secs(60)), None);
+        queue.retry_where(now, |queued| queued.plugins.contains(&"TaintToleration"));
+        assert_eq!(popped(&mut queue, now + Duration::from_secs(60)), None);
+        assert_eq!(queue.deadline(), Some(now + FLUSH));
+        assert_eq!(popped(&mut queue, now + FLUSH).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn whoever_was_helped_need_not_wait_if_nothing_else_is_to_do() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.add(named("a", 0), now);
+        let queued = queue.pop(now).unwrap();
+        queue.unschedulable(queued, vec![], now);
+        queue.retry_where(now, |_| true);
+        queue.add(named("b", 0), now);
+        assert_eq!(popped(&mut queue, now).as_deref(), Some("b"));
+        assert_eq!(popped(&mut queue, now).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn failures_back_off_up_to_ten_seconds() {
+        let (mut queue, mut now) = (Queue::default(), Instant::now());
+        queue.add(named("a", 0), now);
+        for seconds in [1, 2, 4, 8, 10, 10] {
+            let queued = queue.pop(now).unwrap();
+            queue.failed(queued, now);
+            assert!(popped(&mut queue, now + Duration::from_secs(seconds) - Duration::from_millis(1)).is_none());
+            now += Duration::from_secs(seconds);
+        }
+    }
+
+    #[test]
+    fn gates_hold_a_pod_until_they_are_gone() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let gated = pod("a", serde_json::json!({"schedulingGates": [{"name": "g"}]}));
+        queue.add(Arc::new(gated), now);
+        assert_eq!(popped(&mut queue, now), None);
+        assert_eq!(queue.counts(), [0, 0, 0, 1]);
+        queue.update(named("a", 0), true, now);
+        assert_eq!(popped(&mut queue, now).as_deref(), Some("a"));
     }
 }

@@ -43,12 +43,6 @@ impl SandboxPaths {
         self.directory.join("shm")
     }
 
-    /// libcontainer's own state.
-    #[must_use]
-    pub fn oci(&self) -> PathBuf {
-        self.directory.join("oci")
-    }
-
     /// A file of `/etc` that the sandbox provides.
     #[must_use]
     pub fn etc(&self, name: &str) -> PathBuf {

@@ -287,7 +287,6 @@ fn unmount(record: &SandboxRecord, paths: &SandboxPaths) {
 
 fn prepare(inner: &Inner, record: &SandboxRecord, paths: &SandboxPaths) -> io::Result<()> {
     fs::create_dir_all(paths.containers())?;
-    fs::create_dir_all(paths.oci())?;
     inner.cgroups.create(&record.config.cgroup_parent)?;
     let config = &record.config;
     match &config.dns {

@@ -27,6 +27,8 @@ pub(super) use container::nonblocking;
 mod exec;
 mod executor;
 pub(super) use executor::DEFAULT_PATH;
+mod init;
+mod inside;
 mod log;
 mod namespaces;
 mod serve;
@@ -126,8 +128,7 @@ fn stand(record: &SandboxRecord, paths: &SandboxPaths) -> Result<(UnixListener, 
     Ok((listener, children, shim))
 }
 
-/// The kernel's memory killer must take containers, never the shim. libcontainer sets the container's own value on
-/// this process before each fork, so this is repeated after each.
+/// The kernel's memory killer must take containers, never the shim.
 fn protect() {
     let _ = fs::write("/proc/self/oom_score_adj", "-998");
 }

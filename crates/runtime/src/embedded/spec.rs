@@ -140,7 +140,6 @@ pub fn build(config: &ContainerConfig, process: &ProcessRecord, facts: &Facts) -
         "oomScoreAdj": config.resources.oom_score_adj.clamp(facts.lowest_oom_score.max(-1000), 1000),
     });
     if security.no_new_privs {
-        // Left out rather than false: libcontainer takes its presence as the order to load seccomp late.
         inner["noNewPrivileges"] = json!(true);
     }
     let mut linux = json!({
@@ -199,7 +198,7 @@ fn namespaces(facts: &Facts) -> Vec<Value> {
     namespaces
 }
 
-/// Propagation is the root's: libcontainer gives single mounts none. The widest that any mount asks for.
+/// The widest that any mount asks for: while the root is made, all have it.
 fn propagation(config: &ContainerConfig) -> &'static str {
     let any = |wanted| config.mounts.iter().any(|mount| mount.propagation == wanted);
     match (any(Propagation::Bidirectional), any(Propagation::HostToContainer)) {

@@ -3,15 +3,14 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use corten_sys::devices::Rule;
-use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::syscall::syscall::SyscallType;
+use libcontainer::oci_spec::runtime::Spec;
 use nix::fcntl::{FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
@@ -19,7 +18,8 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{Gid, Pid, Uid, fchown};
 
-use super::executor::Launcher;
+use super::init;
+use super::inside::{Stdio, receive_terminal};
 use super::log::{Framer, Log, timestamp};
 use super::namespaces;
 use crate::cri::ContainerState;
@@ -66,9 +66,8 @@ impl Container {
         let started = start(&record, paths, cgroups, log);
         // The container has its own copy of the mount by now; none stays on the node.
         let _ = umount2(&paths.container(&record.id).rootfs(), MntFlags::MNT_DETACH);
-        super::protect();
         if started.is_err() {
-            discard(&record, paths, cgroups);
+            discard(&record, cgroups);
         }
         let mut container = started?;
         container.record = record;
@@ -152,7 +151,7 @@ impl Container {
         (status.state, status.pid, status.finished_at) = (ContainerState::Exited, 0, record::now());
         (status.exit_code, status.signal, status.reason) = (exit_code, signal, reason.to_owned());
         self.save(paths);
-        discard(&self.record, paths, cgroups);
+        discard(&self.record, cgroups);
     }
 
     /// Writes the status where a later runtime, or this one after the shim's death, finds it.
@@ -271,29 +270,26 @@ fn start(record: &ContainerRecord, paths: &SandboxPaths, cgroups: &Cgroups, log:
     mount_root(record, &at.rootfs()).map_err(|err| format!("mount root file system: {err}"))?;
     make_working_directory(record, &at.rootfs())?;
 
+    let spec = Spec::load(at.spec()).map_err(|err| chain(&err))?;
     let system = |err: io::Error| format!("make streams: {err}");
-    let (mut failures, errors) = io::pipe().map_err(system)?;
-    let launcher = Launcher { process: Rc::new(record.process.clone()), errors: Rc::new(errors.into()) };
-    let builder = ContainerBuilder::new(record.id.clone(), SyscallType::default())
-        .with_root_path(paths.oci())
-        .map_err(|err| chain(&err))?
-        .with_executor(launcher);
-    let mut outputs = Vec::new();
-    let mut stdin = None;
-    let mut console = None;
-    let builder = if config.tty {
-        let name = "tty.sock";
-        let _ = fs::remove_file(at.directory.join(name));
-        console = Some(crate::embedded::link::listen(&at.directory, name).map_err(system)?);
-        builder.with_console_socket(Some(at.directory.join(name)))
+    let (mut outputs, mut stdin, mut terminal) = (Vec::new(), None, None);
+    let pid = if config.tty {
+        let (ours, theirs) = UnixStream::pair().map_err(system)?;
+        let pid = init::start(record, &spec, &at.rootfs(), cgroups, Stdio::Terminal(theirs))?;
+        let master = receive_terminal(&ours).map_err(|err| format!("receive terminal: {err}"))?;
+        nonblocking(&master).map_err(|err| format!("receive terminal: {err}"))?;
+        let from = master.try_clone().map_err(system)?;
+        outputs.push(Output { from, stream: Stream::Stdout, framer: Framer::new("stdout") });
+        terminal = Some(master);
+        pid
     } else {
-        let input: OwnedFd = if config.stdin {
+        let input = if config.stdin {
             let (from, to) = io::pipe().map_err(system)?;
             own(&from, record)?;
             stdin = Some(OwnedFd::from(to));
-            from.into()
+            Some(OwnedFd::from(from))
         } else {
-            fs::File::open("/dev/null").map_err(system)?.into()
+            None
         };
         let mut output = |stream, name| -> Result<OwnedFd, String> {
             let (from, to) = io::pipe().map_err(system)?;
@@ -305,28 +301,8 @@ fn start(record: &ContainerRecord, paths: &SandboxPaths, cgroups: &Cgroups, log:
             Ok(to.into())
         };
         let (out, err) = (output(Stream::Stdout, "stdout")?, output(Stream::Stderr, "stderr")?);
-        builder.with_stdin(input).with_stdout(out).with_stderr(err)
+        init::start(record, &spec, &at.rootfs(), cgroups, Stdio::Pipes(input, out, err))?
     };
-
-    let init = builder.as_init(&at.directory).with_systemd(false).with_detach(true);
-    let mut container = init.build().map_err(|err| chain(&err))?;
-    let pid = container.pid().map(|pid| pid.as_raw()).ok_or("the container has no process")?;
-    let mut terminal = None;
-    if let Some(listener) = console {
-        let master = receive_terminal(&listener).map_err(|err| format!("receive terminal: {err}"))?;
-        nonblocking(&master).map_err(|err| format!("receive terminal: {err}"))?;
-        let from = master.try_clone().map_err(system)?;
-        outputs.push(Output { from, stream: Stream::Stdout, framer: Framer::new("stdout") });
-        terminal = Some(master);
-        let _ = fs::remove_file(at.directory.join("tty.sock"));
-    }
-    container.start().map_err(|err| chain(&err))?;
-    // Ends when the program runs, or with the reason why it does not.
-    let mut failure = String::new();
-    failures.read_to_string(&mut failure).map_err(system)?;
-    if !failure.is_empty() {
-        return Err(failure);
-    }
     let status = Status { state: ContainerState::Running, pid, started_at: record::now(), ..Status::default() };
     Ok(Container { record: record.clone(), status, outputs, log, stdin, terminal, clients: Vec::new() })
 }
@@ -399,19 +375,11 @@ fn device_rules(record: &ContainerRecord) -> Vec<Rule> {
     rules
 }
 
-fn receive_terminal(listener: &std::os::unix::net::UnixListener) -> io::Result<OwnedFd> {
-    let (stream, _) = listener.accept()?;
-    let (mut buffer, mut fds) = ([0; 64], Vec::new());
-    corten_sys::fds::receive(stream.as_fd(), &mut buffer, &mut fds)?;
-    fds.pop().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-}
-
 /// Lets go of what a container held besides its writable layer and records.
-pub fn discard(record: &ContainerRecord, paths: &SandboxPaths, cgroups: &Cgroups) {
+pub fn discard(record: &ContainerRecord, cgroups: &Cgroups) {
     cgroups.kill_and_wait(&record.cgroup);
     // Removal of the container tries again.
     let _ = cgroups.remove(&record.cgroup);
-    let _ = fs::remove_dir_all(paths.oci().join(&record.id));
 }
 
 fn own(fd: impl AsFd, record: &ContainerRecord) -> Result<(), String> {

@@ -1,6 +1,5 @@
 //! The last step into a container: find the program and become it, or say in the words users know why not.
 
-use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -8,8 +7,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use libcontainer::oci_spec::runtime::Spec;
-use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use nix::errno::Errno;
 
 use crate::embedded::record::ProcessRecord;
@@ -25,26 +22,9 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Becomes the program. Returns only why it could not.
-    pub fn launch(&self) -> String {
-        let reason = launch(&self.process);
-        let _ = nix::unistd::write(&*self.errors, reason.as_bytes());
-        reason
-    }
-}
-
-impl Executor for Launcher {
-    fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
-        Err(ExecutorError::Other(self.launch()))
-    }
-
-    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
-        Ok(())
-    }
-
-    /// The environment is given to `exec` itself, in its order: nothing to set up.
-    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
-        Ok(())
+    /// Becomes the program. Returns only when it could not.
+    pub fn launch(&self) {
+        let _ = nix::unistd::write(&*self.errors, launch(&self.process).as_bytes());
     }
 }
 

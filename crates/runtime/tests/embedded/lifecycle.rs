@@ -204,6 +204,51 @@ async fn volumes_are_mounted() {
     fixture.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn mounts_spread_as_asked() {
+    let fixture = Fixture::new("propagation").await;
+    let host = tempfile::tempdir().unwrap();
+    // A shared mount of its own: whether the machine's root is one must not matter.
+    let bind = |flags| nix::mount::mount(Some(host.path()), host.path(), None::<&str>, flags, None::<&str>).unwrap();
+    bind(nix::mount::MsFlags::MS_BIND);
+    bind(nix::mount::MsFlags::MS_SHARED);
+    let pod = fixture.pod(|_| {}).await;
+    let volume = |name: &str, propagation| {
+        std::fs::create_dir(host.path().join(name)).unwrap();
+        let at = format!("/{name}").into();
+        Mount { host_path: host.path().join(name), container_path: at, propagation, ..Mount::default() }
+    };
+    let mounts = vec![
+        volume("private", Propagation::Private),
+        volume("slave", Propagation::HostToContainer),
+        volume("shared", Propagation::Bidirectional),
+    ];
+    let id = pod
+        .start("busybox", &["sleep", "1000"], |config| {
+            config.mounts = mounts;
+            config.security.privileged = true;
+        })
+        .await;
+    for name in ["private", "slave", "shared"] {
+        let (inside, outside) = (format!("/{name}/inside"), host.path().join(name).join("outside"));
+        fs::create_dir(&outside).unwrap();
+        nix::mount::mount(Some("tmpfs"), &outside, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
+        fs::write(outside.join("mark"), "").unwrap();
+        let script = format!("mkdir {inside} && mount -t tmpfs tmpfs {inside} && touch {inside}/mark; test -e /{name}/outside/mark && echo sees; true");
+        let sees = pod.exec(&id, &["sh", "-c", &script]).await;
+        assert_eq!(sees.exit_code, 0, "{sees:?}");
+        let (sees, seen) = (!sees.stdout.is_empty(), host.path().join(name).join("inside/mark").exists());
+        assert_eq!((name, sees, seen), (name, name != "private", name == "shared"));
+    }
+    fixture.runtime.stop_container(&id, Duration::ZERO).await.unwrap();
+    while nix::mount::umount2(&host.path().join("shared/inside"), nix::mount::MntFlags::MNT_DETACH).is_ok() {}
+    for name in ["private", "slave", "shared"] {
+        nix::mount::umount2(&host.path().join(name).join("outside"), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
+    nix::mount::umount2(host.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    fixture.finish().await;
+}
+
 /// Not an assertion: what a start costs is printed (run with `--nocapture`).
 #[tokio::test(flavor = "multi_thread")]
 async fn starts_are_measured() {

@@ -216,11 +216,8 @@ fn schema_or(wire: Wire<'_>, kind: &Kind, message: &'static str, depth: usize) -
     let (mut found, mut list) = (Value::Null, Vec::new());
     while let Some((number, wire)) = reader.field()? {
         match (kind, number) {
-            (Kind::SchemaOrBool, 1) => {
-                if found.is_null() {
-                    found = (wire.number(message)? != 0).into();
-                }
-            }
+            // A schema wins over the boolean beside it, in whatever order they come.
+            (Kind::SchemaOrBool, 1) if !found.is_object() => found = (wire.number(message)? != 0).into(),
             (Kind::SchemaOrBool, 2) | (Kind::SchemaOrArray | Kind::SchemaOrStrings, 1) => found = schema(wire)?,
             (Kind::SchemaOrArray, 2) => list.push(schema(wire)?),
             (Kind::SchemaOrStrings, 2) => list.push(wire.text(message)?.into()),

@@ -219,10 +219,8 @@ fn update(object: &Value, old: &Value) -> Faults {
     let annotation = |object: &Value| object["metadata"]["annotations"].opt_text(BETA_CLASS).map(str::to_owned);
     let (was, is) = (annotation(old), annotation(object));
     let class = new_spec.opt_text("storageClassName");
-    let from_annotation = was.is_some()
-        && !old_spec.has("storageClassName")
-        && class == was.as_deref()
-        && (is.is_none() || is == was);
+    let from_annotation =
+        was.is_some() && !old_spec.has("storageClassName") && class == was.as_deref() && (is.is_none() || is == was);
     if from_annotation {
         now.drop_key("storageClassName");
     } else {
@@ -289,8 +287,13 @@ fn status(object: &Value) -> Faults {
     for (name, amount) in status.map("capacity") {
         not_negative(&mut faults, &at.key(name), amount);
     }
-    const STATES: &[&str] =
-        &["ControllerResizeInProgress", "ControllerResizeInfeasible", "NodeResizeInProgress", "NodeResizeInfeasible", "NodeResizePending"];
+    const STATES: &[&str] = &[
+        "ControllerResizeInProgress",
+        "ControllerResizeInfeasible",
+        "NodeResizeInProgress",
+        "NodeResizeInfeasible",
+        "NodeResizePending",
+    ];
     let at = root.child("allocatedResourceStatus");
     for (name, state) in status.map("allocatedResourceStatuses") {
         resource_key(&mut faults, &at, name);
@@ -326,7 +329,8 @@ pub(crate) fn warnings(warnings: &mut Vec<String>, at: &str, spec: &Value) {
     for list in ["requests", "limits"] {
         if let Some(amount) = fractional(list) {
             let shown = corten_api::field::quoted(&amount);
-            warnings.push(format!("{at}.resources.{list}[storage]: fractional byte value {shown} is invalid, must be an integer"));
+            warnings
+                .push(format!("{at}.resources.{list}[storage]: fractional byte value {shown} is invalid, must be an integer"));
         }
     }
     let _ = (FaultKind::Invalid, None::<Fault>);

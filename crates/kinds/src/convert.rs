@@ -154,10 +154,13 @@ fn autoscaler_to_v2(object: &mut Value) {
     let cpu = spec["targetCPUUtilizationPercentage"].clone();
     spec.drop_key("targetCPUUtilizationPercentage");
     if !cpu.is_null() {
-        all.insert(0, json!({
-            "type": "Resource",
-            "resource": { "name": "cpu", "target": { "type": "Utilization", "averageUtilization": cpu } },
-        }));
+        all.insert(
+            0,
+            json!({
+                "type": "Resource",
+                "resource": { "name": "cpu", "target": { "type": "Utilization", "averageUtilization": cpu } },
+            }),
+        );
     }
     if !all.is_empty() {
         spec.put("metrics", all);

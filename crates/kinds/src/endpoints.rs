@@ -73,7 +73,9 @@ fn shown(subsets: &[Value]) -> String {
         }
         for port in ports {
             let number = port.int("port");
-            all.extend(addresses().map(|ip| if ip.contains(':') { format!("[{ip}]:{number}") } else { format!("{ip}:{number}") }));
+            all.extend(
+                addresses().map(|ip| if ip.contains(':') { format!("[{ip}]:{number}") } else { format!("{ip}:{number}") }),
+            );
         }
     }
     let more = all.len().saturating_sub(MOST);

@@ -37,6 +37,7 @@ mod table;
 mod workload;
 
 pub use convert::convert;
+pub use meta::check_finalizers;
 pub use registry::{FieldPath, reset_fields, strategy};
 pub use simple::SYSTEM_PRIORITY_CLASSES;
 
@@ -67,8 +68,10 @@ pub struct Context<'a> {
 /// `metadata.uid`, `metadata.name` and `metadata.creationTimestamp` are set before `prepare_create` (Jobs need the uid), and
 /// `metadata.namespace` before `validate`.
 ///
-/// The order on create: `default`, `prepare_create`, (mutating admission), `default`, `validate`, `warnings`.
-/// On update: `default`, `prepare_update`, (mutating admission), `default`, `validate_update`, `warnings`.
+/// The order on create: `default`, `prepare_create`, admission (`default` again only if a webhook or policy changed the object),
+/// `validate`, `warnings`, and once more `default` on the way to the store: what `prepare_create` filled in is the source of
+/// further defaults that validation must not see yet.
+/// On update the same with `prepare_update` and `validate_update`.
 /// Object metadata is validated by the registry with [`Strategy::validate_name`].
 pub trait Strategy: Sync {
     /// Fills in defaults. Idempotent.
@@ -96,6 +99,13 @@ pub trait Strategy: Sync {
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
         let _ = old;
         self.validate(object, ctx)
+    }
+
+    /// Whether the kind's own update validation checks all metadata once more. On update the reference server reports a fault in,
+    /// say, a label once for the generic check of the metadata, once for the generic check of its change, once more for the
+    /// kind's check of the change, and for most kinds a fourth time for the kind's check of the whole object.
+    fn revalidates_metadata(&self) -> bool {
+        true
     }
 
     /// Texts for `Warning` headers.

@@ -1,5 +1,6 @@
 //! What strategies do with object metadata: generations and the parts that a status update keeps.
 
+use corten_api::field::{Faults, Path};
 use serde_json::Value;
 
 use crate::doc::{Read, Write, semantic_equal};
@@ -27,5 +28,18 @@ pub(crate) fn reset_for_status(object: &mut Value, old: &Value) {
     let metadata = object.object("metadata");
     for key in ["deletionTimestamp", "generation", "selfLink", "labels", "annotations", "finalizers", "ownerReferences"] {
         metadata.copy_from(&old["metadata"], key);
+    }
+}
+
+/// Finalizers without a domain must be the system's own. The registry calls this after the generic checks of a new object's
+/// metadata, for every group but `apiextensions.k8s.io`, `apiregistration.k8s.io` and `admissionregistration.k8s.io`.
+pub fn check_finalizers(object: &Value, faults: &mut Faults) {
+    let metadata = Path::new("metadata");
+    let path = metadata.child("finalizers");
+    for (i, name) in object["metadata"].texts("finalizers").enumerate() {
+        if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            faults.invalid_str(&path.index(i), name, detail);
+        }
     }
 }

@@ -86,8 +86,7 @@ pub(crate) fn domain_prefixed_path(value: &str) -> Vec<String> {
     let Some((domain, path)) = value.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty()) else {
         return vec!["must be a domain-prefixed path (such as \"acme.io/foo\")".into()];
     };
-    let mut wrong: Vec<String> =
-        dns_subdomain(domain).into_iter().map(|message| format!("prefix part {message}")).collect();
+    let mut wrong: Vec<String> = dns_subdomain(domain).into_iter().map(|message| format!("prefix part {message}")).collect();
     let fits = |c: char| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c);
     if !path.chars().all(fits) {
         wrong.push(corten_api::names::regex_fault(

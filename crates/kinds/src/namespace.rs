@@ -55,11 +55,8 @@ impl Strategy for Namespaces {
         let mut faults = Faults::default();
         match ctx.subresource {
             "status" => {
-                let (wanted, deletion) = if object["metadata"].has("deletionTimestamp") {
-                    ("Terminating", "not empty")
-                } else {
-                    ("Active", "empty")
-                };
+                let (wanted, deletion) =
+                    if object["metadata"].has("deletionTimestamp") { ("Terminating", "not empty") } else { ("Active", "empty") };
                 let phase = object["status"].text("phase");
                 if phase != wanted {
                     let detail = format!("may only be '{wanted}' if `deletionTimestamp` is {deletion}");
@@ -84,6 +81,10 @@ impl Strategy for Namespaces {
 
     fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         vec![("name", object["metadata"].text("name").into()), ("status.phase", object["status"].text("phase").into())]
+    }
+
+    fn revalidates_metadata(&self) -> bool {
+        false
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -208,7 +208,10 @@ fn pod_cidrs(faults: &mut Faults, spec: &Value) {
     let families: Option<Vec<bool>> = all.iter().map(|cidr| names::parse_cidr(cidr).map(|(ip, _)| ip.is_ipv6())).collect();
     if families.is_none() {
         let bad = all.iter().position(|cidr| names::parse_cidr(cidr).is_none()).unwrap_or_default();
-        let detail = format!("invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR[{bad}]: <nil> (invalid CIDR address: {})", all[bad]);
+        let detail = format!(
+            "invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR[{bad}]: <nil> (invalid CIDR address: {})",
+            all[bad]
+        );
         faults.internal(&path, &detail);
     }
     if !families.is_some_and(|families| check::is_dual_stack(&families)) || all.len() > 2 {

@@ -82,12 +82,13 @@ impl Options {
                 faults.0.retain(|fault| fault.message.contains("is not positive integer multiple of"));
             });
         });
-        options.lax_token_path = spec.list("volumes").iter().flat_map(|volume| volume["projected"].list("sources")).any(|source| {
-            let path = source["serviceAccountToken"].text("path");
-            path.starts_with('/') || path.starts_with("..") || path.split('/').any(|part| part == "..")
-        });
-        options.lax_sysctls = (spec.flag("hostNetwork") || spec.flag("hostIPC"))
-            && !spec["securityContext"].list("sysctls").is_empty();
+        options.lax_token_path =
+            spec.list("volumes").iter().flat_map(|volume| volume["projected"].list("sources")).any(|source| {
+                let path = source["serviceAccountToken"].text("path");
+                path.starts_with('/') || path.starts_with("..") || path.split('/').any(|part| part == "..")
+            });
+        options.lax_sysctls =
+            (spec.flag("hostNetwork") || spec.flag("hostIPC")) && !spec["securityContext"].list("sysctls").is_empty();
         options
     }
 }
@@ -111,6 +112,9 @@ impl Strategy for Pods {
 
     fn prepare_create(&self, object: &mut Value, ctx: &Context<'_>) {
         meta::set_generation(object, 1);
+        if object["spec"].int("terminationGracePeriodSeconds") < 0 {
+            object.object("spec").put("terminationGracePeriodSeconds", 1);
+        }
         let qos = aggregate::qos_class(&object["spec"]);
         object.put("status", json!({ "phase": "Pending", "qosClass": qos }));
         if !object["spec"].list("schedulingGates").is_empty() {

@@ -60,16 +60,24 @@ pub fn reset_fields(group: &str, resource: &str, subresource: &str) -> &'static 
         | ("apps", "replicasets" | "statefulsets" | "daemonsets", "status")
         | ("policy", "poddisruptionbudgets", "status")
         | ("autoscaling", "horizontalpodautoscalers", "status")
-        | ("", "nodes" | "namespaces" | "persistentvolumes" | "persistentvolumeclaims" | "replicationcontrollers" | "resourcequotas" | "services", "status") => SPEC,
+        | (
+            "",
+            "nodes"
+            | "namespaces"
+            | "persistentvolumes"
+            | "persistentvolumeclaims"
+            | "replicationcontrollers"
+            | "resourcequotas"
+            | "services",
+            "status",
+        ) => SPEC,
         ("storage.k8s.io", "volumeattachments", "status")
         | ("flowcontrol.apiserver.k8s.io", "flowschemas" | "prioritylevelconfigurations", "status")
         | ("resource.k8s.io", "resourceclaims", "status")
         | ("admissionregistration.k8s.io", "validatingadmissionpolicies", "status")
         | ("apiextensions.k8s.io", "customresourcedefinitions", "status")
         | ("apiregistration.k8s.io", "apiservices", "status") => SPEC_AND_META,
-        ("certificates.k8s.io", "certificatesigningrequests", "status") => {
-            &[&["spec"], &["status", "conditions"]]
-        }
+        ("certificates.k8s.io", "certificatesigningrequests", "status") => &[&["spec"], &["status", "conditions"]],
         ("certificates.k8s.io", "certificatesigningrequests", "approval") => &[&["spec"], &["status", "certificate"]],
         (_, _, "status") => SPEC,
         ("", "pods" | "nodes" | "namespaces" | "persistentvolumes" | "persistentvolumeclaims", "")

@@ -275,9 +275,9 @@ fn patch_allocated(service: &mut Value, old: &Value) {
                 .list("ports")
                 .iter()
                 .find(|was| was.text("protocol") == port.text("protocol") && was.int("port") == port.int("port"));
-            if let Some(was) = was.filter(|was| {
-                was.int("nodePort") != 0 && !used.contains(&(was.text("protocol").to_owned(), was.int("nodePort")))
-            }) {
+            if let Some(was) = was
+                .filter(|was| was.int("nodePort") != 0 && !used.contains(&(was.text("protocol").to_owned(), was.int("nodePort"))))
+            {
                 port.put("nodePort", was.int("nodePort"));
             }
         }

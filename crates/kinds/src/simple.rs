@@ -9,15 +9,6 @@ use crate::{Column, Context, Strategy, check, columns, table};
 pub(crate) struct ServiceAccounts;
 
 impl Strategy for ServiceAccounts {
-    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
-        // Secrets of service accounts are made by a controller, never named by a client.
-        object.drop_key("secrets");
-    }
-
-    fn prepare_update(&self, object: &mut Value, _: &Value, _: &Context<'_>) {
-        let _ = object;
-    }
-
     fn columns(&self) -> &'static [Column] {
         columns::SERVICEACCOUNTS
     }
@@ -88,6 +79,8 @@ pub(crate) struct PriorityClasses;
 /// Priorities above this belong to the system.
 const HIGHEST_USER_PRIORITY: i64 = 1_000_000_000;
 
+const RESERVED: &str = "priority class names with 'system-' prefix are reserved for system use only. error: ";
+
 /// The system's own classes, with their values.
 pub const SYSTEM_PRIORITY_CLASSES: &[(&str, i64)] =
     &[("system-node-critical", 2 * HIGHEST_USER_PRIORITY + 1000), ("system-cluster-critical", 2 * HIGHEST_USER_PRIORITY)];
@@ -113,11 +106,13 @@ impl Strategy for PriorityClasses {
         if name.starts_with("system-") {
             let system = SYSTEM_PRIORITY_CLASSES.iter().find(|(system, _)| *system == name);
             let wrong = match system {
-                None => Some("priority class names with 'system-' prefix are reserved for system use only".to_owned()),
+                None => Some(format!("{RESERVED}{name} is not a known system priority class")),
                 Some((_, wanted)) if *wanted != value => {
-                    Some(format!("value of {name} PriorityClass must be {wanted}"))
+                    Some(format!("{RESERVED}value of {name} PriorityClass must be {wanted}"))
                 }
-                Some(_) if object.flag("globalDefault") => Some(format!("globalDefault of {name} PriorityClass must be false")),
+                Some(_) if object.flag("globalDefault") => {
+                    Some(format!("{RESERVED}globalDefault of {name} PriorityClass must be false"))
+                }
                 Some(_) => None,
             };
             if let Some(why) = wrong {
@@ -145,6 +140,10 @@ impl Strategy for PriorityClasses {
         }
         check::immutable(&mut faults, &Path::new("preemptionPolicy"), &object["preemptionPolicy"], &old["preemptionPolicy"]);
         faults
+    }
+
+    fn revalidates_metadata(&self) -> bool {
+        false
     }
 
     fn columns(&self) -> &'static [Column] {

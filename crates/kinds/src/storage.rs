@@ -62,6 +62,10 @@ impl Strategy for StorageClasses {
         faults
     }
 
+    fn revalidates_metadata(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         columns::STORAGECLASSES
     }

@@ -71,8 +71,7 @@ pub(crate) fn labels(map: &Map<String, Value>) -> String {
     if map.is_empty() {
         return "<none>".into();
     }
-    let mut pairs: Vec<String> =
-        map.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let mut pairs: Vec<String> = map.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
     pairs.sort_unstable();
     pairs.join(",")
 }

@@ -22,9 +22,10 @@ pub(super) fn fault(schedule: &str) -> Option<String> {
     if fields.len() != 5 {
         return Some(format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" ")));
     }
-    fields.iter().zip(BOUNDS).find_map(|(field, bounds)| {
-        field.split(',').filter(|part| !part.is_empty()).find_map(|part| range(part, bounds).err())
-    })
+    fields
+        .iter()
+        .zip(BOUNDS)
+        .find_map(|(field, bounds)| field.split(',').filter(|part| !part.is_empty()).find_map(|part| range(part, bounds).err()))
 }
 
 /// Whether there is a time zone of that name, empty standing for UTC.
@@ -43,11 +44,7 @@ static BOUNDS: &[Bounds] = &[
     Bounds { min: 0, max: 59, names: &[] },
     Bounds { min: 0, max: 23, names: &[] },
     Bounds { min: 1, max: 31, names: &[] },
-    Bounds {
-        min: 1,
-        max: 12,
-        names: &["", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
-    },
+    Bounds { min: 1, max: 12, names: &["", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"] },
     Bounds { min: 0, max: 6, names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"] },
 ];
 

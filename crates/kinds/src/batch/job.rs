@@ -293,8 +293,7 @@ pub(super) fn common(faults: &mut Faults, path: &Path<'_>, spec: &Value, options
         }
     }
     if let Some(policy) = spec.opt_text("podReplacementPolicy") {
-        let supported: &[&str] =
-            if spec.has("podFailurePolicy") { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
+        let supported: &[&str] = if spec.has("podFailurePolicy") { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
         check::one_of(faults, &path.child("podReplacementPolicy"), policy, supported);
     }
     let template = path.child("template");
@@ -528,12 +527,22 @@ fn changes(faults: &mut Faults, job: &Value, old: &Value, options: &Options) {
     check::immutable(faults, &path.child("selector"), &spec["selector"], &before["selector"]);
     template_change(faults, &path.child("template"), job, old);
     check::immutable(faults, &path.child("completionMode"), &spec["completionMode"], &before["completionMode"]);
-    for (key, kind) in [("podFailurePolicy", "PodFailurePolicy"), ("backoffLimitPerIndex", ""), ("managedBy", ""), ("successPolicy", "SuccessPolicy")] {
+    for (key, kind) in [
+        ("podFailurePolicy", "PodFailurePolicy"),
+        ("backoffLimitPerIndex", ""),
+        ("managedBy", ""),
+        ("successPolicy", "SuccessPolicy"),
+    ] {
         if !semantic_equal(&spec[key], &before[key]) {
             if kind.is_empty() {
                 faults.invalid(&path.child(key), &spec[key], check::IMMUTABLE);
             } else {
-                check::invalid_shown(faults, &path.child(key), &internal::shown(&format!("*{kind}"), &spec[key]), check::IMMUTABLE);
+                check::invalid_shown(
+                    faults,
+                    &path.child(key),
+                    &internal::shown(&format!("*{kind}"), &spec[key]),
+                    check::IMMUTABLE,
+                );
             }
         }
     }
@@ -547,7 +556,8 @@ fn template_change(faults: &mut Faults, path: &Path<'_>, job: &Value, old: &Valu
     let stopped = job_status::is_true(status, "Suspended") && status.int("active") == 0;
     let not_started = suspended && !status.has("startTime");
     let mut was = before.clone();
-    if suspended && (not_started || stopped) {
+    let mutable = suspended && (not_started || stopped);
+    if mutable {
         for key in ["labels", "annotations"] {
             was.object("metadata").copy_from(&template["metadata"], key);
         }
@@ -570,6 +580,10 @@ fn template_change(faults: &mut Faults, path: &Path<'_>, job: &Value, old: &Valu
         }
     }
     if !semantic_equal(template, &was) {
+        if mutable {
+            let shown = internal::shown("PodSpec", &template["spec"]);
+            return check::invalid_shown(faults, &path.child("spec"), &shown, check::IMMUTABLE);
+        }
         let shown = internal::shown("PodTemplateSpec", template);
         check::invalid_shown(faults, path, &shown, check::IMMUTABLE);
     }

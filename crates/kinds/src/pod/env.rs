@@ -131,7 +131,8 @@ pub(super) fn field_selector(faults: &mut Faults, path: &Path<'_>, selector: &Va
             "metadata.annotations" => check::qualified_name(faults, path, &key.to_lowercase()),
             "metadata.labels" => check::qualified_name(faults, path, key),
             _ => {
-                let detail = format!("error converting fieldPath: field label does not support subscript: {}", selector.text("fieldPath"));
+                let detail =
+                    format!("error converting fieldPath: field label does not support subscript: {}", selector.text("fieldPath"));
                 faults.invalid_str(&at, selector.text("fieldPath"), &detail);
             }
         }

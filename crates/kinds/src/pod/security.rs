@@ -384,7 +384,13 @@ pub(super) const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.
 pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Annotations with a meaning to the API server.
-pub(super) fn annotations(faults: &mut Faults, path: &Path<'_>, annotations: &Map<String, Value>, spec: &Value, options: &Options) {
+pub(super) fn annotations(
+    faults: &mut Faults,
+    path: &Path<'_>,
+    annotations: &Map<String, Value>,
+    spec: &Value,
+    options: &Options,
+) {
     let text = |key: &str| annotations.get(key).and_then(Value::as_str);
     if let Some(value) = text(MIRROR)
         && spec.text("nodeName").is_empty()
@@ -444,7 +450,14 @@ pub(super) fn annotations_match(faults: &mut Faults, path: &Path<'_>, metadata: 
         let key = format!("{SECCOMP_CONTAINER}{}", container.text("name"));
         if let (Some(annotation), Some(profile)) = (text(&key), container["securityContext"].opt("seccompProfile")) {
             let context = at.child("securityContext");
-            agree(faults, &context.child("seccompProfile"), "seccomp", annotation, profile, &["runtime/default", "docker/default"]);
+            agree(
+                faults,
+                &context.child("seccompProfile"),
+                "seccomp",
+                annotation,
+                profile,
+                &["runtime/default", "docker/default"],
+            );
         }
     });
     if spec["os"].text("name") == "windows" {
@@ -469,7 +482,8 @@ fn agree(faults: &mut Faults, path: &Path<'_>, what: &str, annotation: &str, pro
     };
     if !kind_agrees {
         faults.forbidden(&path.child("type"), &format!("{what} type in annotation and field must match"));
-    } else if profile.text("type") == "Localhost" && annotation.strip_prefix("localhost/") != profile.opt_text("localhostProfile") {
+    } else if profile.text("type") == "Localhost" && annotation.strip_prefix("localhost/") != profile.opt_text("localhostProfile")
+    {
         faults.forbidden(&path.child("localhostProfile"), &format!("{what} profile in annotation and field must match"));
     }
 }
@@ -478,10 +492,42 @@ fn agree(faults: &mut Faults, path: &Path<'_>, what: &str, annotation: &str, pro
 pub(super) fn stop_signal(faults: &mut Faults, path: &Path<'_>, signal: &str, os: &str) {
     const WINDOWS: &[&str] = &["SIGKILL", "SIGTERM"];
     const LINUX: &[&str] = &[
-        "SIGABRT", "SIGALRM", "SIGBUS", "SIGCHLD", "SIGCLD", "SIGCONT", "SIGFPE", "SIGHUP", "SIGILL", "SIGINT", "SIGIO", "SIGIOT",
-        "SIGKILL", "SIGPIPE", "SIGPOLL", "SIGPROF", "SIGPWR", "SIGQUIT", "SIGRTMAX", "SIGRTMIN", "SIGSEGV", "SIGSTKFLT",
-        "SIGSTOP", "SIGSYS", "SIGTERM", "SIGTRAP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGUSR1", "SIGUSR2", "SIGVTALRM",
-        "SIGWINCH", "SIGXCPU", "SIGXFSZ",
+        "SIGABRT",
+        "SIGALRM",
+        "SIGBUS",
+        "SIGCHLD",
+        "SIGCLD",
+        "SIGCONT",
+        "SIGFPE",
+        "SIGHUP",
+        "SIGILL",
+        "SIGINT",
+        "SIGIO",
+        "SIGIOT",
+        "SIGKILL",
+        "SIGPIPE",
+        "SIGPOLL",
+        "SIGPROF",
+        "SIGPWR",
+        "SIGQUIT",
+        "SIGRTMAX",
+        "SIGRTMIN",
+        "SIGSEGV",
+        "SIGSTKFLT",
+        "SIGSTOP",
+        "SIGSYS",
+        "SIGTERM",
+        "SIGTRAP",
+        "SIGTSTP",
+        "SIGTTIN",
+        "SIGTTOU",
+        "SIGURG",
+        "SIGUSR1",
+        "SIGUSR2",
+        "SIGVTALRM",
+        "SIGWINCH",
+        "SIGXCPU",
+        "SIGXFSZ",
     ];
     let real_time = signal
         .strip_prefix("SIGRTMIN+")

@@ -72,9 +72,11 @@ fn only_added_tolerations(faults: &mut Faults, path: &Path<'_>, spec: &Value, ol
         toleration.drop_key("tolerationSeconds");
         toleration
     };
-    let kept = old.list("tolerations").iter().map(without_seconds).all(|before| {
-        spec.list("tolerations").iter().any(|now| without_seconds(now) == before)
-    });
+    let kept = old
+        .list("tolerations")
+        .iter()
+        .map(without_seconds)
+        .all(|before| spec.list("tolerations").iter().any(|now| without_seconds(now) == before));
     if kept {
         scheduling::tolerations(faults, path, spec.list("tolerations"));
     } else {
@@ -206,15 +208,7 @@ pub(crate) fn status(new: &Value, old: &Value, options: &Options) -> Faults {
 }
 
 /// A container that has ended for good may not run again.
-fn transitions(
-    faults: &mut Faults,
-    path: &Path<'_>,
-    new: &[Value],
-    old: &[Value],
-    restart: &str,
-    spec: &Value,
-    kind: &str,
-) {
+fn transitions(faults: &mut Faults, path: &Path<'_>, new: &[Value], old: &[Value], restart: &str, spec: &Value, kind: &str) {
     if restart == "Always" {
         return;
     }
@@ -264,12 +258,6 @@ fn addresses(faults: &mut Faults, path: &Path<'_>, status: &Value, key: &str) {
     }
     if all.len() > 1 {
         dual_stack(faults, path, list, &all);
-        let mut seen = std::collections::HashSet::new();
-        for (i, address) in all.iter().enumerate() {
-            if !seen.insert(address) {
-                check::duplicate_shown(faults, &path.index(i), &json!({ "IP": address }).to_string(), "");
-            }
-        }
     }
 }
 
@@ -297,12 +285,6 @@ fn host_addresses(faults: &mut Faults, path: &Path<'_>, status: &Value) {
         check::ip(faults, &path.index(i), address);
     }
     if all.len() > 1 {
-        let mut seen = std::collections::HashSet::new();
-        for (i, address) in all.iter().enumerate() {
-            if !seen.insert(address) {
-                check::duplicate_shown(faults, &path.index(i), &json!({ "IP": address }).to_string(), "");
-            }
-        }
         dual_stack(faults, path, list, &all);
     }
 }

@@ -83,12 +83,7 @@ fn validate_spec(faults: &mut Faults, path: &Path<'_>, spec: &Value, pod_name: O
     containers::ephemeral(faults, &path.child("ephemeralContainers"), &around);
     pod_resources(faults, &path.child("resources"), spec, options);
     host_network_ports(faults, &path.child("containers"), spec, options);
-    check::required_one_of(
-        faults,
-        &path.child("restartPolicy"),
-        spec.text("restartPolicy"),
-        &["Always", "OnFailure", "Never"],
-    );
+    check::required_one_of(faults, &path.child("restartPolicy"), spec.text("restartPolicy"), &["Always", "OnFailure", "Never"]);
     check::required_one_of(
         faults,
         &path.child("dnsPolicy"),

@@ -48,7 +48,12 @@ static SOURCES: &[Source] = &[
         key_paths(faults, &path.child("items"), source);
     }),
     source("nfs", |faults, path, source, _| nfs(faults, path, source)),
-    Source { field: "iscsi", shown: "iscsi", refused: "iscsi", check: |faults, path, source, _| iscsi(faults, path, source, None) },
+    Source {
+        field: "iscsi",
+        shown: "iscsi",
+        refused: "iscsi",
+        check: |faults, path, source, _| iscsi(faults, path, source, None),
+    },
     source("glusterfs", |faults, path, source, _| required(faults, path, source, &["endpoints", "path"])),
     source("flocker", |faults, path, source, _| flocker(faults, path, source)),
     source("persistentVolumeClaim", |faults, path, source, _| required(faults, path, source, &["claimName"])),
@@ -195,8 +200,7 @@ fn local_secret(faults: &mut Faults, path: &Path<'_>, source: &Value) {
 
 /// `hostPath`
 pub(crate) fn host_path(faults: &mut Faults, path: &Path<'_>, source: &Value) {
-    const TYPES: &[&str] =
-        &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+    const TYPES: &[&str] = &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
     let at = path.child("path");
     if source.text("path").is_empty() {
         faults.required(&at, "");
@@ -377,11 +381,9 @@ pub(crate) fn azure_disk(faults: &mut Faults, path: &Path<'_>, source: &Value) {
             uri,
             &["/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}"],
         ),
-        Some(kind) if kind != "Managed" && !uri.starts_with("https://") => faults.not_supported(
-            &at,
-            uri,
-            &["https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd"],
-        ),
+        Some(kind) if kind != "Managed" && !uri.starts_with("https://") => {
+            faults.not_supported(&at, uri, &["https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd"])
+        }
         _ => {}
     }
 }

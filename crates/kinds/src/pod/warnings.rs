@@ -56,7 +56,9 @@ pub(crate) fn spec(warnings: &mut Vec<String>, parent: Option<&Path<'_>>, spec: 
     visit(spec, &root, |container, path| containers(warnings, &at(path), &meta_at, container, spec, metadata, template));
     ports(warnings, spec, &root, at);
     if spec.opt_int("terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
-        warnings.push(format!("{spec_at}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"));
+        warnings.push(format!(
+            "{spec_at}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
+        ));
     }
     affinity_selectors(warnings, &spec_at, spec);
 }
@@ -248,9 +250,7 @@ fn ports(warnings: &mut Vec<String>, spec: &Value, root: &Path<'_>, at: impl Fn(
                 );
                 warnings.push(format!("{here}: hostIP set without hostPort: {shown}"));
             }
-            for (_, _, other_ip, other_host, other) in
-                seen.iter().filter(|(n, p, ..)| *n == number && p == protocol)
-            {
+            for (_, _, other_ip, other_host, other) in seen.iter().filter(|(n, p, ..)| *n == number && p == protocol) {
                 if ip == other_ip && host == *other_host {
                     warnings.push(format!("{here}: duplicate port definition with {other}"));
                 } else if host == 0 || *other_host == 0 {

@@ -93,6 +93,10 @@ impl Strategy for DaemonSets {
         if ctx.subresource.is_empty() { super::template_warnings(object, old) } else { Vec::new() }
     }
 
+    fn revalidates_metadata(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         columns::DAEMONSETS
     }

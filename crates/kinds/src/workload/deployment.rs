@@ -3,7 +3,9 @@
 use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
-use super::{at_most_replicas, available_is_ready, collisions_only_rise, counts, default_template, reset_status, selector, template};
+use super::{
+    at_most_replicas, available_is_ready, collisions_only_rise, counts, default_template, reset_status, selector, template,
+};
 use crate::doc::{Read, Write, semantic_equal};
 use crate::{Column, Context, Strategy, check, columns, internal, meta, table};
 
@@ -75,6 +77,10 @@ impl Strategy for Deployments {
         if ctx.subresource.is_empty() { super::template_warnings(object, old) } else { Vec::new() }
     }
 
+    fn revalidates_metadata(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         columns::DEPLOYMENTS
     }
@@ -136,7 +142,11 @@ fn rolling_update(faults: &mut Faults, path: &Path<'_>, rolling: &Value) {
     let (unavailable, surge) = (&rolling["maxUnavailable"], &rolling["maxSurge"]);
     check::int_or_percent(faults, &path.child("maxUnavailable"), unavailable);
     check::int_or_percent(faults, &path.child("maxSurge"), surge);
-    if check::int_or_percent_value(unavailable) == 0 && check::int_or_percent_value(surge) == 0 && is_number(surge) && is_number(unavailable) {
+    if check::int_or_percent_value(unavailable) == 0
+        && check::int_or_percent_value(surge) == 0
+        && is_number(surge)
+        && is_number(unavailable)
+    {
         faults.invalid(&path.child("maxUnavailable"), unavailable, "may not be 0 when `maxSurge` is 0");
     }
     check::at_most_all(faults, &path.child("maxUnavailable"), unavailable);
@@ -151,7 +161,16 @@ fn status(faults: &mut Faults, status: &Value) {
     counts(
         faults,
         status,
-        &["observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "terminatingReplicas", "availableReplicas", "unavailableReplicas", "collisionCount"],
+        &[
+            "observedGeneration",
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "terminatingReplicas",
+            "availableReplicas",
+            "unavailableReplicas",
+            "collisionCount",
+        ],
     );
     at_most_replicas(faults, status, &["updatedReplicas", "readyReplicas", "availableReplicas"]);
     available_is_ready(faults, status);

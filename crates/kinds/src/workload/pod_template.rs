@@ -48,6 +48,10 @@ impl Strategy for PodTemplates {
         true
     }
 
+    fn revalidates_metadata(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         columns::PODTEMPLATES
     }

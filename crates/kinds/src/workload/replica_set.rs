@@ -49,7 +49,14 @@ impl Strategy for ReplicaSets {
             counts(
                 &mut faults,
                 status,
-                &["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "terminatingReplicas", "observedGeneration"],
+                &[
+                    "replicas",
+                    "fullyLabeledReplicas",
+                    "readyReplicas",
+                    "availableReplicas",
+                    "terminatingReplicas",
+                    "observedGeneration",
+                ],
             );
             at_most_replicas(&mut faults, status, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"]);
             available_is_ready(&mut faults, status);
@@ -67,6 +74,10 @@ impl Strategy for ReplicaSets {
 
     fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         vec![("status.replicas", object["status"].int("replicas").to_string())]
+    }
+
+    fn revalidates_metadata(&self) -> bool {
+        false
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -11,8 +11,10 @@ pub(crate) struct ControllerRevisions;
 impl Strategy for ControllerRevisions {
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        if object["data"].is_null() {
-            faults.required(&Path::new("data"), "data is mandatory");
+        match &object["data"] {
+            Value::Null => faults.required(&Path::new("data"), "data is mandatory"),
+            Value::Object(_) => {}
+            _ => faults.required(&Path::new("data"), "data must be a valid JSON object"),
         }
         check::not_negative(&mut faults, &Path::new("revision"), object.int("revision"));
         faults

@@ -73,7 +73,15 @@ impl Strategy for StatefulSets {
         let mut faults = Faults::default();
         if ctx.subresource == "status" {
             let status = &object["status"];
-            let all = ["replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas", "observedGeneration", "collisionCount"];
+            let all = [
+                "replicas",
+                "readyReplicas",
+                "currentReplicas",
+                "updatedReplicas",
+                "availableReplicas",
+                "observedGeneration",
+                "collisionCount",
+            ];
             counts(&mut faults, status, &all);
             at_most_replicas(&mut faults, status, &["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"]);
             available_is_ready(&mut faults, status);
@@ -113,10 +121,15 @@ impl Strategy for StatefulSets {
             crate::claim::warnings(&mut warnings, &format!("{at}.spec"), &claim["spec"]);
         }
         if object["spec"].opt_int("revisionHistoryLimit").is_some_and(|limit| limit < 0) {
-            let text = "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended";
+            let text =
+                "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended";
             warnings.push(text.into());
         }
         warnings
+    }
+
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        crate::names::name_is_label(name, prefix)
     }
 
     fn columns(&self) -> &'static [Column] {

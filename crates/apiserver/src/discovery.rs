@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use corten_api::status::{Details, Status};
 
 use crate::negotiate::{self, Endpoint};
-use crate::pipeline::{Call, no_such_path};
+use crate::pipeline::Call;
 use crate::response::{self, Response};
 use crate::state::State;
 
@@ -40,12 +40,10 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
         ["api"] => documents::api_versions(state),
         ["apis"] => documents::groups(&catalogue),
         ["api", version] => documents::resources(&catalogue, "", version).ok_or_else(not_found)?,
-        ["apis", group] => documents::group(&catalogue, group).ok_or_else(no_such_path)?,
-        ["apis", group, version] => {
-            documents::group(&catalogue, group).ok_or_else(no_such_path)?;
-            documents::resources(&catalogue, group, version).ok_or_else(not_found)?
-        }
-        _ => return Err(no_such_path()),
+        ["apis", group, ..] if documents::group(&catalogue, group).is_none() => return Ok(response::no_such_page()),
+        ["apis", group] => documents::group(&catalogue, group).ok_or_else(not_found)?,
+        ["apis", group, version] => documents::resources(&catalogue, group, version).ok_or_else(not_found)?,
+        _ => return Ok(response::no_such_page()),
     };
     let form = negotiate::accept(call.header(header::ACCEPT), Endpoint::Object, call.query.flag("pretty"))?;
     // There is no protobuf form of these here; clients that ask for it take JSON too.

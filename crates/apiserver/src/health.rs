@@ -7,44 +7,70 @@ use http::{HeaderValue, header};
 
 use corten_api::status::Status;
 
-use crate::pipeline::{Call, no_such_path};
+use crate::pipeline::Call;
 use crate::response::{self, Response};
 use crate::state::State;
 
 /// Checks of every endpoint, by upstream's names. The server answers nothing before its start has done what the hooks name,
 /// so these are true by the time that anybody asks.
-const STARTED: [&str; 8] = [
+const STARTED: [&str; 31] = [
     "poststarthook/start-apiserver-admission-initializer",
-    "poststarthook/bootstrap-controller",
+    "poststarthook/generic-apiserver-start-informers",
+    "poststarthook/priority-and-fairness-config-consumer",
+    "poststarthook/priority-and-fairness-filter",
+    "poststarthook/storage-object-count-tracker-hook",
+    "poststarthook/start-apiextensions-informers",
+    "poststarthook/start-apiextensions-controllers",
+    "poststarthook/crd-informer-synced",
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/peer-endpoint-reconciler-controller",
+    "poststarthook/start-cluster-authentication-info-controller",
+    "poststarthook/start-kube-apiserver-identity-lease-controller",
+    "poststarthook/start-kube-apiserver-identity-lease-garbage-collector",
+    "poststarthook/storage-readiness",
+    "poststarthook/start-legacy-token-tracking-controller",
+    "poststarthook/start-service-ip-repair-controllers",
     "poststarthook/rbac/bootstrap-roles",
     "poststarthook/scheduling/bootstrap-system-priority-classes",
     "poststarthook/priority-and-fairness-config-producer",
-    "poststarthook/start-system-namespaces-controller",
-    "poststarthook/start-service-ip-repair-controllers",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/start-kubernetes-service-cidr-controller",
+    "poststarthook/start-kube-aggregator-informers",
+    "poststarthook/apiservice-status-local-available-controller",
+    "poststarthook/apiservice-status-remote-available-controller",
     "poststarthook/apiservice-registration-controller",
+    "poststarthook/apiservice-wait-for-first-sync",
+    "poststarthook/apiservice-discovery-controller",
+    "poststarthook/kube-apiserver-autoregistration",
+    "autoregister-completion",
+    "poststarthook/apiservice-openapi-controller",
+    "poststarthook/apiservice-openapiv3-controller",
 ];
+/// The hook that stands for the store in `/readyz`.
+const STORAGE: &str = "poststarthook/storage-readiness";
 
 /// Answers `/healthz`, `/livez`, `/readyz` and single checks under them.
 ///
 /// # Errors
-/// 404 for a check there is not.
+/// None: every answer, also a bad one, is plain text.
 pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> {
     let path = call.info().path.trim_matches('/').to_owned();
     let (endpoint, only) = path.split_once('/').map_or((path.as_str(), None), |(endpoint, check)| (endpoint, Some(check)));
-    let mut checks = vec![("ping", true), ("log", true), ("etcd", store_answers(state).await)];
-    if endpoint == "readyz" {
-        checks.push(("etcd-readiness", true));
-        checks.push(("informer-sync", true));
+    let stored = store_answers(state).await;
+    let mut checks = vec![("ping", true), ("log", true)];
+    match endpoint {
+        "readyz" => checks.push(("informer-sync", true)),
+        _ => checks.push(("etcd", stored)),
     }
-    checks.extend(STARTED.map(|name| (name, true)));
+    checks.extend(STARTED.map(|name| (name, stored || name != STORAGE)));
     if endpoint == "readyz" {
         checks.push(("shutdown", !state.tasks.is_stopping()));
     }
     if let Some(only) = only {
-        let (_, good) = checks.iter().find(|(name, _)| *name == only).ok_or_else(no_such_path)?;
-        return Ok(match good {
-            true => plain(200, "ok".into()),
-            false => plain(500, "internal server error: reason withheld\n".into()),
+        return Ok(match checks.iter().find(|(name, _)| *name == only) {
+            Some((_, true)) => plain(200, "ok".into()),
+            Some((_, false)) => plain(500, "internal server error: reason withheld\n".into()),
+            None => response::no_such_page(),
         });
     }
     let excluded: Vec<&str> =

@@ -22,6 +22,8 @@ mod write;
 
 mod subresource;
 
+mod components;
+mod expiry;
 mod hooks;
 mod managed;
 mod services;
@@ -36,6 +38,7 @@ pub(crate) use target::Target;
 use crate::cache::{Entry, Fields, Layout, Spec};
 use crate::config::Config;
 use crate::pipeline::Call;
+use crate::request::RequestInfo;
 use crate::response::Response;
 use crate::state::State;
 
@@ -85,8 +88,41 @@ macro_rules! VIEWS {
     };
 }
 
+/// Starts what the registry does without being asked.
+pub fn start(state: &Arc<State>) {
+    state.tasks.spawn("event expiry", expiry::run(state.clone()));
+}
+
+/// What clients of a deprecated resource are told with every answer.
+fn deprecation(info: &RequestInfo) -> Option<&'static str> {
+    match (info.group.as_str(), info.resource.as_str()) {
+        ("", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
+}
+
 /// Serves a request on a resource.
-pub async fn serve(state: &Arc<State>, mut call: Call) -> Result<Response, Status> {
+pub async fn serve(state: &Arc<State>, call: Call) -> Result<Response, Status> {
+    let Some(text) = deprecation(call.info()) else {
+        return dispatch(state, call).await;
+    };
+    let accept = call.header(http::header::ACCEPT).to_owned();
+    let response = match dispatch(state, call).await {
+        Ok(response) => response,
+        // A method that does not exist has nothing that could be deprecated.
+        Err(status) if status.code == 405 => return Err(status),
+        Err(status) => crate::negotiate::status(&status, &accept),
+    };
+    let told = response
+        .headers()
+        .get_all(http::header::WARNING)
+        .iter()
+        .any(|told| told.as_bytes().ends_with(format!("\"{text}\"").as_bytes()));
+    Ok(if told { response } else { write::with_warnings(response, &[text.to_owned()]) })
+}
+
+async fn dispatch(state: &Arc<State>, mut call: Call) -> Result<Response, Status> {
     let info = call.info();
     let target = match Target::find(state, info) {
         Ok(target) => target,
@@ -99,6 +135,8 @@ pub async fn serve(state: &Arc<State>, mut call: Call) -> Result<Response, Statu
     target.check_verb(info, &call.method)?;
     let (verb, subresource) = (info.verb.clone(), info.subresource.clone());
     match (verb.as_str(), subresource.as_str()) {
+        ("get", "") if target.is("", "componentstatuses") => components::get(state, &target, &call).await,
+        ("list", "") if target.is("", "componentstatuses") => components::list(state, &target, &call).await,
         // A name in the path makes it a read of one object, whatever the query says.
         ("get", "") => read::get(state, &target, &call).await,
         ("list", "") => {

@@ -116,6 +116,7 @@ impl ApiServer {
         });
         state.admission.attach(&state);
         bootstrap::run(&state).await.map_err(StartError::Bootstrap)?;
+        registry::start(&state);
         let tls = tls::config(&state.certs)?;
         tasks.spawn_graceful("listener", listen::run(listener, tls, state.clone()));
         tracing::info!(%address, took_ms = started.elapsed().as_millis() as u64, "the API is served");

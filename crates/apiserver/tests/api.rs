@@ -13,12 +13,19 @@ use tower::ServiceExt;
 struct Api {
     server: ApiServer,
     tasks: Tasks,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Api {
     async fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let api = Self::on(tempfile::tempdir().unwrap()).await;
+        let namespace = json!({"metadata": {"name": "a"}});
+        assert_eq!(api.send("POST", "/api/v1/namespaces", Some(namespace)).await.0, 201);
+        api
+    }
+
+    /// A server on a directory that may have been used before.
+    async fn on(directory: tempfile::TempDir) -> Self {
         let tasks = Tasks::root("test");
         let store = sqlite::Sqlite::open(sqlite::Config::new(directory.path().join("store")), &tasks).unwrap();
         let config = Config {
@@ -28,10 +35,16 @@ impl Api {
             ..Config::new(directory.path().join("pki"))
         };
         let server = ApiServer::start(config, Arc::new(store), &tasks).await.unwrap();
-        let api = Self { server, tasks, _directory: directory };
-        let namespace = json!({"metadata": {"name": "a"}});
-        assert_eq!(api.send("POST", "/api/v1/namespaces", Some(namespace)).await.0, 201);
-        api
+        Self { server, tasks, directory }
+    }
+
+    /// Stops the server and starts another one on the same directory.
+    async fn restart(self) -> Self {
+        let Self { server, tasks, directory } = self;
+        tasks.stop().await;
+        // The store's lock goes with its last user.
+        drop(server);
+        Self::on(directory).await
     }
 
     async fn send(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
@@ -152,5 +165,60 @@ async fn finalizers_hold_an_object_until_they_are_gone() {
     let (code, _) = api.send("PATCH", path, Some(json!({"metadata": {"finalizers": null}}))).await;
     assert_eq!(code, 200);
     assert_eq!(api.send("GET", path, None).await.0, 404);
+    api.tasks.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_finds_everything_as_it_was() {
+    let api = Api::start().await;
+    let one = api.create("one", json!({})).await;
+    let (_, before) = api.send("GET", "/api/v1/namespaces", None).await;
+    let api = api.restart().await;
+    assert_eq!(api.send("GET", "/api/v1/namespaces/a/configmaps/one", None).await, (200, one.clone()));
+    assert_eq!(api.send("GET", "/api/v1/namespaces", None).await.1["items"], before["items"]);
+    let two = api.create("two", json!({})).await;
+    let number = |object: &Value| revision(object).parse::<u64>().unwrap();
+    assert!(number(&two) > number(&one), "revisions go on");
+    api.tasks.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_get_addresses_and_ports_and_give_them_back() {
+    let api = Api::start().await;
+    let path = "/api/v1/namespaces/a/services";
+    let service = |name: &str| json!({"metadata": {"name": name}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+    let (code, one) = api.send("POST", path, Some(service("one"))).await;
+    assert_eq!(code, 201, "{one}");
+    let ip = one["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let port = one["spec"]["ports"][0]["nodePort"].as_u64().unwrap();
+    assert!((30000..=32767).contains(&port));
+    let address = format!("/apis/networking.k8s.io/v1/ipaddresses/{ip}");
+    assert_eq!(api.send("GET", &address, None).await.1["spec"]["parentRef"]["name"], "one");
+
+    let mut two = service("two");
+    two["spec"]["clusterIP"] = ip.as_str().into();
+    assert_eq!(api.send("POST", path, Some(two.clone())).await.0, 422);
+    two["spec"]["clusterIP"] = Value::Null;
+    two["spec"]["ports"][0]["nodePort"] = port.into();
+    let (code, refused) = api.send("POST", path, Some(two.clone())).await;
+    assert_eq!((code, refused["details"]["causes"][0]["field"].as_str()), (422, Some("spec.ports[0].nodePort")));
+
+    api.send("DELETE", &format!("{path}/one"), None).await;
+    assert_eq!(api.send("GET", &address, None).await.0, 404);
+    assert_eq!(api.send("POST", path, Some(two)).await.0, 201, "the port is free again");
+    api.tasks.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_of_one_object_never_lose_an_update() {
+    let api = Arc::new(Api::start().await);
+    api.create("shared", json!({})).await;
+    let path = "/api/v1/namespaces/a/configmaps/shared";
+    let writers = (0..16).map(|n| {
+        let api = api.clone();
+        async move { api.send("PATCH", path, Some(json!({"data": {format!("w{n}"): "x"}}))).await.0 }
+    });
+    assert_eq!(futures::future::join_all(writers).await, vec![200; 16]);
+    assert_eq!(api.send("GET", path, None).await.1["data"].as_object().unwrap().len(), 17);
     api.tasks.stop().await;
 }

@@ -87,7 +87,7 @@ fn fill_in(pod: &mut Value, range: &Value) {
     }
     let mut notes = Vec::new();
     for (list, kind) in [("containers", "container"), ("initContainers", "init container")] {
-        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+        for container in pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             let name = text(container, "/name").to_owned();
             let mut set = |what: &str, defaults: &Map<String, Value>| -> Vec<String> {
                 let held = map_mut(map_value(container, "resources"), what);
@@ -103,7 +103,7 @@ fn fill_in(pod: &mut Value, range: &Value) {
                 }
             }
             for what in ["limits", "requests"] {
-                if container["resources"][what].as_object().is_some_and(Map::is_empty) {
+                if container.pointer(&format!("/resources/{what}")).and_then(Value::as_object).is_some_and(Map::is_empty) {
                     map_mut(container, "resources").remove(what);
                 }
             }

@@ -221,7 +221,11 @@ impl Policy {
             }
             Standard { level, version }
         };
-        let policy = Self { enforce: standard("enforce"), audit: standard("audit"), warn: standard("warn") };
+        let mut policy = Self { enforce: standard("enforce"), audit: standard("audit"), warn: standard("warn") };
+        // Who says nothing of warnings is warned of what will be refused.
+        if label(&format!("{PREFIX}warn")).is_none() {
+            policy.warn = policy.enforce.clone();
+        }
         (policy, faults)
     }
 }

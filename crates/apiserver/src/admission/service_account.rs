@@ -76,7 +76,7 @@ fn mount_token(pod: &mut Value) {
     let volume = existing.unwrap_or_else(|| names::generated(VOLUME_PREFIX, rand::random()));
     let mut needed = false;
     for list in ["initContainers", "containers"] {
-        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+        for container in pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             if items(&container["volumeMounts"]).any(|mount| mount["mountPath"] == MOUNT_PATH) {
                 continue;
             }

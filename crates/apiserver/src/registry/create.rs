@@ -171,6 +171,7 @@ fn validate(writing: &Writing<'_>, document: &Value) -> Result<(), Status> {
     let own = writing.with_rules(|strategy, context| {
         let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
         names::validate_object_meta(meta, namespaced, &rule, &path, &mut faults);
+        write::validate_finalizer_names(writing.target, meta, &mut faults);
         strategy.validate(document, context)
     });
     match own {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use http::header;
 use serde_json::{Value, json};
 
@@ -22,6 +23,8 @@ use crate::pipeline::Call;
 use crate::response::Response;
 use crate::state::State;
 
+/// Deletions of one collection that run at the same time.
+const AT_A_TIME: usize = 64;
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 
@@ -381,18 +384,32 @@ pub(crate) async fn collection(state: &Arc<State>, target: &Target, call: &mut C
         Items::Page(items) => items,
         Items::Range { map, filter, .. } => render::selected(&map, &filter).cloned().collect(),
     };
-    let mut warnings = Vec::new();
+    // Many at a time, so that they share commits.
+    let mut deletions = Vec::with_capacity(items.len());
     for entry in &items {
-        let mut writing = writing(state, target, call, &options);
-        writing.namespace = entry.namespace.to_string();
-        match delete_one(&mut writing, &entry.name, &options).await {
-            Ok(_) => {}
-            Err(status) if status.reason == "NotFound" => {}
-            Err(status) => return Err(status),
-        }
-        warnings.append(&mut writing.warnings);
+        deletions.push(delete_of_collection(state, target, call, &options, entry.clone()).boxed());
     }
+    let deleted: Vec<Vec<String>> = stream::iter(deletions).buffer_unordered(AT_A_TIME).try_collect().await?;
+    let mut warnings = deleted.concat();
+    warnings.dedup();
     let page = read::Page { items: Items::Page(items), meta: page.meta };
     let response = render::list(state, target, form, include, page, call)?;
     Ok(write::with_warnings(response, &warnings))
+}
+
+/// Deletes one of many, and returns the warnings. Whoever is gone already is no fault.
+async fn delete_of_collection(
+    state: &Arc<State>,
+    target: &Target,
+    call: &Call,
+    options: &DeleteOptions,
+    entry: Arc<Entry>,
+) -> Result<Vec<String>, Status> {
+    let mut writing = writing(state, target, call, options);
+    writing.namespace = entry.namespace.to_string();
+    match delete_one(&mut writing, &entry.name, options).await {
+        Ok(_) => Ok(writing.warnings),
+        Err(status) if status.reason == "NotFound" => Ok(writing.warnings),
+        Err(status) => Err(status),
+    }
 }

@@ -60,7 +60,12 @@ impl Versions for Kind<'_> {
 /// What the endpoint of a write lets nobody own.
 fn reset(writing: &Writing<'_>) -> Option<Set> {
     let target = writing.target;
-    let paths = corten_kinds::reset_fields(&target.stored.group, &target.stored.plural, &writing.subresource);
+    let subresource = match writing.subresource.as_str() {
+        // Upstream builds these on the strategy of the object itself.
+        "finalize" | "ephemeralcontainers" | "resize" => "",
+        subresource => subresource,
+    };
+    let paths = corten_kinds::reset_fields(&target.stored.group, &target.stored.plural, subresource);
     (!paths.is_empty()).then(|| Set::of(paths))
 }
 

@@ -184,6 +184,22 @@ pub(crate) fn list(
     Ok(response::bytes(200, "application/json", Body::stream(stream)))
 }
 
+/// A list that was made as a document, as a response.
+pub(crate) fn list_document(target: &Target, form: Form, list: Value, call: &Call) -> Result<Response, Status> {
+    let document = match form.shape {
+        Shape::Table => {
+            let include = table_options(call, form)?;
+            let (table, now) = (Table::of(target), jiff::Timestamp::now());
+            let items = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let rows = items.iter().map(|item| table.row(item, item, include, now)).collect();
+            table.document(list["metadata"].clone(), true, rows)
+        }
+        Shape::Whole | Shape::Partial => list,
+    };
+    let (body, content_type) = codec::encode(Some(target), &document, form)?;
+    Ok(maybe_compressed(200, content_type, body, call))
+}
+
 /// The JSON text of a list, piece by piece.
 struct Pieces {
     writer: ItemWriter,

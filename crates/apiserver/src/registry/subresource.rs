@@ -14,6 +14,7 @@ use corten_api::status::Status;
 use corten_store::{Expect, Revision};
 
 use super::codec::{self, Expected};
+use super::managed;
 use super::options::WriteOptions;
 use super::read;
 use super::render;
@@ -44,6 +45,7 @@ pub(crate) async fn review(state: &Arc<State>, target: &Target, call: &mut Call)
         let namespace = writing.namespace.clone();
         metadata(&mut document).insert("namespace".into(), namespace.into());
     }
+    managed::track(&writing, None, &mut document)?;
     let answer = reviews::create(state, call, document).await?;
     let response = render::shaped(target, form, 201, answer, call)?;
     Ok(write::with_warnings(response, &writing.warnings))

@@ -197,6 +197,9 @@ async fn attempt_update(
         codec::from_stored(target, &mut live)?;
         change.make(writing, Some(&live))?
     };
+    if !writing.namespace.is_empty() && meta_text(&document, "namespace").is_empty() {
+        metadata(&mut document).insert("namespace".into(), writing.namespace.as_str().into());
+    }
     codec::to_stored(target, &mut document)?;
     writing.default(&mut document);
     if change.ownership() == Ownership::Track {
@@ -313,9 +316,11 @@ fn validate(writing: &Writing<'_>, document: &Value, old: &Value) -> Result<(), 
     let own = writing.with_rules(|strategy, context| {
         let mut own = Faults::default();
         names::validate_object_meta_update(meta, was, &path, &mut own);
+        write::validate_finalizer_names(writing.target, meta, &mut own);
         if checks_metadata_again(writing.target) {
             let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
             names::validate_object_meta(meta, namespaced, &rule, &path, &mut own);
+            write::validate_finalizer_names(writing.target, meta, &mut own);
         }
         own.0.extend(strategy.validate_update(document, old, context).0);
         own

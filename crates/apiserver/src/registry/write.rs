@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::{HeaderValue, header};
 use serde_json::{Map, Value};
 
+use corten_api::field::{Faults, Path};
 use corten_api::names;
 use corten_api::status::Status;
 use corten_kinds::{Context, Strategy};
@@ -261,6 +262,22 @@ pub(crate) fn metadata(document: &mut Value) -> &mut Map<String, Value> {
 /// A text of the metadata; empty when it is absent.
 pub(crate) fn meta_text<'d>(document: &'d Value, field: &str) -> &'d str {
     document["metadata"][field].as_str().unwrap_or_default()
+}
+
+/// Finalizers of built-in kinds are qualified, or one of the three that Kubernetes itself has.
+pub(crate) fn validate_finalizer_names(target: &Target, meta: &Value, faults: &mut Faults) {
+    if target.resource.custom || target.resource.group == "apiextensions.k8s.io" {
+        return;
+    }
+    let path = Path::new("metadata");
+    let path = path.child("finalizers");
+    for (at, name) in meta["finalizers"].as_array().into_iter().flatten().enumerate() {
+        let name = name.as_str().unwrap_or_default();
+        if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            faults.invalid_str(&path.index(at), name, why);
+        }
+    }
 }
 
 /// A time as metadata has it.

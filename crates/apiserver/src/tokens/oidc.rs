@@ -22,7 +22,7 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
     let (document, kind) = match call.info().path.as_str() {
         "/.well-known/openid-configuration" => (configuration(state), "application/json"),
         "/openid/v1/jwks" => (keys(&state.tokens), "application/jwk-set+json"),
-        _ => return Err(crate::pipeline::no_such_path()),
+        _ => return Ok(response::no_such_page()),
     };
     let mut response = response::bytes(200, kind, document.to_string());
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));

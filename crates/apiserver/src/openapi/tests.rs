@@ -1,0 +1,43 @@
+use super::*;
+
+#[test]
+fn documents_have_what_kubectl_looks_for() {
+    let catalogue = Catalogue::builtin();
+    let document = version_3(catalogue, "apps", "v1");
+    let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+    assert_eq!(patch["x-kubernetes-group-version-kind"], json!({"group": "apps", "version": "v1", "kind": "Deployment"}));
+    let names: Vec<_> = patch["parameters"].as_array().unwrap().iter().map(|parameter| &parameter["name"]).collect();
+    assert!(names.contains(&&json!("fieldValidation")));
+    let schemas = &document["components"]["schemas"];
+    let container = &schemas["io.k8s.api.core.v1.Container"];
+    assert_eq!(container["properties"]["env"]["x-kubernetes-list-map-keys"], json!(["name"]));
+    assert_eq!(container["properties"]["env"]["x-kubernetes-patch-strategy"], "merge");
+    assert!(container["properties"]["image"]["description"].as_str().unwrap().contains("Container image name"));
+    assert_eq!(schemas["io.k8s.api.apps.v1.Deployment"]["x-kubernetes-group-version-kind"][0]["kind"], "Deployment");
+    assert!(schemas["io.k8s.api.apps.v1.DeploymentList"]["properties"]["items"].is_object());
+}
+
+#[test]
+fn every_reference_is_there() {
+    let catalogue = Catalogue::builtin();
+    for (group, version, name) in served(catalogue) {
+        let document = version_3(catalogue, &group, &version);
+        check(&document, &document["components"]["schemas"], "#/components/schemas/", &name);
+    }
+    let document = version_2(catalogue);
+    check(&document, &document["definitions"], "#/definitions/", "v2");
+
+    fn check(value: &Value, schemas: &Value, prefix: &str, name: &str) {
+        match value {
+            Value::Object(map) => {
+                if let Some(target) = map.get("$ref").and_then(Value::as_str) {
+                    let target = target.strip_prefix(prefix).expect(target);
+                    assert!(schemas.get(target).is_some(), "{name} lacks {target}");
+                }
+                map.values().for_each(|value| check(value, schemas, prefix, name));
+            }
+            Value::Array(list) => list.iter().for_each(|value| check(value, schemas, prefix, name)),
+            _ => {}
+        }
+    }
+}

@@ -39,8 +39,8 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// Starts to place the pods that name one of the configured schedulers.
-    #[must_use]
+    /// Starts to place the pods that name one of the configured schedulers. Its tasks belong to `tasks`: nothing has to be
+    /// done with the value.
     pub fn start(config: Config, client: Client, informers: &Informers, tasks: &Tasks) -> Self {
         run::start(config, client, informers, &tasks.child("scheduler"));
         Self { _private: () }

@@ -17,6 +17,7 @@ use crate::bind::{Hands, Nomination};
 use crate::config::Config;
 use crate::core::{Core, Outcome};
 use crate::events::ClusterEvent;
+use crate::plugins::volumes::claim_names;
 use crate::pod::PodInfo;
 use crate::queue::Queued;
 
@@ -232,7 +233,8 @@ impl Loop {
             Input::BindFailed(queued) => {
                 // If it is not assumed any more, it was deleted or somebody else has bound it.
                 if state.assumed(&queued.pod.uid) {
-                    state.promised.retain(|_, claim| claim.namespace != queued.pod.key.namespace);
+                    let claims = claim_names(&queued.pod);
+                    state.promised.retain(|_, promised| !claims.iter().any(|(claim, _)| claim == promised));
                     self.remove_placed(&queued.pod.uid);
                     self.core.queue.failed(queued, Instant::now());
                 }

@@ -21,6 +21,7 @@ mod adopt;
 pub mod cgroup;
 mod client;
 mod container;
+mod filter;
 mod link;
 pub mod protocol;
 pub mod record;

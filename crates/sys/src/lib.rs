@@ -8,5 +8,6 @@ pub mod fds;
 pub mod mount;
 pub mod poll;
 pub mod process;
+pub mod seccomp;
 pub mod terminal;
 pub mod xattr;

@@ -14,6 +14,7 @@ use nix::sys::stat::{major, minor};
 use tokio::time::timeout;
 
 use super::client;
+use super::filter;
 use super::record::{self, ContainerRecord, DeviceNode, ProcessRecord, Status};
 use super::spec::{self, Facts};
 use super::{ContainerEntry, Inner, Reply, Request, SandboxEntry, Stream, sandbox, streams};
@@ -75,6 +76,7 @@ pub async fn create(inner: &Arc<Inner>, sandbox: &str, config: &ContainerConfig)
         cgroup: format!("{}/{id}", sandbox.record.config.cgroup_parent.trim_end_matches('/')),
         log,
         stop_signal: stop_signal.unwrap_or_else(default_signal),
+        seccomp: None,
         devices: Vec::new(),
         own_pids,
     };
@@ -82,6 +84,7 @@ pub async fn create(inner: &Arc<Inner>, sandbox: &str, config: &ContainerConfig)
         let (inner, sandbox) = (inner.clone(), sandbox.clone());
         move || {
             record.devices = devices(&record.config)?;
+            record.seccomp = seccomp(&inner, &record.config)?;
             write(&inner, &sandbox, &record, target)?;
             Ok(record)
         }
@@ -125,14 +128,6 @@ fn write(inner: &Inner, sandbox: &SandboxEntry, record: &ContainerRecord, target
         (None, Some(init)) if !shared.host_pid => join.push(("pid", format!("/proc/{init}/ns/pid"))),
         _ => {}
     }
-    let seccomp = match &record.config.security.seccomp {
-        SeccompProfile::Localhost(path) => {
-            let text =
-                fs::read(path).map_err(|err| io::Error::new(err.kind(), format!("seccomp profile {}: {err}", path.display())))?;
-            Some(serde_json::from_slice(&text)?)
-        }
-        _ => None,
-    };
     let capabilities = spec::capabilities::available(&fs::read_to_string("/proc/self/status")?);
     let own_score = fs::read_to_string("/proc/self/oom_score_adj")?.trim().parse().unwrap_or(0);
     let facts = Facts {
@@ -143,7 +138,6 @@ fn write(inner: &Inner, sandbox: &SandboxEntry, record: &ContainerRecord, target
         own_pids: record.own_pids,
         shm: if shared.host_ipc { PathBuf::from("/dev/shm") } else { sandbox.paths.shm() },
         etc: ["resolv.conf", "hostname", "hosts"].map(|name| (name, sandbox.paths.etc(name))).to_vec(),
-        seccomp,
         devices: record.devices.clone(),
         open_files: open_files(),
         // Only with CAP_SYS_RESOURCE may the score go below what it is.
@@ -152,6 +146,23 @@ fn write(inner: &Inner, sandbox: &SandboxEntry, record: &ContainerRecord, target
     };
     fs::write(paths.spec(), serde_json::to_vec(&spec::build(&record.config, &record.process, &facts))?)?;
     record::save(&paths.record(), record)
+}
+
+/// The container's seccomp profile, compiled.
+fn seccomp(inner: &Inner, config: &ContainerConfig) -> io::Result<Option<PathBuf>> {
+    let local = match &config.security.seccomp {
+        SeccompProfile::Localhost(path) => {
+            let named = |err: &dyn std::fmt::Display| io::Error::other(format!("seccomp profile {}: {err}", path.display()));
+            let text = fs::read(path).map_err(|err| named(&err))?;
+            Some(serde_json::from_slice(&text).map_err(|err| named(&err))?)
+        }
+        _ => None,
+    };
+    let available = spec::capabilities::available(&fs::read_to_string("/proc/self/status")?);
+    match spec::profile(config, local, &available) {
+        Some(profile) => filter::compiled(&inner.config.state.join("seccomp"), &profile).map(Some).map_err(io::Error::other),
+        None => Ok(None),
+    }
 }
 
 /// What containers get as their limit of open files: the usual 1048576, or as many as this process may grant.

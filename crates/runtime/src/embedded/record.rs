@@ -155,6 +155,8 @@ pub struct ContainerRecord {
     pub log: PathBuf,
     /// Signal for a stop, such as `SIGTERM`.
     pub stop_signal: String,
+    /// Its compiled seccomp profile.
+    pub seccomp: Option<PathBuf>,
     /// Device nodes passed to it.
     pub devices: Vec<DeviceNode>,
     /// Whether it has a PID namespace of its own, which dies with its first process.

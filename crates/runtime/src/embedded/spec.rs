@@ -32,8 +32,6 @@ pub struct Facts {
     pub shm: PathBuf,
     /// Files of `/etc` that the sandbox provides: file name there, and path on the node.
     pub etc: Vec<(&'static str, PathBuf)>,
-    /// Content of a `Localhost` seccomp profile.
-    pub seccomp: Option<Value>,
     /// Device nodes.
     pub devices: Vec<DeviceNode>,
     /// Capabilities that this process may hand on.
@@ -152,15 +150,6 @@ pub fn build(config: &ContainerConfig, process: &ProcessRecord, facts: &Facts) -
         linux["maskedPaths"] = json!(MASKED);
         linux["readonlyPaths"] = json!(READ_ONLY);
     }
-    let filter = match &security.seccomp {
-        _ if security.privileged => None,
-        SeccompProfile::Unconfined => None,
-        SeccompProfile::Localhost(_) => facts.seccomp.clone(),
-        SeccompProfile::RuntimeDefault => Some(seccomp::default_profile(&allowed)),
-    };
-    if let Some(filter) = filter {
-        linux["seccomp"] = filter;
-    }
     json!({
         "ociVersion": "1.2.0",
         "process": inner,
@@ -168,6 +157,21 @@ pub fn build(config: &ContainerConfig, process: &ProcessRecord, facts: &Facts) -
         "mounts": mounts(config, facts),
         "linux": linux,
     })
+}
+
+/// The seccomp profile of a container, `local` being what a `Localhost` profile holds.
+#[must_use]
+pub fn profile(config: &ContainerConfig, local: Option<Value>, available: &BTreeSet<&'static str>) -> Option<Value> {
+    let security = &config.security;
+    match &security.seccomp {
+        _ if security.privileged => None,
+        SeccompProfile::Unconfined => None,
+        SeccompProfile::Localhost(_) => local,
+        SeccompProfile::RuntimeDefault => {
+            let allowed = capabilities::effective(false, &security.add_capabilities, &security.drop_capabilities, available);
+            Some(seccomp::default_profile(&allowed))
+        }
+    }
 }
 
 /// Paths that would leak facts of the node, and those that would change it.

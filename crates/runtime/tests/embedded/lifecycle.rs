@@ -234,7 +234,9 @@ async fn mounts_spread_as_asked() {
         fs::create_dir(&outside).unwrap();
         nix::mount::mount(Some("tmpfs"), &outside, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
         fs::write(outside.join("mark"), "").unwrap();
-        let script = format!("mkdir {inside} && mount -t tmpfs tmpfs {inside} && touch {inside}/mark; test -e /{name}/outside/mark && echo sees; true");
+        let script = format!(
+            "mkdir {inside} && mount -t tmpfs tmpfs {inside} && touch {inside}/mark; test -e /{name}/outside/mark && echo sees; true"
+        );
         let sees = pod.exec(&id, &["sh", "-c", &script]).await;
         assert_eq!(sees.exit_code, 0, "{sees:?}");
         let (sees, seen) = (!sees.stdout.is_empty(), host.path().join(name).join("inside/mark").exists());

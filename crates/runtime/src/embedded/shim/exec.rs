@@ -34,6 +34,7 @@ pub fn start(
         return Err(format!("container {} is not running", container.record.id));
     }
     let spec = Spec::load(paths.spec()).map_err(|err| chain(&err))?;
+    let filter = inside::load_filter(&container.record)?;
     let namespaces = open_namespaces(&spec, container.status.pid).map_err(|err| format!("open namespaces: {err}"))?;
     let system = |err: io::Error| format!("make streams: {err}");
     let mut mine = Vec::new();
@@ -63,7 +64,7 @@ pub fn start(
     };
     let pid = inside::spawn(process, enter, |process| {
         inside::connect(process, stdio)?;
-        inside::give_up_rights(&spec, process)
+        inside::give_up_rights(&spec, filter.as_ref(), process)
     })?;
     if let Some(socket) = terminal {
         match inside::receive_terminal(&socket) {

@@ -28,6 +28,7 @@ use crate::embedded::record::ContainerRecord;
 /// In words for the container's status.
 pub fn start(record: &ContainerRecord, spec: &Spec, rootfs: &Path, cgroups: &Cgroups, stdio: Stdio) -> Result<i32, String> {
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().clone()).unwrap_or_default();
+    let filter = inside::load_filter(record)?;
     let outside = || {
         cgroups.join(&record.cgroup, own_pid()).map_err(|err| format!("join cgroup: {err}"))?;
         inside::set_limits(spec)?;
@@ -55,7 +56,7 @@ pub fn start(record: &ContainerRecord, spec: &Spec, rootfs: &Path, cgroups: &Cgr
             make_console(slave.as_raw_fd())?;
         }
         protect_root(spec)?;
-        inside::give_up_rights(spec, process)
+        inside::give_up_rights(spec, filter.as_ref(), process)
     })
 }
 

@@ -17,7 +17,17 @@ use nix::unistd::{Gid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fchown,
 
 use super::container::chain;
 use super::executor::Launcher;
-use crate::embedded::record::ProcessRecord;
+use crate::embedded::filter;
+use crate::embedded::record::{ContainerRecord, ProcessRecord};
+
+/// Flags and instructions of a seccomp filter.
+pub type Filter = (u32, Vec<u8>);
+
+/// The filter of a container.
+pub fn load_filter(record: &ContainerRecord) -> Result<Option<Filter>, String> {
+    let load = |path: &std::path::PathBuf| filter::load(path).map_err(|err| format!("read {}: {err}", path.display()));
+    record.seccomp.as_ref().map(load).transpose()
+}
 
 /// Where the process reads and writes.
 pub enum Stdio {
@@ -120,14 +130,15 @@ pub fn connect(process: &ProcessRecord, stdio: Stdio) -> Result<Option<OwnedFd>,
 }
 
 /// The last steps: working directory, seccomp, user, capabilities.
-pub fn give_up_rights(spec: &Spec, process: &ProcessRecord) -> Result<(), String> {
+pub fn give_up_rights(spec: &Spec, filter: Option<&Filter>, process: &ProcessRecord) -> Result<(), String> {
     // Nothing of the node may reach the program, whatever this process inherited.
     corten_sys::process::close_on_exec_from(3).map_err(|err| format!("close descriptors: {err}"))?;
     let own = spec.process().as_ref().ok_or("the container has no process")?;
-    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().clone());
     let no_new_privileges = own.no_new_privileges() == Some(true);
-    let confine = || match &seccomp {
-        Some(profile) => libcontainer::seccomp::initialize_seccomp(profile).map(drop).map_err(|err| chain(&err)),
+    let confine = || match filter {
+        Some((flags, filter)) => {
+            corten_sys::seccomp::install(filter, *flags).map_err(|err| format!("install seccomp filter: {err}"))
+        }
         None => Ok(()),
     };
     // As root first; a directory that only the user may enter (on NFS) is tried again as that user.

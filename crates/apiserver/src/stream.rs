@@ -1,17 +1,172 @@
 //! Requests that are passed on to a node, a pod or a service: log, exec, attach, portforward, proxy.
+//!
+//! The server is in between and understands nothing of what goes by: after a `101` (WebSocket, SPDY) it copies bytes both
+//! ways until one side ends. Kubelets are reached over TLS with the server's client certificate and must show one of the
+//! cluster's CA.
+
+mod rewrite;
+mod target;
+mod transport;
 
 use std::sync::Arc;
 
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http_body_util::BodyExt;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
-use corten_api::status::Status;
+use corten_api::status::{Details, Status};
 
 use crate::pipeline::Call;
-use crate::response::Response;
+use crate::response::{Body, RequestBody, Response};
 use crate::state::State;
 
+use target::Target;
+pub use target::object_name;
+
+/// Headers that are about one connection and go no further (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 5] =
+    [header::CONNECTION, header::PROXY_AUTHENTICATE, header::TE, header::TRAILER, header::TRANSFER_ENCODING];
+/// HTML longer than this is passed on without rewriting its links.
+const MAX_HTML: usize = 4 << 20;
+
 /// Serves a subresource of `object` (a Pod, Service or Node) that is a connection. Admission has agreed.
-pub async fn serve(_state: &Arc<State>, call: Call, _object: Value) -> Result<Response, Status> {
+///
+/// # Errors
+/// In upstream's words: no node, no such container, nothing answers.
+pub async fn serve(state: &Arc<State>, call: Call, object: Value) -> Result<Response, Status> {
     let info = call.info();
-    Err(Status::not_found(&info.group, &info.resource, &info.name))
+    if info.subresource == "proxy" {
+        return proxy(state, call, &object).await;
+    }
+    let Some(target) = target::kubelet(state, &call, &object)? else {
+        return Ok(Response::new(Body::empty())); // the log of a pod that is nowhere is empty
+    };
+    let is_log = info.subresource == "log";
+    let mut response = forward(state, call, &target, false).await?;
+    if is_log && response.status().is_success() {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    Ok(response)
+}
+
+async fn proxy(state: &Arc<State>, call: Call, object: &Value) -> Result<Response, Status> {
+    let path = call.uri.path().to_owned();
+    let rest = target::rest(&path, &call.info().resource);
+    // A browser resolves links against the directory: the proxied root has to look like one.
+    if rest.is_empty() && matches!(call.method, Method::GET | Method::HEAD) {
+        let query = call.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+        if let Ok(location) = HeaderValue::from_str(&format!("{path}/{query}")) {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        return Ok(response);
+    }
+    let prefix = path[..path.len() - rest.len()].to_owned();
+    let target = target::proxied(state, &call, object, rest)?;
+    let response = forward(state, call, &target, true).await?;
+    rewritten(response, &prefix, &target).await
+}
+
+/// Changes what in an answer points to the target's own root.
+async fn rewritten(mut response: Response, prefix: &str, target: &Target) -> Result<Response, Status> {
+    if let Some(location) = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok())
+        && let Some(location) = rewrite::location(location, prefix, &target.authority())
+        && let Ok(location) = HeaderValue::from_str(&location)
+    {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    let headers = response.headers();
+    let html = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if !html || headers.contains_key(header::CONTENT_ENCODING) || length.is_none_or(|length| length > MAX_HTML) {
+        return Ok(response);
+    }
+    let (mut parts, body) = response.into_parts();
+    let body = body.collect().await.map_err(|err| unreachable(&err.to_string()))?.to_bytes();
+    let body = match std::str::from_utf8(&body) {
+        Ok(text) => bytes::Bytes::from(rewrite::html(text, prefix)),
+        Err(_) => body,
+    };
+    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    Ok(Response::from_parts(parts, Body::from(body)))
+}
+
+/// Passes a request on and its answer back; an upgrade becomes a tunnel.
+async fn forward(state: &Arc<State>, mut call: Call, target: &Target, proxied: bool) -> Result<Response, Status> {
+    let upgrade = call.extensions.remove::<OnUpgrade>().filter(|_| wants_upgrade(&call.headers));
+    let mut request = http::Request::builder()
+        .method(call.method.clone())
+        .uri(target.path.parse::<Uri>().map_err(|err| Status::bad_request(err.to_string()))?);
+    if let Some(headers) = request.headers_mut() {
+        *headers = passed_on(&call.headers, upgrade.is_some());
+        let authority = HeaderValue::from_str(&target.authority()).map_err(|err| Status::bad_request(err.to_string()))?;
+        headers.insert(header::HOST, authority);
+    }
+    let empty: RequestBody = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
+    let body = if upgrade.is_some() { empty } else { call.take_body() };
+    let request = request.body(body).map_err(|err| Status::bad_request(err.to_string()))?;
+
+    let failed = |err: transport::TransportError| match proxied {
+        true => unreachable(&err.to_string()),
+        false => Status::internal(format!("error dialing backend: {err}")),
+    };
+    let mut answer = transport::send(state, target, request).await.map_err(failed)?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let (mut parts, body) = answer.into_parts();
+        for name in &HOP_BY_HOP {
+            parts.headers.remove(name);
+        }
+        return Ok(Response::from_parts(parts, Body::wrap(body)));
+    }
+    let Some(client) = upgrade else { return Err(unreachable("the backend switched protocols without being asked")) };
+    let backend = hyper::upgrade::on(&mut answer);
+    state.tasks.spawn("tunnel", async move {
+        match futures::future::try_join(client, backend).await {
+            Ok((client, backend)) => {
+                let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+                // An end in disorder is an end: the client went, or the container did.
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut backend).await;
+            }
+            Err(err) => tracing::debug!(error = %err, "an upgrade did not come about"),
+        }
+    });
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.headers_mut() = answer.headers().clone();
+    Ok(response)
+}
+
+fn wants_upgrade(headers: &HeaderMap) -> bool {
+    let connection = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let asked = connection.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
+    asked && headers.contains_key(header::UPGRADE)
+}
+
+/// The headers that go on: no credentials of the client's, nothing about its connection to us.
+fn passed_on(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
+    let mut passed = HeaderMap::new();
+    for (name, value) in headers {
+        let private = name == header::AUTHORIZATION || name.as_str().starts_with("impersonate-");
+        let hop = HOP_BY_HOP.contains(name) || name == header::UPGRADE || name == header::HOST;
+        if !private && !hop {
+            passed.append(name.clone(), value.clone());
+        }
+    }
+    if upgrade {
+        passed.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        for value in headers.get_all(header::UPGRADE) {
+            passed.append(header::UPGRADE, value.clone());
+        }
+    }
+    passed
+}
+
+/// 503 `error trying to reach service: why`
+fn unreachable(why: &str) -> Status {
+    let mut status = Status::failure(503, "ServiceUnavailable", format!("error trying to reach service: {why}"));
+    status.details = Some(Details::default());
+    status
 }

@@ -40,7 +40,8 @@ pub(crate) async fn find(state: &State, target: &Target, call: &Call) -> Result<
         }
     }
     let namespace = if target.resource.namespaced { info.namespace.as_str() } else { "" };
-    target.cache()?.get(&cache::key(namespace, &info.name)).ok_or_else(|| target.not_found(&info.name))
+    let name = crate::stream::object_name(info);
+    target.cache()?.get(&cache::key(namespace, name)).ok_or_else(|| target.not_found(name))
 }
 
 /// `GET` of a collection.

@@ -1,0 +1,54 @@
+//! Links of a proxied page that begin at its root: they are made to begin at the proxy's.
+
+/// A `Location` that points to the target's root or host, under the proxy's prefix; `None` when it points elsewhere.
+pub(super) fn location(location: &str, prefix: &str, authority: &str) -> Option<String> {
+    let of_target = |scheme: &str| location.strip_prefix(scheme)?.strip_prefix(authority);
+    let path = of_target("http://").or_else(|| of_target("https://")).unwrap_or(location);
+    let is_path = path.starts_with('/') && !path.starts_with("//");
+    (is_path && !path.starts_with(prefix)).then(|| format!("{prefix}{path}"))
+}
+
+/// A page with the links in its attributes changed.
+pub(super) fn html(page: &str, prefix: &str) -> String {
+    const ATTRIBUTES: [&str; 6] = ["href=", "src=", "action=", "cite=", "data=", "background="];
+    let mut out = String::with_capacity(page.len() + page.len() / 16);
+    let mut rest = page;
+    while let Some(at) = rest.find('=') {
+        let (head, tail) = rest.split_at(at + 1);
+        out.push_str(head);
+        rest = tail;
+        let lower = head.to_ascii_lowercase();
+        let is_link = ATTRIBUTES.iter().any(|attribute| {
+            lower.strip_suffix(attribute).is_some_and(|before| before.ends_with(|c: char| c.is_ascii_whitespace()))
+        });
+        let Some(quote) = rest.chars().next().filter(|c| is_link && matches!(c, '"' | '\'')) else { continue };
+        let value = &rest[1..];
+        if value.starts_with('/') && !value.starts_with("//") && !value.starts_with(prefix) {
+            out.push(quote);
+            out.push_str(prefix);
+            rest = value;
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_from_the_root_are_moved_and_others_stay() {
+        let page = r#"<a href="/x">1</a><img src='/y'><a href="z"><a href="//h/x"><a data-x="/q"> a=b "#;
+        let expected = r#"<a href="/p/x">1</a><img src='/p/y'><a href="z"><a href="//h/x"><a data-x="/q"> a=b "#;
+        assert_eq!(html(page, "/p"), expected);
+    }
+
+    #[test]
+    fn redirects_stay_under_the_proxy() {
+        assert_eq!(location("/x", "/p", "h:80").as_deref(), Some("/p/x"));
+        assert_eq!(location("http://h:80/x", "/p", "h:80").as_deref(), Some("/p/x"));
+        assert_eq!(location("http://other/x", "/p", "h:80"), None);
+        assert_eq!(location("x", "/p", "h:80"), None);
+    }
+}

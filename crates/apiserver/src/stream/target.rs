@@ -1,0 +1,307 @@
+//! Where a request goes: the kubelet of a pod's node, a node, a pod, or an endpoint of a service.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use corten_api::status::{Details, Status};
+
+use crate::pipeline::Call;
+use crate::request::RequestInfo;
+use crate::state::State;
+
+/// A host, a port and a path with query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) security: Security,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) path: String,
+}
+
+/// How the target is talked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Security {
+    /// HTTP.
+    Plain,
+    /// HTTPS, both sides known.
+    Kubelet,
+    /// HTTPS, whoever it is.
+    Any,
+}
+
+const KUBELET_PORT: u16 = 10250;
+
+impl Target {
+    /// `host:port`, as a `Host` header has it.
+    pub(super) fn authority(&self) -> String {
+        match self.host.parse::<IpAddr>() {
+            Ok(IpAddr::V6(address)) => format!("[{address}]:{}", self.port),
+            _ => format!("{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// The name of the object in a proxy request's `scheme:name:port`; the name as it is in others.
+#[must_use]
+pub fn object_name(info: &RequestInfo) -> &str {
+    if info.subresource == "proxy" { split_name(&info.name).1 } else { &info.name }
+}
+
+/// `scheme:name:port`, `name:port` or `name`.
+fn split_name(name: &str) -> (&str, &str, &str) {
+    let parts: Vec<&str> = name.split(':').collect();
+    match parts.as_slice() {
+        [scheme, name, port] => (scheme, name, port),
+        [name, port] => ("", name, port),
+        _ => ("", name, ""),
+    }
+}
+
+/// What follows `/proxy` in a path, with its slash.
+pub(super) fn rest<'p>(path: &'p str, resource: &str) -> &'p str {
+    let after = path.find(&format!("/{resource}/")).map_or(path, |at| &path[at + resource.len() + 2..]);
+    after.find("/proxy").map_or("", |at| &after[at + "/proxy".len()..])
+}
+
+/// The kubelet's endpoint for log, exec, attach and portforward of a pod; `None` for the log of a pod that is on no node.
+pub(super) fn kubelet(state: &Arc<State>, call: &Call, pod: &Value) -> Result<Option<Target>, Status> {
+    let info = call.info();
+    let text = |pointer| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+    let subresource = info.subresource.as_str();
+    let container = match subresource {
+        "portforward" => String::new(),
+        _ => container(pod, name, call.query.text("container"))?,
+    };
+    let node = text("/spec/nodeName");
+    if node.is_empty() {
+        return match subresource {
+            "log" => Ok(None),
+            _ => Err(Status::bad_request(format!("pod {name} does not have a host assigned"))),
+        };
+    }
+    let mut query = QueryWriter::default();
+    let copy = |query: &mut QueryWriter, from: &str, to: &str| {
+        for value in call.query.all(from) {
+            query.add(to, value);
+        }
+    };
+    let place = match subresource {
+        "log" => {
+            for name in ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"] {
+                copy(&mut query, name, name);
+            }
+            format!("/containerLogs/{namespace}/{name}/{container}")
+        }
+        "exec" | "attach" => {
+            for (from, to) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+                if call.query.flag(from) {
+                    query.add(to, "1");
+                }
+            }
+            copy(&mut query, "command", "command");
+            format!("/{subresource}/{namespace}/{name}/{container}")
+        }
+        _ => {
+            for ports in call.query.all("ports") {
+                ports.split(',').for_each(|port| query.add("port", port));
+            }
+            format!("/portForward/{namespace}/{name}")
+        }
+    };
+    let (host, port) = node_address(state, node)?;
+    Ok(Some(Target { security: Security::Kubelet, host, port, path: format!("{place}{}", query.finish()) }))
+}
+
+/// The container that is meant: the one that is named, or the only one.
+fn container(pod: &Value, name: &str, asked: &str) -> Result<String, Status> {
+    let names = |list: &str| -> Vec<String> {
+        let containers = pod["spec"][list].as_array().into_iter().flatten();
+        containers.filter_map(|container| container["name"].as_str().map(str::to_owned)).collect()
+    };
+    let (main, init, ephemeral) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    if asked.is_empty() {
+        if let ([only], true) = (main.as_slice(), init.is_empty()) {
+            return Ok(only.clone());
+        }
+        if let [only] = main.as_slice() {
+            return Ok(only.clone());
+        }
+        let mut message = format!("a container name must be specified for pod {name}, choose one of: [{}]", main.join(" "));
+        if !init.is_empty() {
+            message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+        }
+        if !ephemeral.is_empty() {
+            message.push_str(&format!(" or one of the ephemeral containers: [{}]", ephemeral.join(" ")));
+        }
+        return Err(Status::bad_request(message));
+    }
+    if main.iter().chain(&init).chain(&ephemeral).any(|container| container == asked) {
+        return Ok(asked.to_owned());
+    }
+    Err(Status::bad_request(format!("container {asked} is not valid for pod {name}")))
+}
+
+/// Address and port of a node's kubelet.
+fn node_address(state: &State, name: &str) -> Result<(String, u16), Status> {
+    let node = state.reader.document("", "nodes", "", name).ok_or_else(|| Status::not_found("", "nodes", name))?;
+    let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
+    let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(KUBELET_PORT);
+    let addresses = || node.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
+    let of = |kind: &str| addresses().find(|address| address["type"] == kind).and_then(|address| address["address"].as_str());
+    // A host name that only the node itself knows is of no use: names are taken where there is no address.
+    let mut preferred: Vec<&String> = state.config.kubelet_preferred_address_types.iter().collect();
+    preferred.sort_by_key(|kind| !kind.ends_with("IP"));
+    let found = preferred.into_iter().find_map(|kind| of(kind));
+    let found =
+        found.ok_or_else(|| Status::internal(format!("no preferred addresses found; known addresses: [] of node {name}")))?;
+    Ok((found.to_owned(), port))
+}
+
+/// The target of a proxy request to a node, a pod or a service.
+pub(super) fn proxied(state: &Arc<State>, call: &Call, object: &Value, rest: &str) -> Result<Target, Status> {
+    let info = call.info();
+    let (scheme, name, port) = split_name(&info.name);
+    let security = if scheme == "https" { Security::Any } else { Security::Plain };
+    let query = call.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let path = format!("{}{query}", if rest.is_empty() { "/" } else { rest });
+    match info.resource.as_str() {
+        "nodes" => {
+            let (host, own) = node_address(state, name)?;
+            let port = if port.is_empty() { own } else { number(port, name)? };
+            let security = match (scheme, port == own) {
+                ("http", _) => Security::Plain,
+                (_, true) => Security::Kubelet,
+                _ => security,
+            };
+            Ok(Target { security, host, port, path })
+        }
+        "pods" => {
+            let host = object.pointer("/status/podIP").and_then(Value::as_str).unwrap_or_default();
+            if host.is_empty() {
+                return Err(Status::bad_request("address not allowed"));
+            }
+            let port = if port.is_empty() { first_port(object) } else { number(port, name)? };
+            Ok(Target { security, host: host.to_owned(), port, path })
+        }
+        _ => {
+            let namespace = info.namespace.as_str();
+            let (host, port) = endpoint(state, object, namespace, name, port)?;
+            Ok(Target { security, host, port, path })
+        }
+    }
+}
+
+fn number(port: &str, name: &str) -> Result<u16, Status> {
+    port.parse().map_err(|_| Status::bad_request(format!("invalid port {port:?} of {name:?}")))
+}
+
+fn first_port(pod: &Value) -> u16 {
+    let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
+    let mut ports = containers.flat_map(|container| container["ports"].as_array().into_iter().flatten());
+    let first = ports.find_map(|port| u16::try_from(port["containerPort"].as_u64()?).ok());
+    first.unwrap_or(80)
+}
+
+/// A ready endpoint of a service's port, by chance.
+fn endpoint(state: &State, service: &Value, namespace: &str, name: &str, port: &str) -> Result<(String, u16), Status> {
+    let ports: Vec<&Value> = service["spec"]["ports"].as_array().into_iter().flatten().collect();
+    let wanted = match (port, ports.as_slice()) {
+        ("", [only]) => Some(*only),
+        ("", many) => many.iter().copied().find(|port| port.get("name").is_none()),
+        (asked, many) => many.iter().copied().find(|port| port["name"] == asked || port["port"].to_string() == asked),
+    };
+    let unavailable = |why: String| {
+        let mut status = Status::failure(503, "ServiceUnavailable", why);
+        status.details = Some(Details::default());
+        status
+    };
+    let wanted = wanted.ok_or_else(|| unavailable(format!("no service port {port:?} found for service {name:?}")))?;
+    let port_name = wanted["name"].as_str().unwrap_or_default();
+    let mut found = Vec::new();
+    for slice in state.reader.list("discovery.k8s.io", "endpointslices", namespace) {
+        if slice.label("kubernetes.io/service-name") != Some(name) {
+            continue;
+        }
+        let slice = slice.decode();
+        let ports = slice["ports"].as_array().into_iter().flatten();
+        let Some(port) = ports.clone().find(|port| port["name"].as_str().unwrap_or_default() == port_name) else { continue };
+        let Some(port) = port["port"].as_u64().and_then(|port| u16::try_from(port).ok()) else { continue };
+        for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
+            if endpoint["conditions"]["ready"] != false
+                && let Some(address) = endpoint["addresses"][0].as_str()
+            {
+                found.push((address.to_owned(), port));
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(unavailable(format!("no endpoints available for service {name:?}")));
+    }
+    let at = rand::random_range(0..found.len());
+    Ok(found.swap_remove(at))
+}
+
+/// Writes a query string.
+#[derive(Default)]
+struct QueryWriter(String);
+
+impl QueryWriter {
+    fn add(&mut self, name: &str, value: &str) {
+        self.0.push(if self.0.is_empty() { '?' } else { '&' });
+        self.0.push_str(name);
+        self.0.push('=');
+        for byte in value.bytes() {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => self.0.push(char::from(byte)),
+                _ => self.0.push_str(&format!("%{byte:02X}")),
+            }
+        }
+    }
+
+    fn finish(self) -> String {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn proxied_paths_keep_what_follows() {
+        for (path, resource, expected) in [
+            ("/api/v1/namespaces/a/pods/b/proxy/x/y", "pods", "/x/y"),
+            ("/api/v1/namespaces/a/services/https:b:8443/proxy/", "services", "/"),
+            ("/api/v1/nodes/n/proxy", "nodes", ""),
+            ("/api/v1/namespaces/proxy/pods/proxy/proxy/proxy", "pods", "/proxy"),
+        ] {
+            assert_eq!(rest(path, resource), expected, "{path}");
+        }
+        assert_eq!(split_name("https:web:443"), ("https", "web", "443"));
+        assert_eq!(split_name("web:http"), ("", "web", "http"));
+        assert_eq!(split_name("web"), ("", "web", ""));
+    }
+
+    #[test]
+    fn containers_are_chosen_in_upstreams_words() {
+        let pod = json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});
+        let message = |asked| container(&pod, "p", asked).map_err(|status| status.message);
+        assert_eq!(message("i"), Ok("i".into()));
+        assert_eq!(message("x"), Err("container x is not valid for pod p".into()));
+        let expected = "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]";
+        assert_eq!(message(""), Err(expected.into()));
+    }
+
+    #[test]
+    fn queries_are_escaped() {
+        let mut query = QueryWriter::default();
+        query.add("command", "a b&c");
+        query.add("command", "ü");
+        assert_eq!(query.finish(), "?command=a%20b%26c&command=%C3%BC");
+    }
+}

@@ -1,0 +1,154 @@
+//! One connection to a target, for one request: plain or TLS, HTTP/1.1, since upgrades need that.
+
+use std::sync::Arc;
+
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::target::{Security, Target};
+use crate::response::RequestBody;
+use crate::state::State;
+
+/// How long a target may take to accept a connection.
+const CONNECT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Why a target could not be reached.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TransportError {
+    #[error("dial tcp {address}: {source}")]
+    Connect { address: String, source: std::io::Error },
+    #[error("dial tcp {address}: i/o timeout")]
+    Timeout { address: String },
+    #[error("tls: {0}")]
+    Tls(String),
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+}
+
+pub(super) async fn send(
+    state: &Arc<State>,
+    target: &Target,
+    request: http::Request<RequestBody>,
+) -> Result<http::Response<hyper::body::Incoming>, TransportError> {
+    let stream = connect(target).await?;
+    match target.security {
+        Security::Plain => exchange(state, stream, request).await,
+        Security::Kubelet | Security::Any => {
+            let config = client_config(state, target.security)?;
+            let name = ServerName::try_from(target.host.clone()).map_err(|err| TransportError::Tls(err.to_string()))?;
+            let stream = TlsConnector::from(config).connect(name, stream).await;
+            exchange(state, stream.map_err(|err| TransportError::Tls(err.to_string()))?, request).await
+        }
+    }
+}
+
+async fn connect(target: &Target) -> Result<TcpStream, TransportError> {
+    let address = target.authority();
+    let host = target.host.trim_start_matches('[').trim_end_matches(']');
+    match tokio::time::timeout(CONNECT, TcpStream::connect((host, target.port))).await {
+        Ok(Ok(stream)) => {
+            let _ = stream.set_nodelay(true); // keystrokes must not wait for company
+            Ok(stream)
+        }
+        Ok(Err(source)) => Err(TransportError::Connect { address, source }),
+        Err(_) => Err(TransportError::Timeout { address }),
+    }
+}
+
+async fn exchange<S>(
+    state: &Arc<State>,
+    stream: S,
+    request: http::Request<RequestBody>,
+) -> Result<http::Response<hyper::body::Incoming>, TransportError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let request = request.map(|body| body.boxed_unsync());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    state.tasks.spawn("backend-connection", async move {
+        if let Err(err) = connection.with_upgrades().await {
+            tracing::debug!(error = %err, "connection to a backend");
+        }
+    });
+    Ok(sender.send_request(request).await?)
+}
+
+/// TLS as the server is known to kubelets, or to pods and services, whose certificates nobody vouches for.
+fn client_config(state: &State, security: Security) -> Result<Arc<ClientConfig>, TransportError> {
+    let tls = |err: &dyn std::fmt::Display| TransportError::Tls(err.to_string());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone());
+    let builder = builder.with_safe_default_protocol_versions().map_err(|err| tls(&err))?;
+    if security == Security::Any {
+        let config = builder.dangerous().with_custom_certificate_verifier(Arc::new(unverified::Unverified(provider)));
+        return Ok(Arc::new(config.with_no_client_auth()));
+    }
+    let pem = match &state.config.kubelet_certificate_authority {
+        Some(path) => std::fs::read_to_string(path).map_err(|err| tls(&err))?,
+        None => state.certs.ca().to_owned(),
+    };
+    let mut roots = RootCertStore::empty();
+    for cert in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        roots.add(cert.map_err(|err| tls(&err))?).map_err(|err| tls(&err))?;
+    }
+    let identity = state.certs.kubelet_client();
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).map_err(|err| tls(&err))?;
+    let config = builder.with_root_certificates(roots).with_client_auth_cert(chain.map_err(|err| tls(&err))?, key);
+    Ok(Arc::new(config.map_err(|err| tls(&err))?))
+}
+
+mod unverified {
+    //! Pods and services behind `https:` proxying: upstream does not verify them either, there is no name to verify.
+
+    use std::sync::Arc;
+
+    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+    use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+    use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+
+    #[derive(Debug)]
+    pub(super) struct Unverified(pub(super) Arc<CryptoProvider>);
+
+    impl ServerCertVerifier for Unverified {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.0.signature_verification_algorithms.supported_schemes()
+        }
+    }
+}

@@ -47,6 +47,7 @@ impl Housekeeping {
             tokio::time::sleep(INTERVAL).await;
             self.rotate_logs().await;
             self.check_pressure().await;
+            self.check_local_storage().await;
             if tick % IMAGES_EVERY == 0 {
                 self.collect_images(false).await;
             }
@@ -78,6 +79,61 @@ impl Housekeeping {
             }
         }
         self.evict(&threshold.signal, threshold.amount(reading.capacity), reading);
+    }
+
+    /// Takes pods off that use more local storage than they may.
+    async fn check_local_storage(&self) {
+        for pod in self.pods.active() {
+            let empty_dirs: Vec<_> = pod
+                .spec()
+                .volumes
+                .iter()
+                .flatten()
+                .filter_map(|volume| {
+                    let source = volume.empty_dir.as_ref()?;
+                    let limit = source.size_limit.as_ref().map(quantity::value).filter(|limit| *limit > 0)?;
+                    // The kernel keeps to the limit of one in memory.
+                    let on_disk = source.medium.as_deref().unwrap_or_default().is_empty();
+                    on_disk.then(|| (volume.name.clone(), self.ctx.volumes.path(&pod, volume), limit))
+                })
+                .collect();
+            let limits: Vec<(String, i64)> = pod
+                .spec()
+                .containers
+                .iter()
+                .filter_map(|container| {
+                    let limits = container.resources.as_ref()?.limits.as_ref();
+                    Some((container.name.clone(), quantity::amount(limits, "ephemeral-storage").filter(|limit| *limit > 0)?))
+                })
+                .collect();
+            if empty_dirs.is_empty() && limits.is_empty() {
+                continue;
+            }
+            let mut verdict = None;
+            for (name, path, limit) in empty_dirs {
+                let used = tokio::task::spawn_blocking(move || size_of_tree(&path)).await.unwrap_or(0);
+                if i64::try_from(used).unwrap_or(i64::MAX) > limit {
+                    verdict =
+                        Some(format!("Usage of EmptyDir volume {name:?} exceeds the limit {:?}. ", quantity::bytes(limit).0));
+                }
+            }
+            for (name, limit) in limits {
+                let containers = self.ctx.cache.pod(pod.uid()).containers;
+                let Some(container) = crate::plan::latest(&containers, &name) else { continue };
+                let Ok(stats) = self.ctx.runtime.container_stats(&container.id).await else { continue };
+                let logs = container.log_path.parent().map_or(0, size_of_tree);
+                if i64::try_from(stats.writable.bytes + logs).unwrap_or(i64::MAX) > limit {
+                    let limit = quantity::bytes(limit).0;
+                    verdict = Some(format!("Container {name} exceeded its local ephemeral storage limit {limit:?}. "));
+                }
+            }
+            if let Some(message) = verdict {
+                self.ctx.events.pod(&pod, EventType::Warning, "Evicted", &message);
+                let end =
+                    End::Evicted { reason: "Evicted".to_owned(), message, grace: Some(Duration::from_secs(1)), disruption: true };
+                self.pods.end(pod.uid(), end);
+            }
+        }
     }
 
     fn readings(&self) -> Vec<Reading> {

@@ -176,9 +176,11 @@ async fn follow<K: Named>(client: Client, namespace: String, name: String, value
             }),
         };
         let immutable = next.as_ref().is_ok_and(|object| object.is_immutable());
+        // Whoever asked first is waiting for the answer anyway.
+        let first = value.borrow().is_none();
         let changed = !matches!((&*value.borrow(), &next), (Some(Ok(old)), Ok(new)) if old.meta().resource_version == new.meta().resource_version);
         value.send_replace(Some(next));
-        if changed {
+        if changed && !first {
             for user in users.lock().iter().filter_map(Weak::upgrade) {
                 user.content_changed();
             }

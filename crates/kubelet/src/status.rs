@@ -67,8 +67,8 @@ pub fn generate(pod: &Pod, seen: &Observed, notes: &Notes, old: &PodStatus, now:
         start_time: old.start_time.clone().or(notes.start_time.map(Time)),
         ..PodStatus::default()
     };
-    let phase = phase(pod, &init, &regular, notes);
-    if let Some((reason, message)) = &notes.failed {
+    let phase = phase(pod, &init, &regular, seen, notes);
+    if let Some((reason, message)) = notes.failed.as_ref().filter(|_| phase == "Failed") {
         status.reason = Some(reason.clone());
         status.message = Some(message.clone());
     }
@@ -103,8 +103,10 @@ fn addresses(pod: &Pod, notes: &Notes, old: &PodStatus, status: &mut PodStatus) 
 }
 
 /// The phase, from the statuses of init and regular containers.
-fn phase(pod: &Pod, init: &[ContainerStatus], regular: &[ContainerStatus], notes: &Notes) -> &'static str {
-    if notes.failed.is_some() {
+fn phase(pod: &Pod, init: &[ContainerStatus], regular: &[ContainerStatus], seen: &Observed, notes: &Notes) -> &'static str {
+    // A phase is final only when nothing runs any more.
+    let runs = seen.containers.iter().any(|container| container.state == ContainerState::Running);
+    if notes.failed.is_some() && !runs {
         return "Failed";
     }
     let already = pod.status.as_ref().and_then(|status| status.phase.as_deref());

@@ -120,10 +120,11 @@ impl Volumes {
     }
 
     fn empty_dir(&self, pod: &Pod, volume: &Volume, source: &EmptyDirVolumeSource, path: &Path) -> Result<(), VolumeError> {
-        if path.exists() {
+        let io = |source| VolumeError::Io { volume: volume.name.clone(), path: path.to_owned(), source };
+        let in_memory = self.manage && source.medium.as_deref() == Some("Memory");
+        if path.exists() && (!in_memory || is_mount_point(path)) {
             return Ok(());
         }
-        let io = |source| VolumeError::Io { volume: volume.name.clone(), path: path.to_owned(), source };
         let tmpfs = match source.medium.as_deref().unwrap_or_default() {
             "" => None,
             "Memory" => {
@@ -187,11 +188,13 @@ impl Volumes {
 
     /// Makes a directory, as a tmpfs of a size when `tmpfs` is given (and mounting is allowed).
     fn make_dir(&self, path: &Path, tmpfs: Option<Option<i64>>) -> io::Result<()> {
-        if path.exists() {
+        let tmpfs = tmpfs.filter(|_| self.manage);
+        // After a reboot the directory is there and the file system is not.
+        if path.exists() && (tmpfs.is_none() || is_mount_point(path)) {
             return Ok(());
         }
         std::fs::create_dir_all(path)?;
-        if let Some(size) = tmpfs.filter(|_| self.manage) {
+        if let Some(size) = tmpfs {
             let options = size.map(|bytes| format!("size={bytes}"));
             nix::mount::mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), options.as_deref())?;
         }
@@ -284,3 +287,6 @@ fn unescape(field: &str) -> String {
     }
     String::from_utf8_lossy(&out).into_owned()
 }
+
+#[cfg(test)]
+mod tests;

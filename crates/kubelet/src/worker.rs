@@ -81,8 +81,14 @@ impl Handle {
 
     /// Hands over a newer version of the pod.
     pub fn update(&self, pod: Arc<Pod>) {
-        self.pod.send_replace(pod);
-        self.wake.content_changed();
+        let old = self.pod.send_replace(pod.clone());
+        // Its own status coming back changes nothing that a volume shows.
+        let (before, after) = (&old.metadata, &pod.metadata);
+        if before.labels != after.labels || before.annotations != after.annotations || old.spec != pod.spec {
+            self.wake.content_changed();
+        } else {
+            self.wake.wake();
+        }
     }
 
     /// Ends the pod; the first reason stays, except that a gone object ends everything.
@@ -125,7 +131,7 @@ enum Done {
     Cleaned(Result<(), String>),
     Reported(report::Outcome),
     Deleted(bool),
-    Resized { failed: bool },
+    Resized { failed: bool, done: Vec<(String, corten_runtime::Resources)> },
 }
 
 struct Worker {
@@ -159,6 +165,8 @@ struct Worker {
     status: Arc<Mutex<PodStatus>>,
     resizing: bool,
     resize_retry: Retry,
+    /// Limits this process gave to containers, by id.
+    applied: HashMap<String, corten_runtime::Resources>,
 }
 
 #[derive(Default)]
@@ -208,6 +216,18 @@ impl Worker {
             start_time: Some(ctx.clock.now()),
             ..Notes::default()
         };
+        let mut notes = notes;
+        // Message files go when a pod finishes; what was reported of them stays.
+        let statuses = [&old.init_container_statuses, &old.container_statuses, &old.ephemeral_container_statuses];
+        for status in statuses.into_iter().flatten().flatten() {
+            for state in status.state.iter().chain(&status.last_state) {
+                let Some(ended) = &state.terminated else { continue };
+                let id = ended.container_id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| id);
+                if let (Some(id), Some(message)) = (id, &ended.message) {
+                    notes.messages.insert(id.to_owned(), message.clone());
+                }
+            }
+        }
         let mut crashes = Backoff::default();
         let known = ctx.cache.pod(pod.uid());
         for (_, spec) in pod.containers() {
@@ -242,6 +262,7 @@ impl Worker {
             status,
             resizing: false,
             resize_retry: Retry::default(),
+            applied: HashMap::new(),
         }
     }
 
@@ -269,14 +290,16 @@ impl Worker {
         let now = self.ctx.clock.now();
         self.pod = self.incoming.borrow_and_update().clone();
         self.observe();
-        if self.wake.take_content() && self.volumes.ready {
-            self.volumes.again = Some(now);
+        if self.wake.take_content() {
+            if self.volumes.ready {
+                self.volumes.again = Some(now);
+            } else {
+                self.volumes.retry.at = None;
+            }
             // Containers that lacked a ConfigMap or Secret try again at once.
-            self.seen
-                .not_before
-                .retain(|name, _| self.notes.waiting.get(name).is_none_or(|(reason, _)| reason != "CreateContainerConfigError"));
-        } else if !self.volumes.ready {
-            self.volumes.retry.at = None;
+            let lacks =
+                |name: &String| self.notes.waiting.get(name).is_some_and(|(reason, _)| reason == "CreateContainerConfigError");
+            self.seen.not_before.retain(|name, _| !lacks(name));
         }
         let mut again = None;
         let mut earliest = |at: Option<Timestamp>| {
@@ -593,8 +616,9 @@ impl Worker {
                 self.deleting = false;
                 self.delete_retry.failed(Duration::from_secs(1), Duration::from_secs(30), now);
             }
-            Done::Resized { failed } => {
+            Done::Resized { failed, done } => {
                 self.resizing = false;
+                self.applied.extend(done);
                 if failed {
                     self.resize_retry.failed(Duration::from_secs(5), Duration::from_secs(300), now);
                 } else {
@@ -726,7 +750,9 @@ impl Worker {
             }
             let wanted = crate::cgroups::container(&self.pod, &spec, None, self.ctx.machine.memory);
             let key = |resources: &corten_runtime::Resources| (resources.cpu_shares, resources.cpu_quota, resources.memory_limit);
-            if key(&wanted) != key(&running.resources) {
+            // What this process set counts as set, however the runtime rounds it.
+            let known = self.applied.get(&running.id).unwrap_or(&running.resources);
+            if key(&wanted) != key(known) {
                 changes.push((running.id.clone(), wanted));
             }
         }
@@ -734,21 +760,25 @@ impl Worker {
             return;
         }
         self.resizing = true;
+        self.applied.retain(|id, _| self.seen.containers.iter().any(|container| container.id == *id));
         let (ctx, pod) = (self.ctx.clone(), self.pod.clone());
         self.operations.push(Box::pin(async move {
             sandbox::limit(&ctx, &pod);
             let mut failed = false;
+            let mut done = Vec::new();
             for (id, wanted) in changes {
                 if let Err(err) = ctx.runtime.update_resources(&id, &wanted).await {
                     let message = format!("Error resizing container {id}: {}", crate::chain(&err));
                     ctx.events.pod(&pod, corten_client::EventType::Warning, "ResizeError", &message);
                     failed = true;
+                    continue;
                 }
                 if let Err(err) = ctx.cache.observe(pod.uid(), &id).await {
                     tracing::warn!(error = %crate::chain(&err), "observe a resized container");
                 }
+                done.push((id, wanted));
             }
-            Done::Resized { failed }
+            Done::Resized { failed, done }
         }));
     }
 }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use corten_fakeapi::FakeApi;
 use corten_task::Tasks;
+use http_body_util::BodyExt;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use super::*;
 use crate::config::{Host, Server};
@@ -20,6 +22,7 @@ struct TestNode {
     dir: tempfile::TempDir,
     clock: Clock,
     kubelet: Option<Kubelet>,
+    token_requests: Arc<parking_lot::Mutex<Vec<Value>>>,
 }
 
 impl TestNode {
@@ -34,6 +37,7 @@ impl TestNode {
             dir: tempfile::tempdir().expect("a directory"),
             clock,
             kubelet: None,
+            token_requests: Arc::default(),
         };
         node.api.create(
             "/api/v1/namespaces/default/services",
@@ -68,11 +72,40 @@ impl TestNode {
         let tasks = self.tasks.child("node");
         let (runtime, images, network) =
             (Arc::new(self.runtime.clone()), Arc::new(self.runtime.clone()), Arc::new(self.runtime.clone()));
-        let started = Kubelet::start_at(self.clock, config, self.api.client(), runtime, images, network, &tasks).await;
+        let started = Kubelet::start_at(self.clock, config, self.client(), runtime, images, network, &tasks).await;
         let kubelet = started.expect("started");
         kubelet.synced().await;
         self.kubelet = Some(kubelet);
         self.tasks = tasks;
+    }
+
+    /// A client of the fake server, which does not know of tokens: those are answered here.
+    fn client(&self) -> Client {
+        let (api, requests, clock) = (self.api.clone(), self.token_requests.clone(), self.clock);
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let (api, requests) = (api.clone(), requests.clone());
+            async move {
+                if !request.uri().path().ends_with("/token") {
+                    let answer = api.service().oneshot(request).await?;
+                    return Ok::<_, tower::BoxError>(
+                        answer.map(|body| body.map_err(Into::<tower::BoxError>::into).boxed_unsync()),
+                    );
+                }
+                let body = request.into_body().collect_bytes().await?;
+                let mut review: Value = serde_json::from_slice(&body)?;
+                let number = {
+                    let mut requests = requests.lock();
+                    requests.push(review.clone());
+                    requests.len()
+                };
+                let life = Duration::from_secs(review["spec"]["expirationSeconds"].as_u64().expect("a number"));
+                review["status"] =
+                    json!({"token": format!("token {number}"), "expirationTimestamp": (clock.now() + life).to_string()});
+                let body = http_body_util::Full::new(bytes::Bytes::from(review.to_string()));
+                Ok(http::Response::new(body.map_err(|never| match never {}).boxed_unsync()))
+            }
+        });
+        corten_client::in_process(service, "default")
     }
 
     fn create(&self, spec: &str) {
@@ -407,4 +440,76 @@ async fn a_resize_changes_the_running_container() {
     node.until(5, |pod| pod["status"]["containerStatuses"][0]["allocatedResources"]["cpu"] == "200m").await;
     assert!(node.runtime.calls().contains(&"update a cpu=204".to_owned()));
     assert_eq!(node.runtime.container("a").expect("there").attempt, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_is_missing_is_tried_with_growing_pauses() {
+    let node = TestNode::started().await;
+    node.create("{containers: [{name: a, image: 'image:1'}], volumes: [{name: v, secret: {secretName: s}}]}");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let failures = node.api.list("/api/v1/namespaces/default/events");
+    let failure = failures.iter().find(|event| event["reason"] == "FailedMount").expect("told");
+    assert_eq!(failure["message"], json!("MountVolume.SetUp failed for volume \"v\" : secret \"s\" not found"));
+    let count = failure["count"].as_u64().expect("a count");
+    assert!((3..=8).contains(&count), "{count}");
+    assert!(node.runtime.container("a").is_none());
+    let secret =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "default"}, "data": {"k": "eA=="}});
+    node.api.create("/api/v1/namespaces/default/secrets", secret);
+    node.until(1, is_ready).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_runs_are_collected() {
+    let node = TestNode::started().await;
+    node.create("{containers: [{name: a, image: 'image:1'}]}");
+    node.until(5, is_ready).await;
+    for restarts in 1..4 {
+        node.runtime.exit("a", 1);
+        node.until(100, |pod| pod["status"]["containerStatuses"][0]["restartCount"] == restarts && is_ready(pod)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let kept = corten_runtime::Runtime::list_containers(&node.runtime).await.expect("listed");
+    let mut attempts: Vec<u32> = kept.iter().map(|container| container.attempt).collect();
+    attempts.sort_unstable();
+    assert_eq!(attempts, [2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_account_token_is_bound_and_renewed() {
+    let node = TestNode::started().await;
+    node.create(
+        "{serviceAccountName: robot, containers: [{name: a, image: 'image:1', volumeMounts: [{name: v, mountPath: /v}]}], \
+         volumes: [{name: v, projected: {sources: [{serviceAccountToken: {path: token, audience: them, expirationSeconds: 600}}]}}]}",
+    );
+    node.until(5, is_ready).await;
+    let file = node
+        .runtime
+        .config("a")
+        .mounts
+        .into_iter()
+        .find(|mount| mount.container_path == std::path::Path::new("/v"))
+        .expect("mounted")
+        .host_path
+        .join("token");
+    assert_eq!(std::fs::read_to_string(&file).expect("readable"), "token 1");
+    let request = node.token_requests.lock()[0].clone();
+    assert_eq!(request["spec"]["boundObjectRef"], json!({"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": "u1"}));
+    assert_eq!((&request["spec"]["audiences"], &request["spec"]["expirationSeconds"]), (&json!(["them"]), &json!(600)));
+    tokio::time::sleep(Duration::from_secs(470)).await;
+    assert_eq!(std::fs::read_to_string(&file).expect("readable"), "token 1");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(std::fs::read_to_string(&file).expect("readable"), "token 2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_cannot_start_is_told() {
+    let node = TestNode::started().await;
+    node.runtime.fail_start(Some("exec: \"nope\": executable file not found in $PATH"));
+    node.create("{containers: [{name: a, image: 'image:1'}]}");
+    node.until(5, |pod| waiting(pod) == "RunContainerError").await;
+    let container = node.pod()["status"]["containerStatuses"][0].clone();
+    assert_eq!(container["lastState"]["terminated"]["reason"], json!("StartError"));
+    node.runtime.fail_start(None);
+    node.until(30, is_ready).await;
 }

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use corten_client::EventType;
-use corten_runtime::{ContainerConfig, Image, Mount, Sandbox};
+use corten_runtime::{ContainerConfig, ContainerState, Image, Mount, Sandbox};
 
 use crate::context::Context;
 use crate::env::{self, Sources};
@@ -78,6 +78,7 @@ impl Order {
             return Err(stopped());
         }
         let id = self.create(&config).await?;
+        self.collect().await;
         self.hook(&id, &cancelled).await
     }
 
@@ -254,6 +255,16 @@ impl Order {
         self.event(EventType::Normal, "Started", "Container started");
         self.link_log(&id, config);
         Ok(id)
+    }
+
+    /// Removes the runs before the last one: the status shows two, and `kubectl logs -p` one.
+    async fn collect(&self) {
+        let old = self.ctx.cache.pod(self.pod.uid()).containers.into_iter().filter(|container| {
+            container.name == self.spec.name && container.state == ContainerState::Exited && container.attempt + 1 < self.attempt
+        });
+        for container in old {
+            crate::housekeeping::remove_container(&self.ctx, &container.id).await;
+        }
     }
 
     /// The link under `/var/log/containers` that log collectors read the pod's names from.

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use corten_api::status::{Details, Status};
 
+use crate::audit::Record;
 use crate::authn::Peer;
 use crate::negotiate;
 use crate::proof::{Authenticated, Authorized};
@@ -109,8 +110,11 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
         Ok(info) => (info, Ok(())),
         Err(err) => (RequestInfo::default(), Err(Status::internal(format!("failed to create RequestInfo: {err}")))),
     };
+    let _counted = (!info.is_long_running()).then(|| state.metrics.inflight(&info));
     let limit = (!info.is_long_running()).then(|| time_limit(&query, state.config.request_timeout));
     let logged = info.clone();
+    let recorded = state.audit.is_on().then(|| Recorded::of(&parts, &caller));
+    let identity = Mutex::new(None);
     let work = async {
         parsed?;
         let who = match caller {
@@ -118,11 +122,17 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
             Caller::Known(who) => who,
         };
         let who = state.authz.impersonate(who, &parts.headers, &info).await?;
+        if state.audit.is_on() {
+            *identity.lock() = Some(who.clone());
+        }
         let auth = state.authz.authorize(who, info).await?;
         let seat = state.flow.seat(&auth).await?;
         let http::request::Parts { method, uri, headers, extensions, .. } = parts;
         let call = Call { auth, method, uri, headers, query, body: Mutex::new(body), extensions, since };
-        let response = route(state, call).await;
+        let mut response = route(state, call).await;
+        if let Ok(response) = &mut response {
+            seat.mark(response.headers_mut());
+        }
         drop(seat);
         response
     };
@@ -141,14 +151,51 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
         }
     };
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
+    let id = uuid::Uuid::new_v4().to_string();
+    if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert("audit-id", id);
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     let (code, took) = (response.status().as_u16(), since.elapsed());
     state.metrics.request(&logged, code, took);
+    if let Some(recorded) = recorded {
+        recorded.answered(state, &id, &logged, identity.lock().as_ref(), code);
+    }
     tracing::debug!(verb = logged.verb, path = logged.path, code, took_us = took.as_micros() as u64, "request");
     response
+}
+
+/// What the audit log wants to know of a request, kept until it is answered.
+struct Recorded {
+    uri: String,
+    user_agent: String,
+    source: String,
+    received: jiff::Timestamp,
+}
+
+impl Recorded {
+    fn of(parts: &http::request::Parts, caller: &Caller) -> Self {
+        let source = match caller {
+            Caller::Peer(peer) => peer.address.map(|address| address.ip().to_string()).unwrap_or_default(),
+            Caller::Known(_) => String::new(),
+        };
+        let user_agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        Self { uri: parts.uri.to_string(), user_agent: user_agent.to_owned(), source, received: jiff::Timestamp::now() }
+    }
+
+    fn answered(&self, state: &State, id: &str, info: &RequestInfo, who: Option<&Authenticated>, code: u16) {
+        state.audit.answered(&Record {
+            id,
+            info,
+            uri: &self.uri,
+            user: who.map(Authenticated::user),
+            impersonator: who.and_then(Authenticated::impersonator),
+            user_agent: &self.user_agent,
+            source: &self.source,
+            code,
+            received: self.received,
+        });
+    }
 }
 
 /// The handler by the first segment of the path.

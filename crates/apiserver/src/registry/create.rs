@@ -121,6 +121,8 @@ async fn attempt_create(writing: &mut Writing<'_>, mut document: Value, version_
     }
     let name = meta_text(&document, "name").to_owned();
     let admitted = writing.judge(Operation::Create, &name, Some(&mut document), None).await?;
+    // Upstream fills defaults in again whenever it reads from the store; some depend on what the kind prepared.
+    writing.default(&mut document);
     if version_given {
         return Err(Status::failure(500, "", "resourceVersion should not be set on objects to be created"));
     }

@@ -107,8 +107,8 @@ impl Patching {
 impl Change for Patching {
     fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
         let live = live.ok_or_else(|| writing.target.not_found(&self.name))?;
-        let document = self.apply(writing, live)?;
-        check_identity(writing, &document, live, &self.name)?;
+        let mut document = self.apply(writing, live)?;
+        check_identity(writing, &mut document, live, &self.name)?;
         Ok(document)
     }
 
@@ -118,9 +118,11 @@ impl Change for Patching {
 }
 
 /// A patch may not make another object of the one it patches.
-fn check_identity(writing: &Writing<'_>, document: &Value, live: &Value, name: &str) -> Result<(), Status> {
+fn check_identity(writing: &Writing<'_>, document: &mut Value, live: &Value, name: &str) -> Result<(), Status> {
     for field in ["kind", "apiVersion"] {
-        if document[field] != live[field] {
+        if document[field].as_str().unwrap_or_default().is_empty() {
+            document[field] = live[field].clone();
+        } else if document[field] != live[field] {
             return Err(codec::wrong_kind(writing, document));
         }
     }

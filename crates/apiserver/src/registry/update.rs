@@ -221,6 +221,7 @@ async fn attempt_update(
     }
     managed::keep_times(&mut document, &old);
     let admitted = writing.judge(Operation::Update, name, Some(&mut document), Some(&old)).await?;
+    writing.default(&mut document);
 
     let ends = deletion_is_due(&document, &old);
     let bytes = if ends {

@@ -1,2 +1,34 @@
-//! The corten binary.
-fn main() {}
+//! The corten binary: a whole cluster (`up`), or one part of it, and the tools around it.
+//!
+//! `main` decides which program this process is and nothing else; each program is a module.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod components;
+mod down;
+mod flags;
+mod host;
+mod image;
+mod logging;
+mod node;
+mod paths;
+mod running;
+mod up;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    let first = args.next();
+    // The shim of a pod is this binary too. It must stay tiny and single-threaded: nothing else may run before it.
+    if first.as_deref() == Some("runtime-shim".as_ref()) {
+        return corten_runtime::embedded::shim::main(args);
+    }
+    match cli::run(first, args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("corten: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -37,7 +37,9 @@ impl Enclosure {
         let first = only_child(holder.id())?;
         let enclosure = Self { holder, first, cgroup };
         enclosure.run("ip", &["link", "set", "lo", "up"])?;
-        enclosure.run("ip", &["link", "add", "eth0", "type", "dummy"])?;
+        // A veth pair, since not every kernel has dummy interfaces; its other end only keeps the carrier up.
+        enclosure.run("ip", &["link", "add", "eth0", "type", "veth", "peer", "name", "wire"])?;
+        enclosure.run("ip", &["link", "set", "wire", "up"])?;
         enclosure.run("ip", &["address", "add", &format!("{ADDRESS}/24"), "dev", "eth0"])?;
         enclosure.run("ip", &["link", "set", "eth0", "up"])?;
         Ok(enclosure)

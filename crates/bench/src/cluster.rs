@@ -1,0 +1,218 @@
+//! A whole cluster in namespaces of its own: how long until it works, how long a pod takes, what it costs when idle.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use corten_testkit::enclosure::{ADDRESS, Enclosure, only_child};
+
+use crate::machine;
+use crate::stats::{Sample, millis};
+
+/// What to measure.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Pods started one after the other.
+    #[arg(long, default_value_t = 30)]
+    single: usize,
+    /// Pods started at once.
+    #[arg(long, default_value_t = 100)]
+    many: usize,
+    /// Seconds to sit idle while processor time and memory are read.
+    #[arg(long, default_value_t = 60)]
+    idle: u64,
+    /// Seconds to sit idle while fsyncs and written bytes are counted.
+    #[arg(long, default_value_t = 600)]
+    quiet: u64,
+}
+
+struct Bench<'a> {
+    enclosure: Enclosure,
+    corten: &'a Path,
+    data: PathBuf,
+}
+
+/// A running `corten up` and when its two lines came.
+struct Up {
+    child: Child,
+    pid: u32,
+    api: Duration,
+    ready: Duration,
+}
+
+/// Runs everything and prints the table.
+pub fn run(corten: &Path, args: &Args) -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let corten = std::path::absolute(corten)?;
+    let bench = Bench { enclosure: Enclosure::new()?, corten: &corten, data: directory.path().join("data") };
+
+    // The image is imported before anything is timed, as it would be on a node that has run before.
+    let image = directory.path().join("hello.tar");
+    corten_testkit::hello_image()?.named("localhost/hello:1").write_oci(&image)?;
+    bench.corten(&["image", "--data-dir", bench.data()?, "import", image.to_str().context("a temporary path is UTF-8")?])?;
+
+    let start = Instant::now();
+    let up = bench.up()?;
+    println!("empty data directory: API ready {}, node Ready {}", millis(up.api), millis(up.ready));
+    bench.apply(&pod("first"))?;
+    bench.wait_running(1)?;
+    println!("empty data directory: first pod Running {}", millis(start.elapsed()));
+
+    let mut latencies = Vec::new();
+    let begin = Instant::now();
+    for i in 0..args.single {
+        let name = format!("single-{i}");
+        latencies.push(bench.one_pod(&name)?);
+    }
+    Sample { name: "one pod, create to Running".into(), latencies, elapsed: begin.elapsed() }.print();
+
+    let begin = Instant::now();
+    let manifest: Vec<String> = (0..args.many).map(|i| pod(&format!("many-{i}"))).collect();
+    bench.apply(&manifest.join("---\n"))?;
+    bench.wait_running(1 + args.single + args.many)?;
+    println!("{} pods, apply to all Running: {}", args.many, millis(begin.elapsed()));
+    bench.kubectl(&["delete", "pods", "--all", "--grace-period=1", "--timeout=120s"])?;
+
+    let seconds = |n| std::thread::sleep(Duration::from_secs(n));
+    seconds(5);
+    let before = machine::cpu_seconds(up.pid);
+    seconds(args.idle);
+    let share = (machine::cpu_seconds(up.pid) - before) / args.idle as f64 * 100.0;
+    println!("idle: {share:.2} % of a core over {} s, {:.1} MiB PSS", args.idle, machine::pss_mib(up.pid));
+
+    let written = machine::written_bytes(up.pid);
+    let syncs = count_syncs(up.pid, args.quiet)?;
+    println!("idle: {syncs} fsyncs, {} bytes written in {} s", machine::written_bytes(up.pid) - written, args.quiet);
+
+    bench.stop(up)?;
+    let start = Instant::now();
+    let up = bench.up()?;
+    println!("restart: API ready {}, node Ready {}", millis(up.api), millis(up.ready));
+    bench.apply(&pod("again"))?;
+    bench.wait_running(1)?;
+    println!("restart: first new pod Running {}", millis(start.elapsed()));
+    bench.stop(up)?;
+    bench.corten(&["down", "--data-dir", bench.data()?])?;
+    Ok(())
+}
+
+impl Bench<'_> {
+    fn data(&self) -> anyhow::Result<&str> {
+        self.data.to_str().context("a temporary path is UTF-8")
+    }
+
+    fn corten(&self, args: &[&str]) -> anyhow::Result<String> {
+        self.enclosure.run(self.corten.to_str().context("the binary's path is UTF-8")?, args)
+    }
+
+    fn up(&self) -> anyhow::Result<Up> {
+        let start = Instant::now();
+        let mut child = self
+            .enclosure
+            .command(self.corten.to_str().context("the binary's path is UTF-8")?)
+            .args(["up", "--data-dir", self.data()?, "--node-name", "node", "--node-ip", ADDRESS])
+            .args(["--cgroup-root", self.enclosure.cgroup()])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().context("stdout is piped")?).lines();
+        let mut until = |word: &str| -> anyhow::Result<Duration> {
+            for line in lines.by_ref() {
+                if line?.contains(word) {
+                    return Ok(start.elapsed());
+                }
+            }
+            bail!("corten up ended before it said {word:?}")
+        };
+        let (api, ready) = (until("API")?, until("Ready")?);
+        let pid = only_child(child.id())?;
+        // Whatever else it prints must not fill the pipe.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        Ok(Up { child, pid, api, ready })
+    }
+
+    fn stop(&self, mut up: Up) -> anyhow::Result<()> {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(up.pid)?), nix::sys::signal::Signal::SIGTERM)?;
+        up.child.wait()?;
+        Ok(())
+    }
+
+    fn kubectl(&self, args: &[&str]) -> anyhow::Result<String> {
+        let config = self.data.join("admin.kubeconfig");
+        let config = config.to_str().context("a temporary path is UTF-8")?;
+        self.enclosure.run("kubectl", &[&["--kubeconfig", config], args].concat())
+    }
+
+    fn apply(&self, manifest: &str) -> anyhow::Result<()> {
+        let file = self.data.with_file_name("manifest.yaml");
+        std::fs::write(&file, manifest)?;
+        self.kubectl(&["create", "-f", file.to_str().context("a temporary path is UTF-8")?])?;
+        Ok(())
+    }
+
+    /// Creates a pod and reads from the cluster's own clock how long it took to run. `creationTimestamp` has whole seconds only,
+    /// so the time is taken here: from before the request to the watch event that says Running.
+    fn one_pod(&self, name: &str) -> anyhow::Result<Duration> {
+        let config = self.data.join("admin.kubeconfig");
+        let mut watch = self
+            .enclosure
+            .command("kubectl")
+            .arg("--kubeconfig")
+            .arg(config)
+            .args(["get", "pods", "--watch", "--no-headers", "-o", "custom-columns=NAME:.metadata.name,PHASE:.status.phase"])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut lines = BufReader::new(watch.stdout.take().context("stdout is piped")?).lines();
+        // The first line shows that the watch is open: there is always a pod from before.
+        lines.next().context("kubectl get --watch ended")??;
+        let file = self.data.with_file_name("pod.json");
+        std::fs::write(&file, pod(name))?;
+        let mut create = self.enclosure.command("kubectl");
+        create.arg("--kubeconfig").arg(self.data.join("admin.kubeconfig")).args(["create", "-f"]).arg(&file).stdout(Stdio::piped());
+        let mut create = create.spawn()?;
+        let mut created = None;
+        for line in lines {
+            let line = line?;
+            let mut words = line.split_whitespace();
+            if words.next() != Some(name) {
+                continue;
+            }
+            let seen = *created.get_or_insert_with(Instant::now);
+            if words.next() == Some("Running") {
+                watch.kill()?;
+                watch.wait()?;
+                create.wait()?;
+                return Ok(seen.elapsed());
+            }
+        }
+        bail!("the watch ended before {name} was Running")
+    }
+
+    fn wait_running(&self, count: usize) -> anyhow::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while Instant::now() < deadline {
+            let phases = self.kubectl(&["get", "pods", "--no-headers", "-o", "custom-columns=P:.status.phase"])?;
+            if phases.lines().filter(|p| p.trim() == "Running").count() >= count {
+                return Ok(());
+            }
+        }
+        bail!("{count} pods are not Running after 120 s")
+    }
+}
+
+/// Counts fsync and fdatasync calls of a process with `strace`.
+fn count_syncs(pid: u32, seconds: u64) -> anyhow::Result<usize> {
+    let output = std::process::Command::new("timeout")
+        .args([&seconds.to_string(), "strace", "-f", "-e", "trace=fsync,fdatasync,sync_file_range,syncfs", "-p", &pid.to_string()])
+        .output()
+        .context("strace (package strace)")?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    Ok(text.lines().filter(|line| line.contains("sync(") || line.contains("fdatasync(")).count())
+}
+
+fn pod(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  - {{name: hello, image: 'localhost/hello:1'}}\n"
+    )
+}

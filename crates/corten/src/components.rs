@@ -1,0 +1,74 @@
+//! The single components, with upstream's flags.
+
+mod apiserver;
+mod controller_manager;
+mod kubelet;
+mod proxy;
+mod scheduler;
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::path::Path;
+
+use anyhow::Context;
+use corten_client::Client;
+use corten_task::Tasks;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::flags::{Component, Flags};
+use crate::logging;
+
+/// All of them, for the help.
+pub const ALL: [&Component; 5] =
+    [&apiserver::COMPONENT, &controller_manager::COMPONENT, &scheduler::COMPONENT, &kubelet::COMPONENT, &proxy::COMPONENT];
+
+/// The component of a name, if it is one.
+pub fn named(name: &str) -> Option<&'static Component> {
+    ALL.into_iter().find(|component| component.name == name)
+}
+
+/// Runs one until a signal asks it to stop.
+pub fn run(component: &'static Component, args: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
+    let flags = component.parse(args).unwrap_or_else(|err| err.exit());
+    logging::start(flags.parsed("v")?.unwrap_or(0));
+    for name in component.without_effect(&flags) {
+        tracing::warn!("--{name} has no effect yet");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the async runtime")?;
+    runtime.block_on(async {
+        let tasks = Tasks::root(component.name);
+        match component.name {
+            "apiserver" => until_stopped(&tasks, apiserver::start(&flags, &tasks)).await,
+            "controller-manager" => until_stopped(&tasks, controller_manager::start(&flags, &tasks)).await,
+            "scheduler" => until_stopped(&tasks, scheduler::start(&flags, &tasks)).await,
+            "kubelet" => until_stopped(&tasks, kubelet::start(&flags, &tasks)).await,
+            _ => until_stopped(&tasks, proxy::start(&flags, &tasks)).await,
+        }
+    })
+}
+
+/// Starts, waits for a signal, and stops in order. `start` gives what has to live until then.
+async fn until_stopped<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let outcome = start.await;
+    let outcome = match outcome {
+        Ok(running) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            drop(running);
+            Ok(())
+        }
+        Err(err) => Err(err),
+    };
+    tasks.stop().await;
+    outcome
+}
+
+/// The client of `--kubeconfig`.
+async fn client(flags: &Flags) -> anyhow::Result<Client> {
+    let path = flags.required("kubeconfig")?;
+    Ok(corten_client::remote(Path::new(path)).await?)
+}

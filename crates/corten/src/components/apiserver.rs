@@ -1,0 +1,146 @@
+//! `corten apiserver`: kube-apiserver's flags to the API server's configuration.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use corten_apiserver::{ApiServer, Config};
+use corten_store::Sqlite;
+use corten_task::Tasks;
+
+use crate::flags::{Component, Flags};
+
+/// The command line.
+pub const COMPONENT: Component = Component {
+    name: "apiserver",
+    about: "Run the API server (kube-apiserver's flags)",
+    known: include_str!("../flags/apiserver.txt"),
+    effective: &[
+        ("data-dir", "Directory of the embedded store [default: /var/lib/corten]"),
+        ("secure-port", "Port to serve on [default: 6443]"),
+        ("bind-address", "Address to serve on [default: 0.0.0.0]"),
+        ("advertise-address", "Address at which the cluster reaches this server"),
+        ("cert-dir", "Directory of certificates made here [default: DATA_DIR/pki]"),
+        ("tls-cert-file", "Serving certificate instead of one made here"),
+        ("tls-private-key-file", "Its private key"),
+        ("client-ca-file", "CA of client certificates instead of the one made here"),
+        ("requestheader-client-ca-file", "CA of a front proxy that may name users in headers"),
+        ("token-auth-file", "Static tokens as CSV: token,user,uid,\"group1,group2\""),
+        ("anonymous-auth", "Let requests without credentials through as system:anonymous [default: true]"),
+        ("authorization-mode", "Node, RBAC, AlwaysAllow, AlwaysDeny, in order [default: Node,RBAC]"),
+        ("service-account-issuer", "Issuer of service account tokens; the first signs"),
+        ("api-audiences", "Audiences of the API [default: the issuers]"),
+        ("service-account-key-file", "Public keys that verify service account tokens"),
+        ("service-account-signing-key-file", "Private key that signs service account tokens"),
+        ("service-account-max-token-expiration", "Longest validity of a requested token"),
+        ("service-cluster-ip-range", "Addresses for Services [default: 10.43.0.0/16]"),
+        ("service-node-port-range", "Ports for NodePort Services [default: 30000-32767]"),
+        ("allow-privileged", "Whether privileged containers may be asked for [default: true]"),
+        ("enable-admission-plugins", "Admission plugins to switch on besides the default ones"),
+        ("disable-admission-plugins", "Admission plugins to switch off"),
+        ("feature-gates", "Name=true|false, comma-separated"),
+        ("runtime-config", "API versions to switch on or off: api/all=true, batch/v1=false"),
+        ("audit-policy-file", "Audit policy"),
+        ("audit-log-path", "Audit log; - for standard output"),
+        ("audit-log-maxsize", "Size in MiB at which the audit log is rotated"),
+        ("audit-log-maxbackup", "Rotated audit logs kept"),
+        ("request-timeout", "Longest time for a request that is no watch [default: 1m]"),
+        ("min-request-timeout", "Shortest time in seconds before a watch is ended [default: 1800]"),
+        ("max-requests-inflight", "Requests that change nothing, at one time [default: 400]"),
+        ("max-mutating-requests-inflight", "Requests that change something, at one time [default: 200]"),
+        ("enable-priority-and-fairness", "Queue requests by flow [default: true]"),
+        ("event-ttl", "How long Events are kept [default: 1h]"),
+        ("profiling", "Serve profiles [default: false]"),
+        ("kubelet-client-certificate", "Client certificate for kubelets"),
+        ("kubelet-client-key", "Its private key"),
+        ("kubelet-certificate-authority", "CA of kubelets' serving certificates"),
+        ("kubelet-preferred-address-types", "Order in which a node's addresses are tried"),
+        ("etcd-servers", "Not yet: the store is embedded"),
+        ("v", "Verbosity of the log"),
+    ],
+};
+
+/// Opens the store and starts serving.
+pub async fn start(flags: &Flags, tasks: &Tasks) -> anyhow::Result<ApiServer> {
+    if flags.text("etcd-servers").is_some() {
+        bail!("an external etcd is not supported yet: leave --etcd-servers out, and the embedded store in --data-dir is used");
+    }
+    let data = PathBuf::from(flags.text("data-dir").unwrap_or("/var/lib/corten"));
+    let config = config(flags, &data)?;
+    let store = Sqlite::open(corten_store::Config::new(data.join("store")), tasks)?;
+    ApiServer::start(config, Arc::new(store), tasks).await.context("start the API server")
+}
+
+fn config(flags: &Flags, data: &std::path::Path) -> anyhow::Result<Config> {
+    let path = |name: &str| flags.text(name).map(PathBuf::from);
+    let mut config = Config::new(path("cert-dir").unwrap_or_else(|| data.join("pki")));
+    set(&mut config.bind_address, flags.parsed("bind-address")?);
+    set(&mut config.secure_port, flags.parsed("secure-port")?);
+    config.advertise_address = flags.parsed("advertise-address")?;
+    config.tls_cert_file = path("tls-cert-file");
+    config.tls_private_key_file = path("tls-private-key-file");
+    config.client_ca_file = path("client-ca-file");
+    config.requestheader_client_ca_file = path("requestheader-client-ca-file");
+    config.token_auth_file = path("token-auth-file");
+    config.anonymous_auth = flags.enabled("anonymous-auth", config.anonymous_auth)?;
+    list(&mut config.authorization_mode, flags.list("authorization-mode"));
+    list(&mut config.service_account_issuer, flags.list("service-account-issuer"));
+    list(&mut config.api_audiences, flags.list("api-audiences"));
+    config.service_account_key_file = flags.list("service-account-key-file").into_iter().map(PathBuf::from).collect();
+    config.service_account_signing_key_file = path("service-account-signing-key-file");
+    set(&mut config.service_account_max_token_expiration, flags.duration("service-account-max-token-expiration")?);
+    let ranges = flags.list("service-cluster-ip-range");
+    if !ranges.is_empty() {
+        let parse = |text: &String| text.parse().with_context(|| format!("invalid value {text:?} for --service-cluster-ip-range"));
+        config.service_cluster_ip_range = ranges.iter().map(parse).collect::<Result<_, _>>()?;
+    }
+    if let Some(text) = flags.text("service-node-port-range") {
+        let (low, high) = text.split_once('-').with_context(|| format!("invalid value {text:?} for --service-node-port-range"))?;
+        config.service_node_port_range = low.parse()?..=high.parse()?;
+    }
+    config.allow_privileged = flags.enabled("allow-privileged", config.allow_privileged)?;
+    config.enable_admission_plugins = flags.list("enable-admission-plugins");
+    config.disable_admission_plugins = flags.list("disable-admission-plugins");
+    config.feature_gates = switches(flags, "feature-gates")?;
+    config.runtime_config = switches(flags, "runtime-config")?;
+    config.audit_policy_file = path("audit-policy-file");
+    config.audit_log_path = path("audit-log-path");
+    set(&mut config.audit_log_maxsize, flags.parsed("audit-log-maxsize")?);
+    set(&mut config.audit_log_maxbackup, flags.parsed("audit-log-maxbackup")?);
+    set(&mut config.request_timeout, flags.duration("request-timeout")?);
+    set(&mut config.min_request_timeout, flags.parsed("min-request-timeout")?.map(Duration::from_secs));
+    set(&mut config.max_requests_inflight, flags.parsed("max-requests-inflight")?);
+    set(&mut config.max_mutating_requests_inflight, flags.parsed("max-mutating-requests-inflight")?);
+    config.enable_priority_and_fairness = flags.enabled("enable-priority-and-fairness", config.enable_priority_and_fairness)?;
+    set(&mut config.event_ttl, flags.duration("event-ttl")?);
+    config.profiling = flags.enabled("profiling", config.profiling)?;
+    config.kubelet_client_certificate = path("kubelet-client-certificate");
+    config.kubelet_client_key = path("kubelet-client-key");
+    config.kubelet_certificate_authority = path("kubelet-certificate-authority");
+    list(&mut config.kubelet_preferred_address_types, flags.list("kubelet-preferred-address-types"));
+    Ok(config)
+}
+
+fn set<T>(field: &mut T, given: Option<T>) {
+    if let Some(value) = given {
+        *field = value;
+    }
+}
+
+fn list(field: &mut Vec<String>, given: Vec<String>) {
+    if !given.is_empty() {
+        *field = given;
+    }
+}
+
+/// `Name=true,Other=false`
+fn switches(flags: &Flags, name: &str) -> anyhow::Result<BTreeMap<String, bool>> {
+    let one = |text: &String| {
+        let (key, value) = text.split_once('=').unwrap_or((text, "true"));
+        let value = value.parse().with_context(|| format!("invalid value {text:?} for --{name}"))?;
+        Ok((key.to_owned(), value))
+    };
+    flags.list(name).iter().map(one).collect()
+}

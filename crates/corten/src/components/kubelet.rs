@@ -1,0 +1,72 @@
+//! `corten kubelet`: kubelet's flags, on the embedded runtime and network.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use corten_kubelet::{Config, Kubelet};
+use corten_task::Tasks;
+use ipnet::IpNet;
+
+use super::client;
+use crate::flags::{Component, Flags};
+use crate::node::{self, Network, Ranges};
+use crate::paths::Paths;
+use crate::{host, image};
+
+/// The command line.
+pub const COMPONENT: Component = Component {
+    name: "kubelet",
+    about: "Run the pods of this node (kubelet's flags)",
+    known: include_str!("../flags/kubelet.txt"),
+    effective: &[
+        ("data-dir", "Directory for everything durable [default: /var/lib/corten]"),
+        ("kubeconfig", "How to reach the API server"),
+        ("hostname-override", "Name of this node [default: the host name]"),
+        ("node-ip", "Address of this node [default: that of the default route's interface]"),
+        ("cluster-dns", "Addresses of the cluster DNS"),
+        ("cluster-domain", "DNS domain of the cluster [default: cluster.local]"),
+        ("cgroup-root", "cgroup below which the pods' cgroups are made [default: /]"),
+        ("max-pods", "Most pods at a time [default: 110]"),
+        ("pod-manifest-path", "Directory of static pods"),
+        ("client-ca-file", "CA of clients of this node's endpoint"),
+        ("cluster-cidr", "Addresses of all pods [default: 10.42.0.0/16]"),
+        ("service-cluster-ip-range", "Addresses of Services [default: 10.43.0.0/16]"),
+        ("v", "Verbosity of the log"),
+    ],
+};
+
+/// Starts the node.
+pub async fn start(flags: &Flags, tasks: &Tasks) -> anyhow::Result<Arc<Kubelet>> {
+    host::require_root("kubelet")?;
+    let client = client(flags).await?;
+    let paths = Paths::new(Path::new(flags.text("data-dir").unwrap_or("/var/lib/corten")));
+    let range = |name: &str, default: &str| -> anyhow::Result<IpNet> {
+        let text = flags.text(name).unwrap_or(default);
+        text.parse().with_context(|| format!("invalid value {text:?} for --{name}"))
+    };
+    let node_name = flags.text("hostname-override").map_or_else(host::node_name, |name| Ok(name.to_owned()))?;
+    let node_ip: IpAddr = flags.parsed("node-ip")?.map_or_else(host::node_ip, Ok)?;
+    let cgroup_root = flags.text("cgroup-root").unwrap_or("/");
+    let cluster = Ranges { pods: range("cluster-cidr", "10.42.0.0/16")?, services: range("service-cluster-ip-range", "10.43.0.0/16")? };
+    let network = Network::pending();
+    let runtime = node::open_runtime(&paths, cgroup_root, tasks)?;
+    image::serve(&paths, runtime.clone(), tasks)?;
+    let mut config = Config {
+        cluster_domain: flags.text("cluster-domain").unwrap_or("cluster.local").to_owned(),
+        static_pods: flags.text("pod-manifest-path").map(Into::into),
+        ..node::kubelet_config(&paths, node_name, node_ip, cgroup_root)
+    };
+    for text in flags.list("cluster-dns") {
+        config.cluster_dns.push(text.parse().with_context(|| format!("invalid value {text:?} for --cluster-dns"))?);
+    }
+    if let Some(max) = flags.parsed("max-pods")? {
+        config.max_pods = max;
+    }
+    config.server.client_ca = flags.text("client-ca-file").map(Into::into);
+    let kubelet = Kubelet::start(config, client, runtime.clone(), runtime, network.clone(), tasks).await;
+    let kubelet = Arc::new(kubelet.context("start the kubelet")?);
+    network.open_for(kubelet.clone(), paths, cluster, tasks);
+    Ok(kubelet)
+}

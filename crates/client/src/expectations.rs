@@ -37,13 +37,18 @@ impl Expectations {
 
     /// `owner` is about to create `count` objects. Replaces what was expected before.
     pub fn expect_creations(&self, owner: &Key, count: usize) {
-        let expected = Expected { creations: count, deletions: HashSet::new(), since: Instant::now() };
-        self.owners.lock().insert(owner.clone(), expected);
+        self.expect(owner, count, []);
     }
 
     /// `owner` is about to delete the objects with these UIDs. Replaces what was expected before.
     pub fn expect_deletions(&self, owner: &Key, uids: impl IntoIterator<Item = String>) {
-        let expected = Expected { creations: 0, deletions: uids.into_iter().collect(), since: Instant::now() };
+        self.expect(owner, 0, uids);
+    }
+
+    /// `owner` is about to create `creations` objects and to delete those with these UIDs. Replaces what was expected
+    /// before.
+    pub fn expect(&self, owner: &Key, creations: usize, deletions: impl IntoIterator<Item = String>) {
+        let expected = Expected { creations, deletions: deletions.into_iter().collect(), since: Instant::now() };
         self.owners.lock().insert(owner.clone(), expected);
     }
 

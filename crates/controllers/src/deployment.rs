@@ -16,14 +16,15 @@ use corten_client::{Change, Client, EventType, Informer, Key, Queue, Recorder, R
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use serde_json::json;
+use kube::api::{DeleteParams, PostParams, Preconditions};
 
 use crate::claim::{adopters, claim};
 use crate::clock::now;
 use crate::context::{Context, synced};
 use crate::error::{During, Error, Result, gone_is_fine, is_namespace_terminating, message};
-use crate::meta::{BY_CONTROLLER, annotation, by_controller, controller_key, controller_of, is_deleting, name, reference, uid};
+use crate::meta::{
+    BY_CONTROLLER, annotation, by_controller, controller_key, controller_of, is_deleting, name, reference, set_annotation, uid,
+};
 use crate::pods::is_terminal;
 use crate::selector;
 use rollout::{Set, Wanted, replicas};
@@ -341,9 +342,10 @@ impl Deployments {
         if annotation(meta, revision::REVISION) == Some(revision) {
             return Ok(());
         }
-        let patch = json!({"metadata": {"uid": uid(meta), "annotations": {revision::REVISION: revision}}});
-        let patched = self.deployments_of(rollout).patch(name(meta), &PatchParams::default(), &Patch::Merge(&patch)).await;
-        rollout.deployment = Arc::new(patched.during("set the revision of deployment", name(&rollout.deployment.metadata))?);
+        let mut next = Deployment::clone(&rollout.deployment);
+        set_annotation(&mut next.metadata, revision::REVISION, revision);
+        let written = self.deployments_of(rollout).replace(name(&next.metadata), &PostParams::default(), &next).await;
+        rollout.deployment = Arc::new(written.during("set the revision of deployment", name(&next.metadata))?);
         Ok(())
     }
 

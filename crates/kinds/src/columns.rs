@@ -166,8 +166,6 @@ pub(crate) static CSIDRIVERS: &[Column] = &[
 pub(crate) static CSINODES: &[Column] =
     &[NAME, column("Drivers", "integer", "", "Drivers indicates the number of CSI drivers registered on the node", 0), AGE];
 
-pub(crate) static CSISTORAGECAPACITIES: &[Column] = &[NAME, column("Created At", "date", "", CREATED_TEXT, 0)];
-
 pub(crate) static DAEMONSETS: &[Column] = &[
     NAME,
     column(

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::doc::{Read, Write};
+use crate::internal;
 
 /// Converts a document of `resource` in place, and sets its `apiVersion`. Versions are given as `apiVersion` has them: `v1`,
 /// `events.k8s.io/v1`, `autoscaling/v2`; for horizontalpodautoscalers the bare `v1` and `v2` are taken too. `group` is the
@@ -120,7 +121,7 @@ fn autoscaler_to_v1(object: &mut Value) {
         }
     }
     let annotate = |object: &mut Value, key: &str, value: Value| {
-        object.object("metadata").object("annotations").put(key, value.to_string());
+        object.object("metadata").object("annotations").put(key, ordered(&value));
     };
     if !others.is_empty() {
         annotate(object, METRICS, json!(others));
@@ -132,7 +133,8 @@ fn autoscaler_to_v1(object: &mut Value) {
         annotate(object, CONDITIONS, json!(conditions));
     }
     if !behavior.is_null() {
-        annotate(object, BEHAVIOR, behavior);
+        let shown = internal::shown("HorizontalPodAutoscalerBehavior", &behavior);
+        object.object("metadata").object("annotations").put(BEHAVIOR, shown);
     }
 }
 
@@ -154,19 +156,16 @@ fn autoscaler_to_v2(object: &mut Value) {
     let cpu = spec["targetCPUUtilizationPercentage"].clone();
     spec.drop_key("targetCPUUtilizationPercentage");
     if !cpu.is_null() {
-        all.insert(
-            0,
-            json!({
-                "type": "Resource",
-                "resource": { "name": "cpu", "target": { "type": "Utilization", "averageUtilization": cpu } },
-            }),
-        );
+        all.push(json!({
+            "type": "Resource",
+            "resource": { "name": "cpu", "target": { "type": "Utilization", "averageUtilization": cpu } },
+        }));
     }
     if !all.is_empty() {
         spec.put("metrics", all);
     }
     if behavior.is_object() {
-        spec.put("behavior", behavior);
+        spec.put("behavior", lower(&behavior));
     }
     let status = object.object("status");
     let cpu = status["currentCPUUtilizationPercentage"].clone();
@@ -360,4 +359,69 @@ fn current_to_v2(metric: &Value) -> Value {
     source.put("current", current);
     out.put(key, source);
     out
+}
+
+/// JSON with members in the order of the reference implementation's types: annotations are compared as text.
+fn ordered(value: &Value) -> String {
+    const ORDER: &[&str] = &[
+        "type",
+        "status",
+        "lastTransitionTime",
+        "reason",
+        "message",
+        "object",
+        "pods",
+        "resource",
+        "containerResource",
+        "external",
+        "target",
+        "kind",
+        "name",
+        "apiVersion",
+        "metricName",
+        "metricSelector",
+        "targetAverageUtilization",
+        "currentAverageUtilization",
+        "targetValue",
+        "currentValue",
+        "targetAverageValue",
+        "currentAverageValue",
+        "selector",
+        "averageValue",
+        "container",
+        "matchLabels",
+        "matchExpressions",
+        "key",
+        "operator",
+        "values",
+    ];
+    match value {
+        Value::Object(map) => {
+            let mut members: Vec<_> = map.iter().collect();
+            let place = |key: &str| ORDER.iter().position(|have| *have == key).unwrap_or(ORDER.len());
+            members.sort_by_key(|(key, _)| place(key));
+            let members: Vec<String> =
+                members.into_iter().map(|(key, value)| format!("{}:{}", json!(key), ordered(value))).collect();
+            format!("{{{}}}", members.join(","))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(ordered).collect::<Vec<_>>().join(",")),
+        other => other.to_string(),
+    }
+}
+
+/// Names as the API has them: behavior is kept under the internal types' names, and read under either.
+fn lower(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut out = json!({});
+            for (key, value) in map {
+                let mut chars = key.chars();
+                let key: String = chars.next().map(|c| c.to_ascii_lowercase()).into_iter().chain(chars).collect();
+                out.put(&key, lower(value));
+            }
+            out
+        }
+        Value::Array(items) => items.iter().map(lower).collect(),
+        other => other.clone(),
+    }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 pub(crate) use corten_api::names::{
-    c_identifier, config_map_key, dns1035_label, dns1123_label as dns_label, dns1123_subdomain as dns_subdomain,
+    config_map_key, dns1035_label, dns1123_label as dns_label, dns1123_subdomain as dns_subdomain,
     dns1123_subdomain_with_underscore as dns_subdomain_with_underscore, http_header_name, label_value, name_is_dns1035_label,
     name_is_label, name_is_path_segment, name_is_subdomain, port_name, qualified_name, relaxed_env_var_name as env_var_name,
     wildcard_dns1123_subdomain as wildcard_dns_subdomain,

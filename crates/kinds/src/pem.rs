@@ -43,3 +43,15 @@ pub(crate) fn key_pair_warning(certificate: &[u8], key: &[u8]) -> Option<String>
         Err(_) => Some("x509: malformed certificate".into()),
     }
 }
+
+/// What is wrong with a certificate request in PEM.
+pub(crate) fn request_fault(bytes: &[u8]) -> Option<String> {
+    let first = blocks(bytes).into_iter().next();
+    let Some(block) = first.filter(|block| block.label == "CERTIFICATE REQUEST") else {
+        return Some("PEM block type must be CERTIFICATE REQUEST".into());
+    };
+    match x509_parser::certification_request::X509CertificationRequest::from_der(&block.contents) {
+        Ok(_) => None,
+        Err(_) => Some("asn1: structure error: the request is malformed".into()),
+    }
+}

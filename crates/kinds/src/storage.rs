@@ -1,12 +1,16 @@
 //! `storage.k8s.io`: StorageClasses.
 
+mod csi;
+
+pub(crate) use csi::{CsiDrivers, CsiNodes, CsiStorageCapacities, VolumeAttachments, VolumeAttributesClasses};
+
 use std::collections::HashSet;
 
 use corten_api::field::{Faults, Path};
 use serde_json::Value;
 
 use crate::doc::{Read, Write};
-use crate::{Column, Context, Strategy, check, columns, meta, table};
+use crate::{Column, Context, Strategy, check, columns, table};
 
 pub(crate) struct StorageClasses;
 
@@ -103,7 +107,6 @@ impl Strategy for StorageClasses {
                 }
             }
         }
-        let _ = meta::set_generation;
         warnings
     }
 }

@@ -1,0 +1,579 @@
+//! `admissionregistration.k8s.io` and `apiregistration.k8s.io`: defaults, generations, table rows. Expressions are not checked
+//! here: that needs a CEL compiler.
+
+use corten_api::field::{Faults, Path};
+use serde_json::{Value, json};
+
+use crate::doc::{Read, Write};
+use crate::{Column, Context, Strategy, check, columns, meta, names, table};
+
+/// `ValidatingWebhookConfiguration` or `MutatingWebhookConfiguration`.
+pub(crate) struct Webhooks {
+    pub(crate) mutating: bool,
+}
+
+impl Strategy for Webhooks {
+    fn default(&self, object: &mut Value) {
+        for hook in object.items("webhooks") {
+            for (key, value) in
+                [("failurePolicy", json!("Fail")), ("matchPolicy", json!("Equivalent")), ("timeoutSeconds", json!(10))]
+            {
+                if !hook.has(key) {
+                    hook.put(key, value);
+                }
+            }
+            if self.mutating && !hook.has("reinvocationPolicy") {
+                hook.put("reinvocationPolicy", "Never");
+            }
+            hook.object("namespaceSelector");
+            hook.object("objectSelector");
+            hook.items("rules").for_each(default_scope);
+            default_port(hook.object("clientConfig"));
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        meta::set_generation(object, 1);
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        meta::bump_generation(object, old, |object| &object["webhooks"]);
+    }
+
+    fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        let path = Path::new("webhooks");
+        let mut seen = std::collections::HashSet::new();
+        for (i, hook) in object.list("webhooks").iter().enumerate() {
+            let at = path.index(i);
+            let name = hook.text("name");
+            if name.is_empty() {
+                faults.required(&at.child("name"), "");
+            } else {
+                check::invalid_each(&mut faults, &at.child("name"), name, names::fully_qualified(name));
+            }
+            webhook(&mut faults, &at, hook, self.mutating);
+            if !name.is_empty() && !seen.insert(name) {
+                check::duplicate(&mut faults, &at.child("name"), name);
+            }
+        }
+        faults
+    }
+
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        if self.mutating { columns::MUTATINGWEBHOOKCONFIGURATIONS } else { columns::VALIDATINGWEBHOOKCONFIGURATIONS }
+    }
+
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        vec![table::name(object), object.list("webhooks").len().into(), table::age(object, now)]
+    }
+}
+
+fn default_scope(rule: &mut Value) {
+    if !rule.has("scope") {
+        rule.put("scope", "*");
+    }
+}
+
+fn default_port(client: &mut Value) {
+    if let Some(service) = client.child("service")
+        && !service.has("port")
+    {
+        service.put("port", 443);
+    }
+}
+
+fn webhook(faults: &mut Faults, path: &Path<'_>, hook: &Value, mutating: bool) {
+    let rules = path.child("rules");
+    for (i, item) in hook.list("rules").iter().enumerate() {
+        rule(faults, &rules.index(i), item);
+    }
+    check::optional_one_of(faults, path, hook, "failurePolicy", &["Fail", "Ignore"]);
+    check::optional_one_of(faults, path, hook, "matchPolicy", &["Equivalent", "Exact"]);
+    match hook.opt_text("sideEffects") {
+        None => faults.required(&path.child("sideEffects"), "must specify one of None, NoneOnDryRun"),
+        Some(effects) => check::one_of(faults, &path.child("sideEffects"), effects, &["None", "NoneOnDryRun"]),
+    }
+    if let Some(seconds) = hook.opt_int("timeoutSeconds").filter(|seconds| !(1..=30).contains(seconds)) {
+        let detail = "the timeout value must be between 1 and 30 seconds";
+        faults.invalid_int(&path.child("timeoutSeconds"), seconds, detail);
+    }
+    for key in ["namespaceSelector", "objectSelector"] {
+        check::label_selector(faults, &path.child(key), &hook[key], false);
+    }
+    let at = path.child("clientConfig");
+    let client = &hook["clientConfig"];
+    match (client.opt_text("url"), client.opt("service")) {
+        (Some(url), None) => {
+            if let Some(why) = url_fault(url) {
+                faults.invalid_str(&at.child("url"), &url_shown(url), &why);
+            }
+        }
+        (None, Some(service)) => service_reference(faults, &at.child("service"), service),
+        _ => faults.required(&at, "exactly one of url or service is required"),
+    }
+    if mutating {
+        check::optional_one_of(faults, path, hook, "reinvocationPolicy", &["IfNeeded", "Never"]);
+    }
+    let versions: Vec<&str> = hook.texts("admissionReviewVersions").collect();
+    let at = path.child("admissionReviewVersions");
+    if versions.is_empty() {
+        faults.required(&at, "must specify one of v1, v1beta1");
+    } else {
+        let mut seen = std::collections::HashSet::new();
+        for (i, version) in versions.iter().enumerate() {
+            if !seen.insert(*version) {
+                faults.invalid_str(&at.index(i), version, "duplicate version");
+                continue;
+            }
+            check::invalid_each(faults, &at.index(i), version, names::dns1035_label(version));
+        }
+        if !versions.iter().any(|version| matches!(*version, "v1" | "v1beta1")) {
+            faults.invalid(&at, &hook["admissionReviewVersions"], "must include at least one of v1, v1beta1");
+        }
+    }
+}
+
+fn url_shown(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, _)) if scheme != "https" => scheme.to_owned(),
+        _ => url.to_owned(),
+    }
+}
+
+fn url_fault(url: &str) -> Option<String> {
+    const FORM: &str = "desired format: https://host[/path]";
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Some(format!("'https' is the only allowed URL scheme; {FORM}"));
+    };
+    if scheme != "https" {
+        return Some(format!("'https' is the only allowed URL scheme; {FORM}"));
+    }
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if host.is_empty() {
+        return Some(format!("host must be specified; {FORM}"));
+    }
+    if host.contains('@') {
+        return Some(format!("user information is not permitted in the URL; {FORM}"));
+    }
+    if url.contains('#') {
+        return Some(format!("fragments are not permitted in the URL; {FORM}"));
+    }
+    if url.contains('?') {
+        return Some(format!("query parameters are not permitted in the URL; {FORM}"));
+    }
+    None
+}
+
+fn service_reference(faults: &mut Faults, path: &Path<'_>, service: &Value) {
+    if service.text("name").is_empty() {
+        faults.required(&path.child("name"), "service name is required");
+    }
+    if service.text("namespace").is_empty() {
+        faults.required(&path.child("namespace"), "service namespace is required");
+    }
+    let port = service.int("port");
+    if !(1..=65535).contains(&port) {
+        faults.invalid_int(&path.child("port"), port, "port is not valid: must be between 1 and 65535, inclusive");
+    }
+    if let Some(part) = service.opt_text("path").filter(|part| !part.starts_with('/')) {
+        faults.invalid_str(&path.child("path"), part, "must start with a '/'");
+    }
+}
+
+fn rule(faults: &mut Faults, path: &Path<'_>, rule: &Value) {
+    let lists = [("operations", "operations"), ("apiGroups", "API groups"), ("apiVersions", "API versions")];
+    for (key, what) in lists {
+        let all = rule.list(key);
+        let at = path.child(key);
+        if all.is_empty() {
+            faults.required(&at, "");
+        }
+        if all.len() > 1 && all.contains(&json!("*")) {
+            let what = if key == "operations" { "operations" } else { what };
+            faults.invalid(&at, &rule[key], &format!("if '*' is present, must not specify other {what}"));
+        }
+        for (i, value) in rule.texts(key).enumerate() {
+            if key == "operations" {
+                check::one_of(faults, &at.index(i), value, &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"]);
+            } else if key == "apiVersions" && value.is_empty() {
+                faults.required(&at.index(i), "");
+            }
+        }
+    }
+    let at = path.child("resources");
+    let all: Vec<&str> = rule.texts("resources").collect();
+    if all.is_empty() {
+        faults.required(&at, "");
+    }
+    if all.contains(&"*/*") && all.len() > 1 {
+        faults.invalid(&at, &rule["resources"], "if '*/*' is present, must not specify other resources");
+    } else if all.contains(&"*") && all.iter().any(|resource| *resource != "*" && !resource.contains('/')) {
+        let detail = "if '*' is present, must not specify other resources without subresources";
+        faults.invalid(&at, &rule["resources"], detail);
+    }
+    check::optional_one_of(faults, path, rule, "scope", &["*", "Cluster", "Namespaced"]);
+}
+
+/// `ValidatingAdmissionPolicy` or `MutatingAdmissionPolicy`.
+pub(crate) struct Policies {
+    pub(crate) mutating: bool,
+}
+
+impl Strategy for Policies {
+    fn default(&self, object: &mut Value) {
+        let spec = object.object("spec");
+        if !spec.has("failurePolicy") {
+            spec.put("failurePolicy", "Fail");
+        }
+        if spec.has("matchConstraints") {
+            default_match(spec.object("matchConstraints"));
+        }
+        if !self.mutating {
+            object.object("status");
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        if !self.mutating {
+            object.put("status", json!({}));
+        }
+        meta::set_generation(object, 1);
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
+        if ctx.subresource == "status" {
+            object.copy_from(old, "spec");
+            meta::reset_for_status(object, old);
+            return;
+        }
+        if !self.mutating {
+            object.copy_from(old, "status");
+        }
+        meta::bump_generation(object, old, |object| &object["spec"]);
+    }
+
+    fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        let spec = &object["spec"];
+        let path = Path::new("spec");
+        check::optional_one_of(&mut faults, &path, spec, "failurePolicy", &["Fail", "Ignore"]);
+        if let Some(kind) = spec.opt("paramKind") {
+            for key in ["apiVersion", "kind"] {
+                if kind.text(key).is_empty() {
+                    faults.required(&path.child("paramKind").child(key), "");
+                }
+            }
+        }
+        match spec.opt("matchConstraints") {
+            None => faults.required(&path.child("matchConstraints"), ""),
+            Some(found) => match_resources(&mut faults, &path.child("matchConstraints"), found, true),
+        }
+        if self.mutating {
+            mutations(&mut faults, &path, spec);
+        } else {
+            validations(&mut faults, &path, spec);
+        }
+        faults
+    }
+
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        if self.mutating { columns::MUTATINGADMISSIONPOLICIES } else { columns::VALIDATINGADMISSIONPOLICIES }
+    }
+
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        let spec = &object["spec"];
+        let count = spec.list(if self.mutating { "mutations" } else { "validations" }).len();
+        let kind = spec
+            .opt("paramKind")
+            .map_or("<unset>".to_owned(), |kind| format!("{}/{}", kind.text("apiVersion"), kind.text("kind")));
+        vec![table::name(object), count.into(), kind.into(), table::age(object, now)]
+    }
+}
+
+fn default_match(constraints: &mut Value) {
+    if !constraints.has("matchPolicy") {
+        constraints.put("matchPolicy", "Equivalent");
+    }
+    constraints.object("namespaceSelector");
+    constraints.object("objectSelector");
+    for key in ["resourceRules", "excludeResourceRules"] {
+        constraints.items(key).for_each(default_scope);
+    }
+}
+
+fn match_resources(faults: &mut Faults, path: &Path<'_>, constraints: &Value, needs_rules: bool) {
+    check::optional_one_of(faults, path, constraints, "matchPolicy", &["Equivalent", "Exact"]);
+    for key in ["namespaceSelector", "objectSelector"] {
+        check::label_selector(faults, &path.child(key), &constraints[key], false);
+    }
+    for key in ["resourceRules", "excludeResourceRules"] {
+        let at = path.child(key);
+        for (i, item) in constraints.list(key).iter().enumerate() {
+            rule(faults, &at.index(i), item);
+        }
+    }
+    if needs_rules && constraints.list("resourceRules").is_empty() {
+        faults.required(&path.child("resourceRules"), "");
+    }
+}
+
+fn validations(faults: &mut Faults, path: &Path<'_>, spec: &Value) {
+    let (checks, notes) = (spec.list("validations"), spec.list("auditAnnotations"));
+    if checks.is_empty() && notes.is_empty() {
+        let detail = "validations or auditAnnotations must contain at least one item";
+        faults.required(&path.child("validations"), detail);
+        faults.required(&path.child("auditAnnotations"), detail);
+        return;
+    }
+    let at = path.child("validations");
+    for (i, item) in checks.iter().enumerate() {
+        let here = at.index(i);
+        if item.text("expression").trim().is_empty() {
+            faults.required(&here.child("expression"), "expression is not specified");
+        }
+        let reasons = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
+        if let Some(reason) = item.opt_text("reason").filter(|reason| *reason != "Unauthorized") {
+            check::one_of(faults, &here.child("reason"), reason, &reasons);
+        }
+    }
+}
+
+fn mutations(faults: &mut Faults, path: &Path<'_>, spec: &Value) {
+    let at = path.child("mutations");
+    if spec.list("mutations").is_empty() {
+        faults.required(&at, "mutations must contain at least one item");
+    }
+    for (i, item) in spec.list("mutations").iter().enumerate() {
+        let here = at.index(i);
+        match item.text("patchType") {
+            "" => faults.required(&here.child("patchType"), ""),
+            "ApplyConfiguration" if !item.has("applyConfiguration") => {
+                let detail = "must be specified when patchType is ApplyConfiguration";
+                faults.required(&here.child("applyConfiguration"), detail);
+            }
+            "JSONPatch" if !item.has("jsonPatch") => {
+                faults.required(&here.child("jsonPatch"), "must be specified when patchType is JSONPatch");
+            }
+            other => check::one_of(faults, &here.child("patchType"), other, &["ApplyConfiguration", "JSONPatch"]),
+        }
+    }
+    match spec.text("reinvocationPolicy") {
+        "" => faults.required(&path.child("reinvocationPolicy"), ""),
+        policy => check::one_of(faults, &path.child("reinvocationPolicy"), policy, &["IfNeeded", "Never"]),
+    }
+}
+
+/// `ValidatingAdmissionPolicyBinding` or `MutatingAdmissionPolicyBinding`.
+pub(crate) struct PolicyBindings {
+    pub(crate) mutating: bool,
+}
+
+impl Strategy for PolicyBindings {
+    fn default(&self, object: &mut Value) {
+        let spec = object.object("spec");
+        if spec.has("matchResources") {
+            default_match(spec.object("matchResources"));
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        meta::set_generation(object, 1);
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        meta::bump_generation(object, old, |object| &object["spec"]);
+    }
+
+    fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        let spec = &object["spec"];
+        let path = Path::new("spec");
+        let name = spec.text("policyName");
+        if name.is_empty() {
+            faults.required(&path.child("policyName"), "");
+        } else {
+            check::dns_subdomain(&mut faults, &path.child("policyName"), name);
+        }
+        if let Some(reference) = spec.opt("paramRef") {
+            let at = path.child("paramRef");
+            let (named, selected) = (!reference.text("name").is_empty(), reference.has("selector"));
+            if named && selected {
+                faults.forbidden(&at.child("name"), "name and selector are mutually exclusive");
+                faults.forbidden(&at.child("selector"), "name and selector are mutually exclusive");
+            } else if !named && !selected {
+                faults.required(&at, "one of name or selector must be specified");
+            }
+            match reference.opt_text("parameterNotFoundAction") {
+                None => faults.required(&at.child("parameterNotFoundAction"), ""),
+                Some(action) => check::one_of(&mut faults, &at.child("parameterNotFoundAction"), action, &["Deny", "Allow"]),
+            }
+        }
+        if let Some(found) = spec.opt("matchResources") {
+            match_resources(&mut faults, &path.child("matchResources"), found, false);
+        }
+        if !self.mutating {
+            let at = path.child("validationActions");
+            let actions: Vec<&str> = spec.texts("validationActions").collect();
+            if actions.is_empty() {
+                faults.required(&at, "at least one validation action is required");
+            }
+            for (i, action) in actions.iter().enumerate() {
+                check::one_of(&mut faults, &at.index(i), action, &["Audit", "Deny", "Warn"]);
+                if actions[..i].contains(action) {
+                    check::duplicate(&mut faults, &at.index(i), action);
+                }
+            }
+            if actions.contains(&"Deny") && actions.contains(&"Warn") {
+                let detail = "must not contain both Deny and Warn (repeating the same validation failure information in the API \
+                              response and headers serves no purpose)";
+                faults.invalid(&at, &spec["validationActions"], detail);
+            }
+        }
+        faults
+    }
+
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        if self.mutating { columns::MUTATINGADMISSIONPOLICYBINDINGS } else { columns::VALIDATINGADMISSIONPOLICYBINDINGS }
+    }
+
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        let spec = &object["spec"];
+        let reference = spec.opt("paramRef").map_or("<unset>".to_owned(), |reference| {
+            match (reference.opt_text("namespace"), reference.text("name")) {
+                (_, "") => "*".to_owned(),
+                (Some(namespace), name) if !namespace.is_empty() => format!("{namespace}/{name}"),
+                (_, name) => format!("*/{name}"),
+            }
+        });
+        vec![table::name(object), spec.text("policyName").into(), reference.into(), table::age(object, now)]
+    }
+}
+
+pub(crate) struct ApiServices;
+
+impl Strategy for ApiServices {
+    fn default(&self, object: &mut Value) {
+        default_port(object.object("spec"));
+        object.object("status");
+    }
+
+    fn prepare_create(&self, object: &mut Value, ctx: &Context<'_>) {
+        let mut status = json!({});
+        if !object["spec"].has("service") {
+            status.put(
+                "conditions",
+                json!([{
+                    "type": "Available", "status": "True", "reason": "Local", "message": "Local APIServices are always available",
+                    "lastTransitionTime": corten_api::time::seconds(ctx.now),
+                }]),
+            );
+        }
+        object.put("status", status);
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
+        if ctx.subresource == "status" {
+            object.copy_from(old, "spec");
+            meta::reset_for_status(object, old);
+        } else {
+            object.copy_from(old, "status");
+        }
+    }
+
+    fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        let spec = &object["spec"];
+        let path = Path::new("spec");
+        let (name, wanted) = (object["metadata"].text("name"), format!("{}.{}", spec.text("version"), spec.text("group")));
+        if name != wanted {
+            let detail = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
+            faults.invalid_str(&Path::new("metadata").child("name"), name, &detail);
+        }
+        let group = spec.text("group");
+        if !group.is_empty() {
+            check::dns_subdomain(&mut faults, &path.child("group"), group);
+        }
+        let version = spec.text("version");
+        check::invalid_each(&mut faults, &path.child("version"), version, names::dns1035_label(version));
+        for (key, below) in [("groupPriorityMinimum", 20_000), ("versionPriority", 1000)] {
+            let value = spec.int(key);
+            if value <= 0 || value > below {
+                faults.invalid_int(&path.child(key), value, &format!("must be positive and less than {below}"));
+            }
+        }
+        match spec.opt("service") {
+            None => {
+                if !spec.text("caBundle").is_empty() {
+                    faults.invalid_str(
+                        &path.child("caBundle"),
+                        &format!("{} bytes", spec.text("caBundle").len() / 4 * 3),
+                        "local APIServices may not have a caBundle",
+                    );
+                }
+                if spec.flag("insecureSkipTLSVerify") {
+                    let detail = "local APIServices may not have insecureSkipTLSVerify";
+                    faults.invalid(&path.child("insecureSkipTLSVerify"), &json!(true), detail);
+                }
+            }
+            Some(service) => {
+                let at = path.child("service");
+                for key in ["namespace", "name"] {
+                    if service.text(key).is_empty() {
+                        faults.required(&at.child(key), "");
+                    }
+                }
+                let port = service.int("port");
+                if !(1..=65535).contains(&port) {
+                    let detail = "port is not valid: must be between 1 and 65535, inclusive";
+                    faults.invalid_int(&at.child("port"), port, detail);
+                }
+                if spec.flag("insecureSkipTLSVerify") && !spec.text("caBundle").is_empty() {
+                    let detail = "may not be true if caBundle is present";
+                    faults.invalid(&path.child("insecureSkipTLSVerify"), &json!(true), detail);
+                }
+            }
+        }
+        faults
+    }
+
+    fn validate_update(&self, object: &Value, _: &Value, ctx: &Context<'_>) -> Faults {
+        if ctx.subresource == "status" { Faults::default() } else { self.validate(object, ctx) }
+    }
+
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        names::name_is_path_segment(name, prefix)
+    }
+
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        columns::APISERVICES
+    }
+
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        let service = object["spec"]
+            .opt("service")
+            .map_or("Local".to_owned(), |service| format!("{}/{}", service.text("namespace"), service.text("name")));
+        let available = object["status"].list("conditions").iter().find(|condition| condition.text("type") == "Available");
+        let state = available.map_or("Unknown".to_owned(), |condition| match condition.text("status") {
+            "True" => "True".to_owned(),
+            other => format!("{other} ({})", condition.text("reason")),
+        });
+        vec![table::name(object), service.into(), state.into(), table::age(object, now)]
+    }
+}

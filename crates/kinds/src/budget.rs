@@ -1,0 +1,144 @@
+//! PodDisruptionBudgets and RuntimeClasses.
+
+use corten_api::field::{Faults, Path};
+use serde_json::{Value, json};
+
+use crate::doc::{Read, Write, semantic_equal};
+use crate::pod::{Options, defaults, scheduling, validation};
+use crate::{Column, Context, Strategy, check, columns, internal, meta, table};
+
+pub(crate) struct PodDisruptionBudgets;
+
+const COUNTS: &[&str] = &["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
+
+impl Strategy for PodDisruptionBudgets {
+    fn default(&self, object: &mut Value) {
+        object.object("spec");
+        let status = object.object("status");
+        for key in COUNTS {
+            if !status.has(key) {
+                status.put(key, 0);
+            }
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        crate::workload::reset_status(object, COUNTS);
+        meta::set_generation(object, 1);
+        let _ = json!(null);
+    }
+
+    fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        let path = Path::new("spec");
+        let spec = &object["spec"];
+        if spec.has("minAvailable") && spec.has("maxUnavailable") {
+            let shown = internal::shown("PodDisruptionBudgetSpec", spec);
+            check::invalid_shown(&mut faults, &path, &shown, "minAvailable and maxUnavailable cannot be both set");
+        }
+        for key in ["minAvailable", "maxUnavailable"] {
+            if let Some(value) = spec.opt(key) {
+                check::int_or_percent(&mut faults, &path.child(key), value);
+                check::at_most_all(&mut faults, &path.child(key), value);
+            }
+        }
+        check::label_selector(&mut faults, &path.child("selector"), &spec["selector"], false);
+        let policies = ["AlwaysAllow", "IfHealthyBudget"];
+        check::optional_one_of(&mut faults, &path, spec, "unhealthyPodEvictionPolicy", &policies);
+        faults
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
+        if ctx.subresource == "status" {
+            object.copy_from(old, "spec");
+            return;
+        }
+        object.copy_from(old, "status");
+        meta::bump_generation(object, old, |object| &object["spec"]);
+    }
+
+    fn validate_update(&self, object: &Value, _: &Value, ctx: &Context<'_>) -> Faults {
+        if ctx.subresource != "status" {
+            return self.validate(object, ctx);
+        }
+        let mut faults = Faults::default();
+        let path = Path::new("status");
+        for key in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
+            check::field_not_negative(&mut faults, &path, &object["status"], key);
+        }
+        faults
+    }
+
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        columns::PODDISRUPTIONBUDGETS
+    }
+
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        let shown = |key: &str| match &object["spec"][key] {
+            Value::Null => json!("N/A"),
+            Value::String(text) => json!(text),
+            other => json!(other.to_string()),
+        };
+        vec![
+            table::name(object),
+            shown("minAvailable"),
+            shown("maxUnavailable"),
+            table::number(&object["status"], "disruptionsAllowed"),
+            table::age(object, now),
+        ]
+    }
+}
+
+pub(crate) struct RuntimeClasses;
+
+impl Strategy for RuntimeClasses {
+    fn default(&self, object: &mut Value) {
+        if let Some(overhead) = object.child("overhead") {
+            defaults::round_up(overhead, "podFixed");
+        }
+    }
+
+    fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        let handler = object.text("handler");
+        if handler.is_empty() {
+            faults.required(&Path::new("handler"), "");
+        } else {
+            check::dns_label(&mut faults, &Path::new("handler"), handler);
+        }
+        if let Some(overhead) = object.opt("overhead") {
+            let at = Path::new("overhead");
+            validation::overhead_amounts(&mut faults, &at, &overhead["podFixed"], &Options::default());
+        }
+        if let Some(rules) = object.opt("scheduling") {
+            let at = Path::new("scheduling");
+            check::labels(&mut faults, &at.child("nodeSelector"), rules.map("nodeSelector"));
+            scheduling::tolerations(&mut faults, &at.child("tolerations"), rules.list("tolerations"));
+        }
+        faults
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        if !semantic_equal(&object["handler"], &old["handler"]) {
+            faults.invalid(&Path::new("handler"), &object["handler"], check::IMMUTABLE);
+        }
+        faults
+    }
+
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        columns::RUNTIMECLASSES
+    }
+
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        vec![table::name(object), object.text("handler").into(), table::age(object, now)]
+    }
+}

@@ -1,0 +1,184 @@
+//! `resource.k8s.io`: DeviceClasses, ResourceClaims and their templates, ResourceSlices: defaults, isolation, table rows and what
+//! may not change. Their full validation is still to come.
+
+use corten_api::field::{Faults, Path};
+use serde_json::{Value, json};
+
+use crate::doc::{Read, Write, semantic_equal};
+use crate::{Column, Context, Strategy, check, columns, internal, meta, table};
+
+pub(crate) struct DeviceClasses;
+
+impl Strategy for DeviceClasses {
+    fn default(&self, object: &mut Value) {
+        object.object("spec");
+    }
+
+    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        meta::set_generation(object, 1);
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        meta::bump_generation(object, old, |object| &object["spec"]);
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        columns::DEVICECLASSES
+    }
+
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        table::name_and_age(object, now)
+    }
+}
+
+/// Requests ask for one device unless they say otherwise.
+fn default_claim(spec: &mut Value) {
+    let one = |request: &mut Value| {
+        if request.text("allocationMode").is_empty() {
+            request.put("allocationMode", "ExactCount");
+        }
+        if request.text("allocationMode") == "ExactCount" {
+            request.default_int("count", 1);
+        }
+        for toleration in request.items("tolerations") {
+            toleration.default_to("operator", "Equal");
+        }
+    };
+    for request in spec.object("devices").items("requests") {
+        if let Some(exactly) = request.child("exactly") {
+            one(exactly);
+        }
+        request.items("firstAvailable").for_each(one);
+    }
+}
+
+pub(crate) struct ResourceClaims;
+
+impl Strategy for ResourceClaims {
+    fn default(&self, object: &mut Value) {
+        default_claim(object.object("spec"));
+        object.object("status");
+    }
+
+    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        object.put("status", json!({}));
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
+        if ctx.subresource == "status" {
+            object.copy_from(old, "spec");
+            meta::reset_for_status(object, old);
+        } else {
+            object.copy_from(old, "status");
+        }
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        if ctx.subresource == "status" {
+            let status = &object["status"];
+            if !status.has("allocation") && !status.list("reservedFor").is_empty() {
+                let at = Path::new("status");
+                faults.forbidden(&at.child("reservedFor"), "may not be specified when `allocated` is not set");
+            }
+        } else if !semantic_equal(&object["spec"], &old["spec"]) {
+            let shown = internal::shown("ResourceClaimSpec", &object["spec"]);
+            check::invalid_shown(&mut faults, &Path::new("spec"), &shown, check::IMMUTABLE);
+        }
+        faults
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        columns::RESOURCECLAIMS
+    }
+
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        let status = &object["status"];
+        let mut states = Vec::new();
+        if object["metadata"].has("deletionTimestamp") {
+            states.push("deleted");
+        }
+        if !status.has("allocation") {
+            if !object["metadata"].has("deletionTimestamp") {
+                states.push("pending");
+            }
+        } else {
+            states.push("allocated");
+            if !status.list("reservedFor").is_empty() {
+                states.push("reserved");
+            }
+        }
+        vec![table::name(object), states.join(",").into(), table::age(object, now)]
+    }
+}
+
+pub(crate) struct ResourceClaimTemplates;
+
+impl Strategy for ResourceClaimTemplates {
+    fn default(&self, object: &mut Value) {
+        default_claim(object.object("spec").object("spec"));
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        if !semantic_equal(&object["spec"], &old["spec"]) {
+            let shown = internal::shown("ResourceClaimTemplateSpec", &object["spec"]);
+            check::invalid_shown(&mut faults, &Path::new("spec"), &shown, check::IMMUTABLE);
+        }
+        faults
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        columns::RESOURCECLAIMTEMPLATES
+    }
+
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        table::name_and_age(object, now)
+    }
+}
+
+pub(crate) struct ResourceSlices;
+
+impl Strategy for ResourceSlices {
+    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        meta::set_generation(object, 1);
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        meta::bump_generation(object, old, |object| &object["spec"]);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        let path = Path::new("spec");
+        let (now, before) = (&object["spec"], &old["spec"]);
+        check::immutable(&mut faults, &path.child("driver"), &now["driver"], &before["driver"]);
+        let pool = path.child("pool");
+        check::immutable(&mut faults, &pool.child("name"), &now["pool"]["name"], &before["pool"]["name"]);
+        for key in ["nodeName", "nodeSelector", "allNodes"] {
+            check::immutable(&mut faults, &path.child(key), &now[key], &before[key]);
+        }
+        faults
+    }
+
+    fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+        let spec = &object["spec"];
+        vec![("spec.driver", spec.text("driver").into()), ("spec.nodeName", spec.text("nodeName").into())]
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        columns::RESOURCESLICES
+    }
+
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        let spec = &object["spec"];
+        let node = table::or(spec.text("nodeName"), "<unset>");
+        vec![
+            table::name(object),
+            node.into(),
+            spec.text("driver").into(),
+            spec["pool"].text("name").into(),
+            table::age(object, now),
+        ]
+    }
+}

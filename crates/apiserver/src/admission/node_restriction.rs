@@ -164,6 +164,12 @@ impl Plugin for NodeRestriction {
     fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
         Box::pin(std::future::ready(self.check(request)))
     }
+
+    /// A deletion has no object to change, so it meets the judging pass only.
+    fn validate<'a>(&'a self, request: &'a AdmissionRequest) -> Verdict<'a> {
+        let deletes = request.operation == Operation::Delete;
+        Box::pin(std::future::ready(if deletes { self.check(request) } else { Ok(()) }))
+    }
 }
 
 fn own_name(r: &AdmissionRequest) -> &str {

@@ -55,7 +55,8 @@ impl Level {
         let mut state = self.state.lock();
         state.shape = shape;
         let count = shape.queues.max(1);
-        let displaced: Vec<_> = state.queues.split_off(count.min(state.queues.len())).into_iter().flatten().collect();
+        let kept = count.min(state.queues.len());
+        let displaced: Vec<_> = state.queues.split_off(kept).into_iter().flatten().collect();
         state.queues.resize_with(count, VecDeque::new);
         state.queues[count - 1].extend(displaced);
         state.turn = 0;

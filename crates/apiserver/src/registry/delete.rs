@@ -25,6 +25,7 @@ use crate::state::State;
 
 /// Deletions of one collection that run at the same time.
 const AT_A_TIME: usize = 64;
+const ORPHANS_BY_DEFAULT: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 
@@ -107,6 +108,9 @@ async fn attempt(
     let plan = plan(target, &mut document, options, writing.now);
     if plan == Plan::AlreadyUnderWay {
         return Ok(Some(Deleted { outcome: Outcome::Entry(entry.clone()), gone: false, shows_object }));
+    }
+    if target.is("batch", "jobs") && options.propagation.is_none() && options.orphan.is_none() {
+        writing.warn(ORPHANS_BY_DEFAULT.into());
     }
     let admitted = writing.judge(Operation::Delete, name, None, Some(&old)).await?;
     let marks = matches!(plan, Plan::Mark { .. });

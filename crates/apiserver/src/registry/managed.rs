@@ -106,6 +106,23 @@ pub(crate) fn track(writing: &Writing<'_>, old: Option<&Value>, document: &mut V
     Ok(())
 }
 
+/// Records who made a document that is posted to a subresource and has a type of its own.
+pub(crate) fn track_posted(writing: &Writing<'_>, expected: &codec::Expected<'_>, document: &mut Value) {
+    let Some(ty) = Types::get().named(expected.type_name) else {
+        return;
+    };
+    let api_version = join(expected.group, expected.version);
+    let versions = apply::OneVersion::new(&api_version, ty);
+    let writer = Writer {
+        manager: &writing.manager,
+        api_version: &api_version,
+        subresource: &writing.subresource,
+        now: writing.now,
+        reset: ResetFields::None,
+    };
+    *document = apply::update(&versions, None, document.take(), &writer);
+}
+
 /// Reads an applied configuration, and checks that it is about the object of the path.
 pub(crate) fn read_applied(writing: &mut Writing<'_>, body: &[u8], name: &str) -> Result<Value, Status> {
     let decoded =

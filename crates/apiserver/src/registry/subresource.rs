@@ -61,6 +61,11 @@ pub(crate) async fn token(state: &Arc<State>, target: &Target, call: &mut Call) 
     let expected = Expected::of(target, "token");
     let mut document = codec::decode_as(&mut writing, &expected, call.header(header::CONTENT_TYPE), &body)?;
     let entry = read::find(state, target, call).await?;
+    // The one default of the kind; it is filled in before anybody owns a field.
+    if document["spec"]["expirationSeconds"].is_null() {
+        document["spec"]["expirationSeconds"] = 3600.into();
+    }
+    managed::track_posted(&writing, &expected, &mut document);
     let name = call.info().name.clone();
     writing.mutate(Operation::Create, &name, &mut document, None).await?;
     let _admitted = writing.judge(Operation::Create, &name, Some(&mut document), None).await?;

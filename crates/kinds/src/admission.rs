@@ -1,6 +1,8 @@
 //! `admissionregistration.k8s.io` and `apiregistration.k8s.io`: defaults, generations, table rows. Expressions are not checked
 //! here: that needs a CEL compiler.
 
+mod policy;
+
 use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
@@ -105,6 +107,9 @@ fn webhook(faults: &mut Faults, path: &Path<'_>, hook: &Value, mutating: bool) {
     for key in ["namespaceSelector", "objectSelector"] {
         check::label_selector(faults, &path.child(key), &hook[key], false);
     }
+    if mutating {
+        check::optional_one_of(faults, path, hook, "reinvocationPolicy", &["IfNeeded", "Never"]);
+    }
     let at = path.child("clientConfig");
     let client = &hook["clientConfig"];
     match (client.opt_text("url"), client.opt("service")) {
@@ -116,9 +121,7 @@ fn webhook(faults: &mut Faults, path: &Path<'_>, hook: &Value, mutating: bool) {
         (None, Some(service)) => service_reference(faults, &at.child("service"), service),
         _ => faults.required(&at, "exactly one of url or service is required"),
     }
-    if mutating {
-        check::optional_one_of(faults, path, hook, "reinvocationPolicy", &["IfNeeded", "Never"]);
-    }
+    policy::match_conditions(faults, &path.child("matchConditions"), hook.list("matchConditions"));
     let versions: Vec<&str> = hook.texts("admissionReviewVersions").collect();
     let at = path.child("admissionReviewVersions");
     if versions.is_empty() {
@@ -263,20 +266,18 @@ impl Strategy for Policies {
         let path = Path::new("spec");
         check::optional_one_of(&mut faults, &path, spec, "failurePolicy", &["Fail", "Ignore"]);
         if let Some(kind) = spec.opt("paramKind") {
-            for key in ["apiVersion", "kind"] {
-                if kind.text(key).is_empty() {
-                    faults.required(&path.child("paramKind").child(key), "");
-                }
-            }
+            policy::param_kind(&mut faults, &path.child("paramKind"), kind);
         }
         match spec.opt("matchConstraints") {
             None => faults.required(&path.child("matchConstraints"), ""),
             Some(found) => match_resources(&mut faults, &path.child("matchConstraints"), found, true),
         }
+        policy::match_conditions(&mut faults, &path.child("matchConditions"), spec.list("matchConditions"));
+        policy::variables(&mut faults, &path.child("variables"), spec.list("variables"));
         if self.mutating {
             mutations(&mut faults, &path, spec);
         } else {
-            validations(&mut faults, &path, spec);
+            validations(&mut faults, &path, spec, object["metadata"].text("name"));
         }
         faults
     }
@@ -318,6 +319,7 @@ fn match_resources(faults: &mut Faults, path: &Path<'_>, constraints: &Value, ne
     for key in ["resourceRules", "excludeResourceRules"] {
         let at = path.child(key);
         for (i, item) in constraints.list(key).iter().enumerate() {
+            policy::resource_names(faults, &at.index(i), item);
             rule(faults, &at.index(i), item);
         }
     }
@@ -326,7 +328,7 @@ fn match_resources(faults: &mut Faults, path: &Path<'_>, constraints: &Value, ne
     }
 }
 
-fn validations(faults: &mut Faults, path: &Path<'_>, spec: &Value) {
+fn validations(faults: &mut Faults, path: &Path<'_>, spec: &Value, name: &str) {
     let (checks, notes) = (spec.list("validations"), spec.list("auditAnnotations"));
     if checks.is_empty() && notes.is_empty() {
         let detail = "validations or auditAnnotations must contain at least one item";
@@ -336,15 +338,9 @@ fn validations(faults: &mut Faults, path: &Path<'_>, spec: &Value) {
     }
     let at = path.child("validations");
     for (i, item) in checks.iter().enumerate() {
-        let here = at.index(i);
-        if item.text("expression").trim().is_empty() {
-            faults.required(&here.child("expression"), "expression is not specified");
-        }
-        let reasons = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
-        if let Some(reason) = item.opt_text("reason").filter(|reason| *reason != "Unauthorized") {
-            check::one_of(faults, &here.child("reason"), reason, &reasons);
-        }
+        policy::validation(faults, &at.index(i), item);
     }
+    policy::audit_annotations(faults, &path.child("auditAnnotations"), name, &spec["auditAnnotations"]);
 }
 
 fn mutations(faults: &mut Faults, path: &Path<'_>, spec: &Value) {

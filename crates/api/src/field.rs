@@ -130,6 +130,11 @@ impl Faults {
         self.push(FaultKind::Invalid, path, with_detail(format!("Invalid value: {}", shown(value)), detail));
     }
 
+    /// `Invalid value: shown: detail`, for a composite value whose members have an order of their own.
+    pub fn invalid_shown(&mut self, path: &Path<'_>, shown: &str, detail: &str) {
+        self.push(FaultKind::Invalid, path, with_detail(format!("Invalid value: {shown}"), detail));
+    }
+
     /// `Invalid value: "text": detail`
     pub fn invalid_str(&mut self, path: &Path<'_>, value: &str, detail: &str) {
         self.push(FaultKind::Invalid, path, with_detail(format!("Invalid value: {}", quoted(value)), detail));

@@ -6,6 +6,7 @@
 
 mod entry;
 mod feed;
+mod postings;
 mod watchers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,6 +17,7 @@ use parking_lot::RwLock;
 
 pub use entry::{Entry, Fields, Labels, Layout, Malformed};
 pub use feed::{Caches, FeedError};
+pub use postings::By;
 pub use watchers::{Feed, Interest, Watcher};
 
 /// Entries of one resource by `namespace/name` (or `name`), in the order of the store's keys.
@@ -45,6 +47,7 @@ pub struct Cache {
 
 struct State {
     map: Map,
+    postings: postings::Postings,
     /// Events after `floor`, oldest first.
     ring: VecDeque<Arc<Event>>,
     ring_bytes: usize,
@@ -133,6 +136,7 @@ impl Cache {
     pub fn new(spec: Spec, revision: u64) -> Self {
         let state = State {
             map: Map::new(),
+            postings: postings::Postings::default(),
             ring: VecDeque::new(),
             ring_bytes: 0,
             floor: revision,
@@ -164,6 +168,28 @@ impl Cache {
     #[must_use]
     pub fn get(&self, key: &str) -> Option<Arc<Entry>> {
         self.state.read().map.get(key).cloned()
+    }
+
+    /// The newest state of all objects that have one of these values, the rarest, in key order; `None` when they have to be
+    /// looked for in a snapshot.
+    #[must_use]
+    pub fn with_values(&self, values: &[(By, &str)]) -> Option<Vec<Arc<Entry>>> {
+        let rarest = |postings: &postings::Postings| {
+            let lists = values.iter().filter_map(|(by, value)| postings.get(by, value));
+            lists.min_by_key(|entries| entries.len()).map(<[_]>::to_vec)
+        };
+        {
+            let state = self.state.read();
+            if values.iter().all(|(by, _)| !state.postings.is_wanted(by, &state.map)) {
+                return rarest(&state.postings);
+            }
+        }
+        let mut state = self.state.write();
+        let state = &mut *state;
+        for (by, _) in values {
+            state.postings.add(by, &state.map);
+        }
+        rarest(&state.postings)
     }
 
     /// Revision of the newest change.
@@ -238,6 +264,7 @@ impl Cache {
             (Some(Ok(entry)), before) => {
                 let now = Arc::new(entry);
                 state.map.insert(key.into(), now.clone());
+                state.postings.change(before.as_ref(), Some(&now));
                 let kind = if before.is_some() { EventKind::Modified } else { EventKind::Added };
                 Event { kind, now, before, left: OnceLock::new() }
             }
@@ -248,6 +275,7 @@ impl Cache {
             }
             (None, Some(before)) => {
                 state.map.remove(key);
+                state.postings.change(Some(&before), None);
                 let now = Arc::new(before.at(&self.spec.layout, revision));
                 Event { kind: EventKind::Deleted, now, before: Some(before), left: OnceLock::new() }
             }
@@ -269,6 +297,7 @@ impl Cache {
     fn reset(&self, map: Map, revision: u64) {
         let mut state = self.state.write();
         state.map = map;
+        state.postings.clear();
         state.ring.clear();
         state.ring_bytes = 0;
         state.floor = revision;

@@ -31,6 +31,7 @@ mod services;
 mod codec;
 mod continuation;
 mod keys;
+mod outline;
 mod render;
 
 pub(crate) use target::Target;
@@ -64,7 +65,7 @@ pub fn spec(resource: &Resource) -> Spec {
     let api_version = target::join(&resource.storage.group, &resource.storage.version);
     let fields = corten_kinds::strategy(&resource.group, &resource.plural)
         .filter(|strategy| !strategy.fields(&Value::Null).is_empty())
-        .map(|strategy| Box::new(move |document: &Value| strategy.fields(document)) as Fields);
+        .map(|strategy| Box::new(move |bytes: &[u8]| Ok(strategy.fields(&outline::read(bytes)?))) as Fields);
     Spec {
         group: resource.group.clone(),
         resource: resource.plural.clone(),

@@ -4,6 +4,7 @@
 //! ways until one side ends. Kubelets are reached over TLS with the server's client certificate and must show one of the
 //! cluster's CA.
 
+mod log;
 mod rewrite;
 mod target;
 mod transport;
@@ -40,10 +41,16 @@ pub async fn serve(state: &Arc<State>, call: Call, object: Value) -> Result<Resp
     if info.subresource == "proxy" {
         return proxy(state, call, &object).await;
     }
-    let Some(target) = target::kubelet(state, &call, &object)? else {
-        return Ok(Response::new(Body::empty())); // the log of a pod that is nowhere is empty
-    };
     let is_log = info.subresource == "log";
+    if is_log {
+        log::check_options(&call, &object)?;
+    }
+    let Some(target) = target::kubelet(state, &call, &object)? else {
+        // The log of a pod that is nowhere has no content.
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(response);
+    };
     let mut response = forward(state, call, &target, false).await?;
     if is_log && response.status().is_success() {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));

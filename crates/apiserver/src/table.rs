@@ -95,7 +95,8 @@ impl Table {
         };
         let object = match include {
             IncludeObject::Metadata => {
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": shown["metadata"]})
+                let hidden = self.strategy.map_or(&[][..], |strategy| strategy.hidden_annotations());
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata(shown, hidden)})
             }
             IncludeObject::Object => shown.clone(),
             IncludeObject::None => Value::Null,
@@ -109,4 +110,21 @@ impl Table {
         let columns = if with_columns { self.definitions() } else { Value::Null };
         json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows})
     }
+}
+
+/// The metadata of a document by itself, without `hidden` annotations.
+pub(crate) fn metadata(document: &Value, hidden: &[&str]) -> Value {
+    let mut metadata = document["metadata"].clone();
+    if hidden.is_empty() {
+        return metadata;
+    }
+    if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
+        annotations.retain(|name, _| !hidden.contains(&name.as_str()));
+        if annotations.is_empty()
+            && let Some(metadata) = metadata.as_object_mut()
+        {
+            metadata.remove("annotations");
+        }
+    }
+    metadata
 }

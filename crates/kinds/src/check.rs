@@ -197,8 +197,7 @@ pub(crate) fn immutable(faults: &mut Faults, path: &Path<'_>, new: &Value, old: 
 
 /// Adds a fault whose shown value is already text (a composite value in the shape of the reference's internal types).
 pub(crate) fn invalid_shown(faults: &mut Faults, path: &Path<'_>, shown: &str, detail: &str) {
-    let message = format!("Invalid value: {shown}: {detail}");
-    faults.0.push(corten_api::field::Fault { kind: FaultKind::Invalid, field: path.to_string(), message });
+    faults.invalid_shown(path, shown, detail);
 }
 
 /// `Unsupported value: shown: supported values: …` for a composite value.

@@ -1,11 +1,13 @@
 //! `resource.k8s.io`: DeviceClasses, ResourceClaims and their templates, ResourceSlices: defaults, isolation, table rows and what
-//! may not change. Their full validation is still to come.
+//! may not change. [`validation`] has the rules of their specs.
 
 use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
 use crate::doc::{Read, Write, semantic_equal};
 use crate::{Column, Context, Strategy, check, columns, internal, meta, table};
+
+mod validation;
 
 pub(crate) struct DeviceClasses;
 
@@ -16,6 +18,12 @@ impl Strategy for DeviceClasses {
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
         meta::set_generation(object, 1);
+    }
+
+    fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        validation::class(&mut faults, &Path::new("spec"), &object["spec"]);
+        faults
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
@@ -62,6 +70,12 @@ impl Strategy for ResourceClaims {
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
         object.put("status", json!({}));
+    }
+
+    fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        validation::claim(&mut faults, &Path::new("spec"), &object["spec"]);
+        faults
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
@@ -119,6 +133,16 @@ impl Strategy for ResourceClaimTemplates {
         default_claim(object.object("spec").object("spec"));
     }
 
+    fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        let path = Path::new("spec");
+        let (metadata, at) = (&object["spec"]["metadata"], path.child("metadata"));
+        check::annotations(&mut faults, &at.child("annotations"), metadata.map("annotations"));
+        check::labels(&mut faults, &at.child("labels"), metadata.map("labels"));
+        validation::claim(&mut faults, &path.child("spec"), &object["spec"]["spec"]);
+        faults
+    }
+
     fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
         if !semantic_equal(&object["spec"], &old["spec"]) {
@@ -148,16 +172,15 @@ impl Strategy for ResourceSlices {
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
+    fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        validation::slice(&mut faults, &Path::new("spec"), &object["spec"], None);
+        faults
+    }
+
     fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        let path = Path::new("spec");
-        let (now, before) = (&object["spec"], &old["spec"]);
-        check::immutable(&mut faults, &path.child("driver"), &now["driver"], &before["driver"]);
-        let pool = path.child("pool");
-        check::immutable(&mut faults, &pool.child("name"), &now["pool"]["name"], &before["pool"]["name"]);
-        for key in ["nodeName", "nodeSelector", "allNodes"] {
-            check::immutable(&mut faults, &path.child(key), &now[key], &before[key]);
-        }
+        validation::slice(&mut faults, &Path::new("spec"), &object["spec"], Some(&old["spec"]));
         faults
     }
 

@@ -144,6 +144,12 @@ pub trait Strategy: Sync {
         Vec::new()
     }
 
+    /// Annotations that stand for fields of the reference server's internal type: they are no part of the metadata by itself
+    /// (tables, `PartialObjectMetadata`).
+    fn hidden_annotations(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Table columns, in order.
     fn columns(&self) -> &'static [Column] {
         columns::LIMITRANGES

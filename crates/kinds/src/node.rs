@@ -139,6 +139,10 @@ impl Strategy for Nodes {
             found.map_or("<none>", |address| address.text("address")).to_owned()
         };
         let known = |key: &str| table::or(info.text(key), "<unknown>").to_owned();
+        let mut kernel = known("kernelVersion");
+        if info.has("kernelVersion") && !info.text("architecture").is_empty() {
+            kernel = format!("{kernel} ({})", info.text("architecture"));
+        }
         vec![
             table::name(object),
             state.into(),
@@ -148,7 +152,7 @@ impl Strategy for Nodes {
             address("InternalIP").into(),
             address("ExternalIP").into(),
             known("osImage").into(),
-            known("kernelVersion").into(),
+            kernel.into(),
             known("containerRuntimeVersion").into(),
         ]
     }

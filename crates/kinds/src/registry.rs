@@ -110,6 +110,8 @@ pub fn reset_fields(group: &str, resource: &str, subresource: &str) -> &'static 
         | ("admissionregistration.k8s.io", "validatingadmissionpolicies", "status")
         | ("apiextensions.k8s.io", "customresourcedefinitions", "status")
         | ("apiregistration.k8s.io", "apiservices", "status") => SPEC_AND_META,
+        // The request of a CSR is the requester's once and for all: nobody owns it.
+        ("certificates.k8s.io", "certificatesigningrequests", "") => &[&["spec"], &["status"]],
         ("certificates.k8s.io", "certificatesigningrequests", "status") => &[&["spec"], &["status", "conditions"]],
         ("certificates.k8s.io", "certificatesigningrequests", "approval") => &[&["spec"], &["status", "certificate"]],
         (_, _, "status") => SPEC,
@@ -123,7 +125,6 @@ pub fn reset_fields(group: &str, resource: &str, subresource: &str) -> &'static 
         | ("storage.k8s.io", "volumeattachments", "")
         | ("flowcontrol.apiserver.k8s.io", "flowschemas" | "prioritylevelconfigurations", "")
         | ("resource.k8s.io", "resourceclaims", "")
-        | ("certificates.k8s.io", "certificatesigningrequests", "")
         | ("admissionregistration.k8s.io", "validatingadmissionpolicies", "")
         | ("apiextensions.k8s.io", "customresourcedefinitions", "")
         | ("apiregistration.k8s.io", "apiservices", "") => STATUS,

@@ -134,7 +134,7 @@ pub fn validate_owner_references(references: &[Value], path: &Path<'_>, faults: 
             }
         }
         if api_version == "v1" && kind == "Event" {
-            faults.invalid(path, reference, "/v1, Kind=Event is disallowed from being an owner");
+            faults.invalid_shown(path, &shown_owner(reference), "/v1, Kind=Event is disallowed from being an owner");
         }
         if reference["controller"] == json!(true) {
             let this = format!("{kind}/{}", text(reference, "name"));
@@ -144,11 +144,21 @@ pub fn validate_owner_references(references: &[Value], path: &Path<'_>, faults: 
                     let fault = format!(
                         "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
                     );
-                    faults.invalid(path, &Value::Array(references.to_vec()), &fault);
+                    let shown: Vec<String> = references.iter().map(shown_owner).collect();
+                    faults.invalid_shown(path, &format!("[{}]", shown.join(",")), &fault);
                 }
             }
         }
     }
+}
+
+/// An owner reference as messages show it, members in the order of upstream's type.
+fn shown_owner(reference: &Value) -> String {
+    let always = ["apiVersion", "kind", "name", "uid"];
+    let members = always.iter().map(|key| format!("{}:{}", json!(key), json!(text(reference, key))));
+    let flags = ["controller", "blockOwnerDeletion"].into_iter();
+    let flags = flags.filter(|key| reference[*key].is_boolean()).map(|key| format!("{}:{}", json!(key), reference[key]));
+    format!("{{{}}}", members.chain(flags).collect::<Vec<_>>().join(","))
 }
 
 /// Faults of finalizers.

@@ -124,8 +124,8 @@ fn write_members<'a>(out: &mut Vec<u8>, members: impl Iterator<Item = (&'a Strin
     }
 }
 
-/// Reads the selectable fields of a document; see [`corten_kinds::Strategy::fields`].
-pub type Fields = Box<dyn Fn(&Value) -> Vec<(&'static str, String)> + Send + Sync>;
+/// Reads the selectable fields of an object's bytes; see [`corten_kinds::Strategy::fields`].
+pub type Fields = Box<dyn Fn(&[u8]) -> Result<Vec<(&'static str, String)>, serde_json::Error> + Send + Sync>;
 
 impl Entry {
     /// Makes an entry of stored bytes. `fields` is absent for resources that have no selectable fields of their own, whose
@@ -146,10 +146,7 @@ impl Entry {
         let meta: Meta<'_> = serde_json::from_str(raw).map_err(malformed)?;
         let start = (raw.as_ptr() as usize - bytes.as_ptr() as usize) as u32;
         let fields = match fields {
-            Some(fields) => {
-                let document: Value = serde_json::from_slice(&bytes).map_err(malformed)?;
-                fields(&document).into_iter().map(|(name, value)| (name, value.into())).collect()
-            }
+            Some(fields) => fields(&bytes).map_err(malformed)?.into_iter().map(|(name, value)| (name, value.into())).collect(),
             None => Box::default(),
         };
         Ok(Self {

@@ -72,7 +72,8 @@ pub(crate) async fn new_object(writing: &mut Writing<'_>, mut document: Value, o
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let mut attempt = document.clone();
+        // Only a generated name is ever tried again.
+        let mut attempt = if generates { document.clone() } else { document.take() };
         if generates {
             metadata(&mut attempt).insert("name".into(), write::generated_name(&base).into());
         }

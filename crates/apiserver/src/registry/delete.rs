@@ -99,7 +99,7 @@ async fn attempt(
 ) -> Result<Option<Deleted>, Status> {
     let target = writing.target;
     preconditions(target, name, entry, options)?;
-    let old = entry.decode();
+    let mut old = entry.decode();
     let shows_object = hooks::shows_deleted(target);
     if target.is("", "namespaces") {
         return delete_namespace(writing, name, entry, old, options).await;
@@ -112,7 +112,7 @@ async fn attempt(
     if target.is("batch", "jobs") && options.propagation.is_none() && options.orphan.is_none() {
         writing.warn(ORPHANS_BY_DEFAULT.into());
     }
-    let admitted = writing.judge(Operation::Delete, name, None, Some(&old)).await?;
+    let admitted = writing.judge(Operation::Delete, name, None, Some(&mut old)).await?;
     let marks = matches!(plan, Plan::Mark { .. });
     let mut stored = entry.stored;
     let mut last = entry.clone();
@@ -331,11 +331,11 @@ async fn delete_namespace(
     writing: &mut Writing<'_>,
     name: &str,
     entry: &Arc<Entry>,
-    old: Value,
+    mut old: Value,
     options: &DeleteOptions,
 ) -> Result<Option<Deleted>, Status> {
     let target = writing.target;
-    let admitted = writing.judge(Operation::Delete, name, None, Some(&old)).await?;
+    let admitted = writing.judge(Operation::Delete, name, None, Some(&mut old)).await?;
     let mut document = old.clone();
     let has_content = |document: &Value| document["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
     if document["metadata"]["deletionTimestamp"].is_null() {

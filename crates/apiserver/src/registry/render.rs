@@ -74,7 +74,7 @@ pub(crate) fn object(target: &Target, form: Form, entry: &Entry, call: &Call) ->
     }
     if plain && form.shape == Shape::Partial {
         let mut out = Vec::with_capacity(entry.metadata().len() + 80);
-        write_partial(&mut out, entry);
+        write_partial(&mut out, target, entry);
         return Ok(response::bytes(200, "application/json", out));
     }
     let mut document = entry.decode();
@@ -86,7 +86,7 @@ pub(crate) fn object(target: &Target, form: Form, entry: &Entry, call: &Call) ->
 pub(crate) fn shaped(target: &Target, form: Form, code: u16, document: Value, call: &Call) -> Result<Response, Status> {
     let document = match form.shape {
         Shape::Whole => document,
-        Shape::Partial => partial(&document),
+        Shape::Partial => partial(target, &document),
         Shape::Table => {
             let include = table_options(call, form)?;
             let mut stored = document.clone();
@@ -124,14 +124,24 @@ pub(crate) fn status_document(form: Form, code: u16, status: &Value) -> Result<R
 }
 
 /// `PartialObjectMetadata` of a document.
-pub(crate) fn partial(document: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": document["metadata"]})
+pub(crate) fn partial(target: &Target, document: &Value) -> Value {
+    let metadata = crate::table::metadata(document, hidden(target));
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
 }
 
-pub(crate) fn write_partial(out: &mut Vec<u8>, entry: &Entry) {
+pub(crate) fn write_partial(out: &mut Vec<u8>, target: &Target, entry: &Entry) {
+    if !hidden(target).is_empty() {
+        let document = partial(target, &entry.decode());
+        return out.extend_from_slice(document.to_string().as_bytes());
+    }
     out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#);
     out.extend_from_slice(entry.metadata());
     out.push(b'}');
+}
+
+/// Annotations that are no part of the metadata by itself.
+fn hidden(target: &Target) -> &'static [&'static str] {
+    target.strategy.map_or(&[], |strategy| strategy.hidden_annotations())
 }
 
 /// A list as a response: streamed when it is long, so that it never exists as a whole.
@@ -341,7 +351,7 @@ impl ItemWriter {
                 }
                 append(out, &document)?;
             }
-            Shape::Partial => write_partial(out, entry),
+            Shape::Partial => write_partial(out, &self.target, entry),
             Shape::Table => append(out, &self.row(entry)?)?,
         }
         Ok(())
@@ -366,7 +376,7 @@ impl ItemWriter {
                 codec::from_stored(&self.target, &mut document)?;
                 append(out, &document)?;
             }
-            Shape::Partial => write_partial(out, entry),
+            Shape::Partial => write_partial(out, &self.target, entry),
             Shape::Table => {
                 let meta = json!({"resourceVersion": entry.revision.to_string()});
                 append(out, &self.table.document(meta, first, vec![self.row(entry)?]))?;

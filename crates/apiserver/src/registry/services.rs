@@ -327,12 +327,12 @@ async fn give_back(state: &Arc<State>, ip: &str, namespace: &str, name: &str) {
         let Some(entry) = own.cached(ip)? else {
             return Ok(());
         };
-        let object = entry.decode();
+        let mut object = entry.decode();
         let parent = &object["spec"]["parentRef"];
         if parent["namespace"] != namespace || parent["name"] != name {
             return Ok(());
         }
-        let admitted = own.judge(Operation::Delete, ip, None, Some(&object)).await?;
+        let admitted = own.judge(Operation::Delete, ip, None, Some(&mut object)).await?;
         match own.commit(ip, None, Expect::At(Revision(entry.stored)), admitted).await {
             Ok(_) | Err(CommitError::Conflict(_)) => Ok(()),
             Err(CommitError::Status(status)) => Err(*status),

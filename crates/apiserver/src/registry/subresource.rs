@@ -77,11 +77,11 @@ pub(crate) async fn token(state: &Arc<State>, target: &Target, call: &mut Call) 
 /// log, exec, attach, portforward, proxy: passed on to a node, once the object is there and admission agrees.
 pub(crate) async fn connect(state: &Arc<State>, target: &Target, call: Call) -> Result<Response, Status> {
     let entry = read::find(state, target, &call).await?;
-    let object = entry.decode();
+    let mut object = entry.decode();
     if call.info().subresource != "log" {
         let mut writing = Writing::of(state, target, &call, WriteOptions::default());
         let name = call.info().name.clone();
-        let _admitted = writing.judge(Operation::Connect, &name, None, Some(&object)).await?;
+        let _admitted = writing.judge(Operation::Connect, &name, None, Some(&mut object)).await?;
     }
     stream::serve(state, call, object).await
 }

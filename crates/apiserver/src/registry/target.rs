@@ -5,11 +5,11 @@ use std::sync::Arc;
 use http::Method;
 
 use corten_api::catalogue::{Catalogue, Resource, Subresource, Verbs, Version};
-use corten_api::selector::FieldSelector;
+use corten_api::selector::{FieldSelector, Operator};
 use corten_api::status::{Details, Status};
 use corten_kinds::Strategy;
 
-use crate::cache::{Cache, Entry};
+use crate::cache::{By, Cache, Entry};
 use crate::request::RequestInfo;
 use crate::response::{self, Response};
 use crate::state::State;
@@ -78,7 +78,9 @@ impl Target {
             Some(stored) if resource.storage.group != resource.group => stored.clone(),
             _ => resource.clone(),
         };
-        let strategy = corten_kinds::strategy(&stored.group, &stored.plural);
+        // Events have rules of their own in each of their groups, on one stored form.
+        let own = corten_kinds::strategy(&resource.group, &resource.plural);
+        let strategy = own.or_else(|| corten_kinds::strategy(&stored.group, &stored.plural));
         let cache = state.caches.of(&stored.group, &stored.plural);
         Some(Self { resource, version, stored, strategy, cache })
     }
@@ -121,8 +123,10 @@ impl Target {
     }
 
     /// Group of the resource, as error messages name it.
+    ///
+    /// Kinds that share a store share the errors of the group that owns it.
     pub(crate) fn group(&self) -> &str {
-        &self.resource.group
+        &self.stored.group
     }
 
     /// Plural name of the resource.
@@ -231,6 +235,24 @@ impl Filter {
     /// Whether the selectors (not the namespace) select an object.
     pub(crate) fn selects(&self, entry: &Entry) -> bool {
         self.labels.matches(entry) && self.fields.matches(|field| entry.field(field).unwrap_or_default())
+    }
+
+    /// Whether an object is in the namespace asked for, if one is.
+    pub(crate) fn is_in_namespace(&self, entry: &Entry) -> bool {
+        self.namespace.is_empty() || *entry.namespace == *self.namespace
+    }
+
+    /// Values that every selected object has, of things that objects can be indexed by.
+    pub(crate) fn exact(&self) -> Vec<(By, &str)> {
+        let terms = self.fields.terms.iter().filter(|term| term.equal && !term.field.starts_with("metadata."));
+        let fields = terms.map(|term| (By::Field(term.field.as_str().into()), term.value.as_str()));
+        let labels = self.labels.requirements().iter().filter_map(|requirement| match requirement.values() {
+            [value] if matches!(requirement.operator(), Operator::In | Operator::Equals | Operator::DoubleEquals) => {
+                Some((By::Label(requirement.key().into()), value.as_str()))
+            }
+            _ => None,
+        });
+        fields.chain(labels).collect()
     }
 
     /// Whether every object of the namespace is selected.

@@ -189,7 +189,7 @@ async fn attempt_update(
     change: &dyn Change,
 ) -> Result<Attempt, Status> {
     let target = writing.target;
-    let old = entry.decode();
+    let mut old = entry.decode();
     let mut document = if target.is_stored_form() {
         change.make(writing, Some(&old))?
     } else {
@@ -205,7 +205,7 @@ async fn attempt_update(
     if change.ownership() == Ownership::Track {
         managed::track(writing, Some(&old), &mut document)?;
     }
-    writing.mutate(Operation::Update, name, &mut document, Some(&old)).await?;
+    writing.mutate(Operation::Update, name, &mut document, Some(&mut old)).await?;
     write::dedup_owners(&mut document);
     writing.default(&mut document);
 
@@ -220,7 +220,7 @@ async fn attempt_update(
         writing.warn(text);
     }
     managed::keep_times(&mut document, &old);
-    let admitted = writing.judge(Operation::Update, name, Some(&mut document), Some(&old)).await?;
+    let admitted = writing.judge(Operation::Update, name, Some(&mut document), Some(&mut old)).await?;
     writing.default(&mut document);
 
     let ends = deletion_is_due(&document, &old);

@@ -2,13 +2,15 @@
 //! is held but a place in the cache's queues.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rand::Rng;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use corten_api::status::Status;
 
@@ -53,6 +55,8 @@ pub(crate) async fn watch(
     let seconds = options.timeout.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
     let lasts = seconds.map_or_else(|| usual_length(state.config.min_request_timeout), Duration::from_secs);
     let now = Instant::now();
+    // A little before the minute on the first round, so that clients of one restart do not all come at once.
+    let next_bookmark = now + BOOKMARK_EVERY.mul_f64(rand::rng().random_range(0.8..1.0));
     let stream = Stream {
         writer: ItemWriter {
             target: target.clone(),
@@ -71,10 +75,10 @@ pub(crate) async fn watch(
         end_mark: options.initial_events == Some(true) && options.bookmarks,
         first_row: true,
         deadline: now + lasts,
-        // A little before the minute on the first round, so that clients of one restart do not all come at once.
-        next_bookmark: now + BOOKMARK_EVERY.mul_f64(rand::rng().random_range(0.8..1.0)),
+        next_bookmark,
+        alarm: Box::pin(tokio::time::sleep_until(if options.bookmarks { next_bookmark.min(now + lasts) } else { now + lasts })),
         caches: state.caches.clone(),
-        stop: state.tasks.stop_token(),
+        stop: Box::pin(state.tasks.stop_token().cancelled_owned()),
     };
     let stream = futures::stream::unfold(stream, |mut stream| async move {
         let piece = stream.next().await?;
@@ -208,8 +212,10 @@ struct Stream {
     first_row: bool,
     deadline: Instant,
     next_bookmark: Instant,
+    /// Rings at the deadline or the next bookmark. Kept armed over many events: arming takes a lock that all watches share.
+    alarm: Pin<Box<Sleep>>,
     caches: Arc<Caches>,
-    stop: tokio_util::sync::CancellationToken,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Stream {
@@ -232,18 +238,21 @@ impl Stream {
             }
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return None,
-                () = tokio::time::sleep_until(self.deadline) => return None,
-                feed = self.watcher.next() => match feed {
-                    Feed::Event(event) => {
-                        if let Err(status) = self.event(&mut out, &event) {
-                            self.phase = Phase::Failing(Box::new(status));
-                        }
+                () = self.stop.as_mut() => return None,
+                () = self.alarm.as_mut() => {
+                    let now = Instant::now();
+                    if now >= self.deadline {
+                        return None;
                     }
-                    Feed::Cut => return None,
-                },
-                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
-                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                    let due = self.bookmarks && now >= self.next_bookmark;
+                    if due {
+                        self.next_bookmark = now + BOOKMARK_EVERY;
+                    }
+                    let next = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
+                    self.alarm.as_mut().reset(next);
+                    if !due {
+                        continue;
+                    }
                     // Read before the queue is emptied: what is applied is in the queue already.
                     let applied = self.caches.applied();
                     if let Err(status) = self.drain(&mut out, usize::MAX) {
@@ -253,6 +262,14 @@ impl Stream {
                     self.sent = self.sent.max(applied);
                     let _ = self.bookmark(&mut out, false);
                 }
+                feed = self.watcher.next() => match feed {
+                    Feed::Event(event) => {
+                        if let Err(status) = self.event(&mut out, &event) {
+                            self.phase = Phase::Failing(Box::new(status));
+                        }
+                    }
+                    Feed::Cut => return None,
+                },
             }
         }
     }

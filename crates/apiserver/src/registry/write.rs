@@ -139,14 +139,19 @@ impl<'a> Writing<'a> {
         operation: Operation,
         name: &str,
         document: &mut Value,
-        old: Option<&Value>,
+        mut old: Option<&mut Value>,
     ) -> Result<(), Status> {
-        let mut request = self.admission(operation, name, Some(document.take()), old.cloned());
+        // Lent to the plugins and taken back: a copy of a pod costs more than most plugins do.
+        let before = old.as_mut().map(|old| old.take());
+        let mut request = self.admission(operation, name, Some(document.take()), before);
         let outcome = self.state.admission.mutate(&mut request).await;
         for text in std::mem::take(&mut request.warnings) {
             self.warn(text);
         }
         *document = request.object.take().unwrap_or_default();
+        if let (Some(place), Some(old)) = (old, request.old.take()) {
+            *place = old;
+        }
         outcome
     }
 
@@ -155,12 +160,12 @@ impl<'a> Writing<'a> {
         &mut self,
         operation: Operation,
         name: &str,
-        document: Option<&mut Value>,
-        old: Option<&Value>,
+        mut document: Option<&mut Value>,
+        mut old: Option<&mut Value>,
     ) -> Result<Admitted, Status> {
-        let mut document = document;
         let object = document.as_mut().map(|document| document.take());
-        let mut request = self.admission(operation, name, object, old.cloned());
+        let before = old.as_mut().map(|old| old.take());
+        let mut request = self.admission(operation, name, object, before);
         let outcome = self.state.admission.validate(&request).await;
         for text in std::mem::take(&mut request.warnings) {
             self.warn(text);
@@ -168,12 +173,15 @@ impl<'a> Writing<'a> {
         if let (Some(place), Some(object)) = (document, request.object.take()) {
             *place = object;
         }
+        if let (Some(place), Some(old)) = (old, request.old.take()) {
+            *place = old;
+        }
         outcome
     }
 
     /// Faults as a Status of this kind.
     pub(crate) fn invalid(&self, name: &str, faults: &corten_api::field::Faults) -> Status {
-        Status::invalid(&self.target.resource.group, &self.target.resource.kind, name, faults)
+        Status::invalid(self.target.group(), &self.target.resource.kind, name, faults)
     }
 
     /// Writes the document under `name`, and returns the revision. Nothing gets here that admission has not seen.

@@ -29,6 +29,9 @@ impl Strategy for DaemonSets {
         if !spec.has("revisionHistoryLimit") {
             spec.put("revisionHistoryLimit", 10);
         }
+        if !object["metadata"]["annotations"].has(TEMPLATE_GENERATION) {
+            template_generation(object, 0);
+        }
         let status = object.object("status");
         for key in COUNTS {
             if !status.has(key) {
@@ -40,8 +43,7 @@ impl Strategy for DaemonSets {
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
         reset_status(object, COUNTS);
         meta::set_generation(object, 1);
-        if object["spec"].int("templateGeneration") < 1 {
-            // The old field lives on as an annotation.
+        if generation_annotation(object) < 1 {
             template_generation(object, 1);
         }
     }
@@ -97,6 +99,10 @@ impl Strategy for DaemonSets {
         false
     }
 
+    fn hidden_annotations(&self) -> &'static [&'static str] {
+        &[TEMPLATE_GENERATION]
+    }
+
     fn columns(&self) -> &'static [Column] {
         columns::DAEMONSETS
     }
@@ -121,6 +127,7 @@ impl Strategy for DaemonSets {
     }
 }
 
+/// A field of the first DaemonSets that `apps/v1` shows as an annotation, 0 until the server sets it.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 fn generation_annotation(object: &Value) -> i64 {

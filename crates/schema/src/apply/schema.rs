@@ -107,7 +107,8 @@ impl Schema for BuiltIn {
                 Some(ListType::Map) => Shape::Keyed,
                 _ => Shape::Leaf,
             },
-            Kind::RawExtension | Kind::FieldsV1 => Shape::Any,
+            Kind::FieldsV1 => Shape::Any,
+            // The published schema of a raw extension declares no members: it is owned as a whole.
             _ => Shape::Leaf,
         }
     }

@@ -25,6 +25,8 @@ use crate::response::RequestBody;
 use crate::state::State;
 use crate::user::User;
 
+const JSON: &str = "application/json";
+
 /// Makes what is missing; runs before the server is ready.
 ///
 /// # Errors
@@ -73,24 +75,30 @@ impl Wanted {
 async fn ensure(state: &Arc<State>, wanted: Wanted) -> Result<(), Status> {
     let (name, collection) = (wanted.text("name").to_owned(), wanted.collection());
     let Some(found) = state.reader.document(wanted.group, wanted.resource, wanted.text("namespace"), &name) else {
-        return match send(state, Method::POST, &collection, &wanted.document).await {
+        return match send(state, Method::POST, &collection, JSON, &wanted.document).await {
             Err(status) if status.reason == "AlreadyExists" => Ok(()), // another server was faster
             other => other,
         };
     };
     match wanted.repair.and_then(|repair| repair(&found, &wanted.document)) {
-        Some(repaired) => send(state, Method::PUT, &format!("{collection}/{name}"), &repaired).await,
+        Some(repaired) => send(state, Method::PUT, &format!("{collection}/{name}"), JSON, &repaired).await,
         None => Ok(()),
     }
 }
 
 /// One request in the server's own name.
-async fn send(state: &Arc<State>, method: Method, path: &str, document: &Value) -> Result<(), Status> {
+pub(crate) async fn send(
+    state: &Arc<State>,
+    method: Method,
+    path: &str,
+    content_type: &'static str,
+    document: &Value,
+) -> Result<(), Status> {
     let body: RequestBody = Full::new(bytes::Bytes::from(document.to_string())).map_err(|never| match never {}).boxed_unsync();
     let request = Request::builder()
         .method(method)
         .uri(path.replace(' ', "%20"))
-        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONTENT_TYPE, content_type)
         .header(header::USER_AGENT, "kube-apiserver/v1.36.0")
         .body(body)
         .map_err(|err| Status::internal(err.to_string()))?;
@@ -100,6 +108,6 @@ async fn send(state: &Arc<State>, method: Method, path: &str, document: &Value) 
     }
     let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let status = serde_json::from_slice::<Status>(&body).unwrap_or_else(|_| Status::internal(String::from_utf8_lossy(&body)));
-    tracing::debug!(path, message = status.message, "a bootstrap object was refused");
+    tracing::debug!(path, message = status.message, "a request of the server itself was refused");
     Err(status)
 }

@@ -5,6 +5,7 @@
 //! are served in turn, so that a flood fills few queues and the others are served as before.
 
 mod config;
+pub(crate) mod dangling;
 mod queues;
 
 use std::sync::Arc;

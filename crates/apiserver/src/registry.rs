@@ -92,6 +92,7 @@ macro_rules! VIEWS {
 /// Starts what the registry does without being asked.
 pub fn start(state: &Arc<State>) {
     state.tasks.spawn("event expiry", expiry::run(state.clone()));
+    state.tasks.spawn("flow schema conditions", crate::flowcontrol::dangling::run(state.clone()));
 }
 
 /// What clients of a deprecated resource are told with every answer.

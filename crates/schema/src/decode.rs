@@ -88,9 +88,51 @@ pub struct TypeMeta {
 /// [`DecodeError`]; its text is what upstream appends to `… cannot be handled as a …: `.
 pub fn decode(bytes: &[u8], format: Format, ty: &Type) -> Result<Decoded, DecodeError> {
     match format {
-        Format::Json => typed::document(bytes, ty),
-        Format::Yaml => through_json(bytes, |json| typed::document(json, ty)),
+        Format::Json => typed::document(bytes, ty, false),
+        Format::Yaml => through_json(bytes, |json| typed::document(json, ty, false)),
     }
+}
+
+/// [`decode`] for an object that is to be written: the empty lists that were sent are kept, for defaults and validation that tell
+/// them from nothing. [`settle`] drops them.
+///
+/// # Errors
+///
+/// As [`decode`].
+pub fn decode_as_sent(bytes: &[u8], format: Format, ty: &Type) -> Result<Decoded, DecodeError> {
+    match format {
+        Format::Json => typed::document(bytes, ty, true),
+        Format::Yaml => through_json(bytes, |json| typed::document(json, ty, true)),
+    }
+}
+
+/// [`normalize`], but empty lists are kept.
+///
+/// # Errors
+///
+/// As [`decode`].
+pub fn normalize_as_sent(document: &Value, ty: &Type) -> Result<Decoded, DecodeError> {
+    typed::document(&crate::encode::json(document), ty, true)
+}
+
+/// Gives the empty lists of a document the form they have once stored: absent, or null where the encoder always writes the field.
+pub fn settle(document: &mut Value, ty: &Type) {
+    if let Value::Object(map) = document {
+        fields::settle(map, ty, false);
+    }
+}
+
+/// Drops the empty lists that the encoder leaves out, and keeps the others: what a writer of the document owns.
+pub fn drop_unwritten(document: &mut Value, ty: &Type) {
+    if let Value::Object(map) = document {
+        fields::settle(map, ty, true);
+    }
+}
+
+/// Whether there is an empty list anywhere in a document.
+#[must_use]
+pub fn has_empty_list(document: &Value) -> bool {
+    fields::has_empty_list(document)
 }
 
 /// Reads a body as a document of a custom resource: everything is kept but object metadata, which has the built-in shape.
@@ -124,7 +166,7 @@ pub fn decode_any(bytes: &[u8], format: Format) -> Result<Decoded, DecodeError> 
 ///
 /// As [`decode`].
 pub fn normalize(document: &Value, ty: &Type) -> Result<Decoded, DecodeError> {
-    typed::document(&crate::encode::json(document), ty)
+    typed::document(&crate::encode::json(document), ty, false)
 }
 
 /// [`normalize`] for custom resources: only object metadata changes.

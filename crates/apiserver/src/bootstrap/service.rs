@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use corten_api::status::Status;
 
-use super::{Wanted, send};
+use super::{JSON, Wanted, send};
 use crate::certs;
 use crate::state::State;
 
@@ -38,7 +38,7 @@ pub(super) async fn ensure(state: &Arc<State>) -> Result<(), Status> {
     if there.is_some_and(|there| there["addressType"] != family) {
         // The family of a slice cannot be changed: it is made again.
         let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
-        send(state, Method::DELETE, path, &json!({})).await?;
+        send(state, Method::DELETE, path, JSON, &json!({})).await?;
     }
     let repair_slice = |found: &Value, wanted: &Value| {
         let repaired = replaced(found, wanted, "endpoints");

@@ -88,12 +88,37 @@ pub(crate) fn decode_body(writing: &mut Writing<'_>, call: &Call, body: &[u8]) -
     decode_as(writing, &expected, call.header(header::CONTENT_TYPE), body)
 }
 
+/// [`decode_body`] of an object that is to be stored: empty lists are kept until [`settle`].
+pub(crate) fn decode_object(writing: &mut Writing<'_>, call: &Call, body: &[u8]) -> Result<Value, Status> {
+    let subresource = writing.subresource.clone();
+    let expected = Expected::of(writing.target, &subresource);
+    decode_whole(writing, &expected, call.header(header::CONTENT_TYPE), body, true)
+}
+
+/// Gives empty lists the form they have once stored.
+pub(crate) fn settle(target: &Target, document: &mut Value) {
+    let version = target.stored.version(&target.resource.storage.version);
+    if let Some(ty) = version.and_then(|version| Types::get().named(&version.type_name)) {
+        decode::settle(document, ty);
+    }
+}
+
 /// Reads a body as a document of the expected kind. Missing kind and version are filled in, others are refused.
 pub(crate) fn decode_as(
     writing: &mut Writing<'_>,
     expected: &Expected<'_>,
     content_type: &str,
     body: &[u8],
+) -> Result<Value, Status> {
+    decode_whole(writing, expected, content_type, body, false)
+}
+
+fn decode_whole(
+    writing: &mut Writing<'_>,
+    expected: &Expected<'_>,
+    content_type: &str,
+    body: &[u8],
+    as_sent: bool,
 ) -> Result<Value, Status> {
     let kind = expected.kind;
     let encoding = negotiate::content_type(content_type)?;
@@ -104,7 +129,7 @@ pub(crate) fn decode_as(
     if given_kind != kind || given_version != api_version {
         return Err(other_kind(writing, expected, given_kind, given_version));
     }
-    let decoded = read(body, encoding, Types::get().named(expected.type_name));
+    let decoded = read(body, encoding, Types::get().named(expected.type_name), as_sent);
     let cannot =
         |why: &str| Status::bad_request(format!("{kind} in version {:?} cannot be handled as a {kind}: {why}", expected.version));
     let decoded = decoded.map_err(|why| cannot(&why))?;
@@ -152,9 +177,11 @@ fn type_meta(body: &[u8], encoding: Encoding) -> Result<TypeMeta, String> {
 }
 
 /// A body as a document of a type, or of a custom resource when there is none.
-fn read(body: &[u8], encoding: Encoding, ty: Option<&Type>) -> Result<Decoded, String> {
+fn read(body: &[u8], encoding: Encoding, ty: Option<&Type>, as_sent: bool) -> Result<Decoded, String> {
     let text = |err: DecodeError| err.to_string();
     match (encoding, ty) {
+        (Encoding::Json, Some(ty)) if as_sent => decode::decode_as_sent(body, Format::Json, ty).map_err(text),
+        (Encoding::Yaml, Some(ty)) if as_sent => decode::decode_as_sent(body, Format::Yaml, ty).map_err(text),
         (Encoding::Json, Some(ty)) => decode::decode(body, Format::Json, ty).map_err(text),
         (Encoding::Json, None) => decode::decode_custom(body, Format::Json).map_err(text),
         (Encoding::Yaml, Some(ty)) => decode::decode(body, Format::Yaml, ty).map_err(text),
@@ -224,7 +251,7 @@ pub(crate) fn decode_delete_options(content_type: &str, body: &[u8]) -> Result<V
         )));
     }
     let ty = Types::get().named("meta.v1.DeleteOptions");
-    Ok(read(body, encoding, ty).map_err(Status::bad_request)?.document)
+    Ok(read(body, encoding, ty, false).map_err(Status::bad_request)?.document)
 }
 
 /// The type of a document that a target answers with: its kind, its list, a subresource's kind, or one of `meta.k8s.io`.

@@ -34,7 +34,7 @@ pub(crate) async fn create(state: &Arc<State>, target: &Target, call: &mut Call)
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
     let call = &*call;
     let mut writing = Writing::of(state, target, call, options);
-    let document = codec::decode_body(&mut writing, call, &body)?;
+    let document = codec::decode_object(&mut writing, call, &body)?;
     let outcome = new_object(&mut writing, document, Ownership::Track).await?;
     let response = render::outcome(target, form, 201, outcome, call)?;
     Ok(write::with_warnings(response, &writing.warnings))
@@ -120,6 +120,7 @@ async fn attempt_create(writing: &mut Writing<'_>, mut document: Value, version_
     for text in warnings {
         writing.warn(text);
     }
+    codec::settle(target, &mut document);
     let name = meta_text(&document, "name").to_owned();
     let admitted = writing.judge(Operation::Create, &name, Some(&mut document), None).await?;
     // Upstream fills defaults in again whenever it reads from the store; some depend on what the kind prepared.

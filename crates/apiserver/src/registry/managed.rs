@@ -85,7 +85,7 @@ pub(crate) fn track(writing: &Writing<'_>, old: Option<&Value>, document: &mut V
         now: writing.now,
         reset: reset.as_ref().map_or(ResetFields::None, ResetFields::Except),
     };
-    if target.is_stored_form() {
+    if target.is_stored_form() && !decode::has_empty_list(document) {
         *document = apply::update(&kind, old, document.take(), &writer);
         return Ok(());
     }
@@ -95,6 +95,9 @@ pub(crate) fn track(writing: &Writing<'_>, old: Option<&Value>, document: &mut V
     }
     let mut new = document.clone();
     codec::from_stored(target, &mut new)?;
+    if let Some(ty) = Types::get().named(&target.version().type_name) {
+        decode::drop_unwritten(&mut new, ty);
+    }
     let mut new = apply::update(&kind, live.as_ref(), new, &writer);
     let entries = new["metadata"]["managedFields"].take();
     let meta = metadata(document);

@@ -85,7 +85,7 @@ impl Patching {
     pub(crate) fn apply(&self, writing: &mut Writing<'_>, live: &Value) -> Result<Value, Status> {
         let patched = self.patch.apply(live, self.ty)?;
         let decoded = match self.ty {
-            Some(ty) => decode::normalize(&patched, ty),
+            Some(ty) => decode::normalize_as_sent(&patched, ty),
             None => decode::normalize_custom(&patched),
         };
         let mut decoded = decoded.map_err(|err| self.patch.invalid(&patched, &err.to_string()))?;

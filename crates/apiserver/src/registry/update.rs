@@ -64,7 +64,7 @@ pub(crate) async fn put(state: &Arc<State>, target: &Target, call: &mut Call) ->
     let options = WriteOptions::parse(&call.query, "UpdateOptions", false)?;
     let call = &*call;
     let mut writing = Writing::of(state, target, call, options);
-    let mut document = codec::decode_body(&mut writing, call, &body)?;
+    let mut document = codec::decode_object(&mut writing, call, &body)?;
     let name = call.info().name.clone();
     check_name(&writing, &mut document, &name)?;
     if !write::dedup_owners(&mut document).is_empty() {
@@ -219,6 +219,7 @@ async fn attempt_update(
     for text in warnings {
         writing.warn(text);
     }
+    codec::settle(target, &mut document);
     managed::keep_times(&mut document, &old);
     let admitted = writing.judge(Operation::Update, name, Some(&mut document), Some(&mut old)).await?;
     writing.default(&mut document);

@@ -37,6 +37,49 @@ pub(crate) fn kept(field: &Field, value: Option<Value>) -> Option<Value> {
     value.filter(|value| is_kept(field, value))
 }
 
+/// [`kept`], and empty lists too: a client's `[]` is not the same as nothing until the object is stored.
+pub(crate) fn kept_as_sent(field: &Field, value: Option<Value>) -> Option<Value> {
+    value.filter(|value| value.is_array() || is_kept(field, value))
+}
+
+/// Turns the empty lists of a document into what they are once stored: nothing, or null where the encoder always writes.
+pub(crate) fn settle(map: &mut Map<String, Value>, ty: &Type, owned: bool) {
+    map.retain(|name, value| {
+        let Some(field) = ty.field(name) else { return true };
+        if is_empty_list(value) && name != "managedFields" {
+            let always = ty.always.iter().any(|at| ty.fields[*at].name == field.name);
+            if always && !owned {
+                *value = Value::Null;
+            }
+            return always;
+        }
+        settle_value(value, &field.kind, owned);
+        true
+    });
+}
+
+fn settle_value(value: &mut Value, kind: &Kind, owned: bool) {
+    match (kind, value) {
+        (Kind::Struct(id), Value::Object(map)) => settle(map, Types::get().of(*id), owned),
+        (Kind::List(item), Value::Array(list)) => list.iter_mut().for_each(|value| settle_value(value, item, owned)),
+        (Kind::Map(item), Value::Object(map)) => map.values_mut().for_each(|value| settle_value(value, item, owned)),
+        _ => {}
+    }
+}
+
+fn is_empty_list(value: &Value) -> bool {
+    value.as_array().is_some_and(Vec::is_empty)
+}
+
+/// Whether there is an empty list anywhere in a value.
+pub(crate) fn has_empty_list(value: &Value) -> bool {
+    match value {
+        Value::Array(list) => list.is_empty() || list.iter().any(has_empty_list),
+        Value::Object(map) => map.values().any(has_empty_list),
+        _ => false,
+    }
+}
+
 /// Whether a field with this value is written.
 pub(crate) fn is_kept(field: &Field, value: &Value) -> bool {
     if field.pointer {

@@ -204,3 +204,18 @@ proptest! {
         let _ = decode_any(&bytes, Format::Yaml);
     }
 }
+
+#[test]
+fn empty_lists_stay_until_they_are_settled() {
+    let ty = corten_api::facts::Types::get().named("rbac.v1.ClusterRole").unwrap();
+    let body = br#"{"rules":[{"verbs":[],"apiGroups":[]}],"metadata":{"finalizers":[]}}"#;
+    let mut document = decode_as_sent(body, Format::Json, ty).unwrap().document;
+    assert_eq!(document["rules"], json!([{"verbs": [], "apiGroups": []}]));
+    assert!(has_empty_list(&document));
+    let mut owned = document.clone();
+    drop_unwritten(&mut owned, ty);
+    assert_eq!((&owned["rules"], &owned["metadata"]), (&json!([{"verbs": []}]), &json!({})));
+    settle(&mut document, ty);
+    assert_eq!(document["rules"], json!([{"verbs": null}]));
+    assert_eq!(decode(body, Format::Json, ty).unwrap().document, document);
+}

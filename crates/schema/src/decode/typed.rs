@@ -8,12 +8,12 @@ use corten_api::facts::{Field, Kind, Type, Types};
 use corten_api::{quantity, time};
 use serde_json::{Map, Value};
 
-use super::fields::{kept, zero, zero_field, zero_struct};
+use super::fields::{kept, kept_as_sent, zero, zero_field, zero_struct};
 use super::scan::{After, Scanner, too_deep};
 use super::{DecodeError, Decoded, MAX_DEPTH, MAX_STRICT, go, untyped};
 
-pub(super) fn document(bytes: &[u8], ty: &Type) -> Result<Decoded, DecodeError> {
-    let mut reader = Reader::new(bytes);
+pub(super) fn document(bytes: &[u8], ty: &Type, as_sent: bool) -> Result<Decoded, DecodeError> {
+    let mut reader = Reader { as_sent, ..Reader::new(bytes) };
     let map = match reader.scanner.peek()? {
         b'{' => reader.structure(ty, &At::Root, 0)?,
         _ => {
@@ -153,11 +153,13 @@ struct Reader<'a> {
     strict: Strict,
     /// The first value of a wrong type: decoding goes on after it, and fails at the end.
     wrong: Option<DecodeError>,
+    /// Empty lists are kept.
+    as_sent: bool,
 }
 
 impl<'a> Reader<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        Self { scanner: Scanner::new(bytes), types: Types::get(), strict: Strict::default(), wrong: None }
+        Self { scanner: Scanner::new(bytes), types: Types::get(), strict: Strict::default(), wrong: None, as_sent: false }
     }
 
     fn finish(mut self, document: Value) -> Result<Decoded, DecodeError> {
@@ -190,7 +192,8 @@ impl<'a> Reader<'a> {
                 map.remove(field.name);
             }
             let value = self.value(&field.kind, Name::Field(field), &at, depth + 1)?;
-            if let Some(value) = kept(field, value) {
+            let value = if self.as_sent { kept_as_sent(field, value) } else { kept(field, value) };
+            if let Some(value) = value {
                 set.put(position);
                 map.insert(field.name.into(), value);
             }

@@ -11,9 +11,9 @@ use corten_task::Tasks;
 use futures::future::join_all;
 
 use crate::cli::DownArgs;
+use crate::node::Ranges;
 use crate::paths::Paths;
 use crate::running::Running;
-use crate::node::Ranges;
 use crate::{host, logging, node};
 
 /// How long a container may take to end by itself.
@@ -66,7 +66,8 @@ async fn clean(paths: &Paths, running: &Running) -> anyhow::Result<()> {
 /// Unmounts every volume of pods, the deepest first.
 fn unmount_below(directory: &Path) -> anyhow::Result<()> {
     let table = fs::read_to_string("/proc/self/mounts").context("read the mount table")?;
-    let mut below: Vec<&str> = table.lines().filter_map(|l| l.split(' ').nth(1)).filter(|p| Path::new(p).starts_with(directory)).collect();
+    let mut below: Vec<&str> =
+        table.lines().filter_map(|l| l.split(' ').nth(1)).filter(|p| Path::new(p).starts_with(directory)).collect();
     below.sort_by_key(|path| std::cmp::Reverse(path.len()));
     for path in below {
         nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH).with_context(|| format!("unmount {path}"))?;

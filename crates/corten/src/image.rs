@@ -3,11 +3,10 @@
 
 mod socket;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use corten_runtime::{Images, RegistryAuth};
+use corten_runtime::{Images, RegistryAuth, RuntimeError};
 use corten_task::Tasks;
 use serde::{Deserialize, Serialize};
 
@@ -78,20 +77,24 @@ fn request(command: &ImageCommand) -> anyhow::Result<Request> {
 
 async fn answer(images: &dyn Images, request: Request) -> Reply {
     let outcome = match request {
-        Request::Import(path) => import(images, &path).await,
+        Request::Import(path) => images.import(&path).await,
         Request::Pull { reference, username, password } => {
             let auth = RegistryAuth { username, password, registry_token: String::new() };
             let auth = (!auth.username.is_empty()).then_some(auth);
             images.pull(&reference, auth.as_ref()).await.map(|id| vec![id])
         }
         Request::Ls => images.list().await.map(|images| table(&images)),
-        Request::Rm(reference) => images.remove(&reference).await.map(|()| Vec::new()),
+        Request::Rm(reference) => remove(images, &reference).await.map(|()| Vec::new()),
     };
     outcome.map_err(|err| format!("{:#}", anyhow::Error::new(err)))
 }
 
-async fn import(images: &dyn Images, path: &Path) -> Result<Vec<String>, corten_runtime::RuntimeError> {
-    images.import(path).await
+/// Removing is idempotent for the kubelet; a person wants to be told of a name that is wrong.
+async fn remove(images: &dyn Images, reference: &str) -> Result<(), RuntimeError> {
+    match images.find(reference).await? {
+        Some(_) => images.remove(reference).await,
+        None => Err(RuntimeError::NotFound { what: "image", id: reference.to_owned() }),
+    }
 }
 
 /// One line a tag: reference, short id, size.
@@ -121,7 +124,11 @@ mod tests {
         };
         assert_eq!(
             table(&[image]),
-            ["IMAGE             ID            SIZE", "localhost/a:1     0123456789ab  1.5 MB", "localhost/long:2  0123456789ab  1.5 MB"]
+            [
+                "IMAGE             ID            SIZE",
+                "localhost/a:1     0123456789ab  1.5 MB",
+                "localhost/long:2  0123456789ab  1.5 MB"
+            ]
         );
     }
 }

@@ -108,7 +108,11 @@ pub fn kubelet_config(paths: &Paths, node_name: String, node_ip: IpAddr, cgroup_
 
 /// The service proxy's settings on this node.
 pub fn proxy(config: &Config) -> corten_proxy::Config {
-    corten_proxy::Config { node_name: config.node_name.clone(), cluster_ranges: vec![config.pod_cidr], ..corten_proxy::Config::default() }
+    corten_proxy::Config {
+        node_name: config.node_name.clone(),
+        cluster_ranges: vec![config.pod_cidr],
+        ..corten_proxy::Config::default()
+    }
 }
 
 /// The cluster DNS's settings.

@@ -47,9 +47,11 @@ impl Running {
         running.write(&config.paths)
     }
 
-    /// Writes down that no process runs it any more; its containers may.
+    /// Writes down that this process does not run it any more; its containers may. What another process wrote stays: this one
+    /// may have been refused because of it.
     pub fn forget(paths: &Paths) {
-        if let Some(mut running) = Self::read(paths) {
+        let own = i32::try_from(std::process::id()).ok();
+        if let Some(mut running) = Self::read(paths).filter(|running| Some(running.pid) == own) {
             running.pid = 0;
             if let Err(err) = running.write(paths) {
                 tracing::warn!(%err, "the note of the running cluster could not be changed");

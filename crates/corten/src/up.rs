@@ -101,7 +101,8 @@ impl Config {
         config.advertise_address = Some(self.node_ip);
         config.service_cluster_ip_range = vec![self.service_cidr];
         config.service_account_issuer = vec![format!("https://kubernetes.default.svc.{}", self.cluster_domain)];
-        config.tls_sans = vec![self.node_name.clone(), self.node_ip.to_string(), format!("kubernetes.default.svc.{}", self.cluster_domain)];
+        config.tls_sans =
+            vec![self.node_name.clone(), self.node_ip.to_string(), format!("kubernetes.default.svc.{}", self.cluster_domain)];
         config
     }
 }
@@ -157,7 +158,10 @@ async fn serve(config: &Config, tasks: &Tasks, started: Instant) -> anyhow::Resu
     let _kubelet = node::kubelet(config, api.certificates(), node_client, runtime, Network::pending(), tasks).await?;
 
     let acting_as = |account: &str| {
-        identity(&format!("system:serviceaccount:kube-system:{account}"), &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
+        identity(
+            &format!("system:serviceaccount:kube-system:{account}"),
+            &["system:serviceaccounts", "system:serviceaccounts:kube-system"],
+        )
     };
     corten_controllers::start(controllers(config, &api)?, acting_as, &informers, tasks);
     let _scheduler = corten_scheduler::Scheduler::start(

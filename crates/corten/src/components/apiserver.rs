@@ -93,11 +93,13 @@ fn config(flags: &Flags, data: &std::path::Path) -> anyhow::Result<Config> {
     set(&mut config.service_account_max_token_expiration, flags.duration("service-account-max-token-expiration")?);
     let ranges = flags.list("service-cluster-ip-range");
     if !ranges.is_empty() {
-        let parse = |text: &String| text.parse().with_context(|| format!("invalid value {text:?} for --service-cluster-ip-range"));
+        let parse =
+            |text: &String| text.parse().with_context(|| format!("invalid value {text:?} for --service-cluster-ip-range"));
         config.service_cluster_ip_range = ranges.iter().map(parse).collect::<Result<_, _>>()?;
     }
     if let Some(text) = flags.text("service-node-port-range") {
-        let (low, high) = text.split_once('-').with_context(|| format!("invalid value {text:?} for --service-node-port-range"))?;
+        let (low, high) =
+            text.split_once('-').with_context(|| format!("invalid value {text:?} for --service-node-port-range"))?;
         config.service_node_port_range = low.parse()?..=high.parse()?;
     }
     config.allow_privileged = flags.enabled("allow-privileged", config.allow_privileged)?;

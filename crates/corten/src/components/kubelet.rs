@@ -49,7 +49,8 @@ pub async fn start(flags: &Flags, tasks: &Tasks) -> anyhow::Result<Arc<Kubelet>>
     let node_name = flags.text("hostname-override").map_or_else(host::node_name, |name| Ok(name.to_owned()))?;
     let node_ip: IpAddr = flags.parsed("node-ip")?.map_or_else(host::node_ip, Ok)?;
     let cgroup_root = flags.text("cgroup-root").unwrap_or("/");
-    let cluster = Ranges { pods: range("cluster-cidr", "10.42.0.0/16")?, services: range("service-cluster-ip-range", "10.43.0.0/16")? };
+    let cluster =
+        Ranges { pods: range("cluster-cidr", "10.42.0.0/16")?, services: range("service-cluster-ip-range", "10.43.0.0/16")? };
     let network = Network::pending();
     let runtime = node::open_runtime(&paths, cgroup_root, tasks)?;
     image::serve(&paths, runtime.clone(), tasks)?;

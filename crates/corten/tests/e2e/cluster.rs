@@ -71,7 +71,9 @@ impl Cluster {
     fn import_images(&self) -> Result<(), String> {
         let hello = corten_testkit::hello_image().map_err(|e| format!("{e:#}"))?;
         let busybox = corten_testkit::busybox_image().map_err(|e| format!("{e:#}"))?;
-        for (image, name) in [(hello.clone(), "localhost/hello:1"), (hello, "localhost/hello:2"), (busybox, "localhost/busybox:1")] {
+        for (image, name) in
+            [(hello.clone(), "localhost/hello:1"), (hello, "localhost/hello:2"), (busybox, "localhost/busybox:1")]
+        {
             let image = image.named(name);
             let file = self.directory.path().join("image.tar");
             image.write_oci(&file).map_err(|e| e.to_string())?;
@@ -162,7 +164,7 @@ impl Cluster {
         left.extend(words(
             "mount",
             self.succeed("cat", &["/proc/self/mounts"])?,
-            vec![self.data_text().into(), "/run/corten".into()],
+            vec![format!("{}/", self.data_text()), "/run/corten".into()],
         ));
         left.extend(words("link", self.succeed("ip", &["-o", "link"])?, vec!["corten".into(), "veth".into()]));
         left.extend(words("nftables", self.succeed("nft", &["list", "tables"])?, vec!["corten".into()]));

@@ -159,10 +159,13 @@ fn changes_of_every_kind(cluster: &Cluster, namespace: &str) {
     kubectl.ok(&["patch", "configmap/c", "-p", r#"{"data":{"c":"3"}}"#]);
     assert_eq!(kubectl.field("configmap/c", ".data"), r#"{"a":"9","b":"2","c":"3"}"#);
 
+    let editor = cluster.scratch().join("editor");
+    std::fs::write(&editor, "#!/bin/sh\nexec sed -i 's/a: \"9\"/a: edited/' \"$1\"\n").unwrap();
+    std::fs::set_permissions(&editor, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let edited = cluster
         .command("kubectl")
         .args(["--namespace", namespace, "edit", "configmap/c"])
-        .env("KUBE_EDITOR", "sed -i s/a:.*/a:\\ edited/")
+        .env("KUBE_EDITOR", &editor)
         .output()
         .unwrap();
     assert!(edited.status.success(), "{}", String::from_utf8_lossy(&edited.stderr));
@@ -204,7 +207,7 @@ fn output_in_every_form(cluster: &Cluster, namespace: &str) {
     let watched = kubectl.run(&["get", "pods", "-w", "--request-timeout=2s"], "");
     assert!(String::from_utf8_lossy(&watched.stdout).contains("web-"));
     let described = kubectl.ok(&["describe", "pods", "-l", "app=web"]);
-    for word in ["Successfully assigned", "Started container hello", "Ready            True", "localhost/hello:1"] {
+    for word in ["Successfully assigned", "Started", "ContainersReady             True", "localhost/hello:1"] {
         assert!(described.contains(word), "{word} is missing:\n{described}");
     }
     for kind in ["deployment/web", "service/web", "namespace/default", "nodes"] {
@@ -251,8 +254,10 @@ fn copy_and_port_forward(cluster: &Cluster, namespace: &str) {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
+    // Kept open: kubectl says more, and a closed pipe would end it.
+    let mut said = BufReader::new(forward.stdout.take().unwrap());
     let mut line = String::new();
-    BufReader::new(forward.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    said.read_line(&mut line).unwrap();
     let port =
         line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_else(|| panic!("{line}")).to_owned();
     let answers: Vec<_> = (0..3)

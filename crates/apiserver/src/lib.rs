@@ -3,6 +3,7 @@
 //! A request goes through [`server`] (bytes), [`pipeline`] (who, may they, what), then to the [`registry`] or to one of
 //! the small handlers that are no resource (discovery, health, metrics). Reads are answered from [`cache`] without
 //! decoding; writes decode once. This page is the table of contents, in the order in which a request meets the modules.
+#![forbid(unsafe_code)]
 
 pub mod config;
 

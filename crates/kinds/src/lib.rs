@@ -3,6 +3,7 @@
 //!
 //! [`strategy`] is the entrance: the registry asks it for the [`Strategy`] of a resource and calls the steps in order.
 //! A kind that needs nothing special is served by [`Plain`].
+#![forbid(unsafe_code)]
 
 use serde_json::Value;
 

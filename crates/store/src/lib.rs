@@ -4,6 +4,7 @@
 //! [`Store`] is the seam: the embedded SQLite backend is in this crate, an external etcd fits the same trait. Every
 //! backend gives: linearizable compare-and-swap, range reads at a revision, and a watch from any revision that is not
 //! compacted yet, in revision order and without gaps.
+#![forbid(unsafe_code)]
 
 pub mod sqlite;
 

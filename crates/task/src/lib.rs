@@ -2,6 +2,7 @@
 //!
 //! A [`Tasks`] is such an owner. Owners form a tree: stopping a parent stops its children, and `stop` returns only
 //! when every task below it has ended, so that an orderly stop cuts nothing off.
+#![forbid(unsafe_code)]
 
 use std::future::Future;
 use std::sync::Arc;

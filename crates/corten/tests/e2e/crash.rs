@@ -108,11 +108,10 @@ fn stop_and_start(_: &Cluster, _: &str) {
     let name = kubectl.ok(&["get", "pods", "-o", "name"]);
     cluster.down().unwrap_or_else(|err| panic!("{err}"));
     cluster.up().unwrap_or_else(|err| panic!("{err}"));
-    eventually("the pod runs again", || {
-        match kubectl.ok(&["get", "pods", "-o", "jsonpath={.items[*].status.containerStatuses[0].restartCount}"]).as_str() {
-            "0" | "" => Err("not restarted yet".into()),
-            _ => Ok(()),
-        }
+    eventually("a new container runs", || {
+        let now = containers(&kubectl);
+        let new = now.is_disjoint(&before) && now.iter().all(|row| row.contains("corten://"));
+        if new { Ok(()) } else { Err(format!("{now:?}")) }
     });
     kubectl.ok(&["wait", "--for=condition=Ready", "pods", "--all", "--timeout=60s"]);
     assert_eq!(kubectl.ok(&["get", "pods", "-o", "name"]), name);

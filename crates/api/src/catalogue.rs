@@ -140,6 +140,22 @@ impl Catalogue {
         all
     }
 
+    /// This catalogue with other versions served: `decide` says so for a group, a version, and a plural name, given what is
+    /// served when nobody says otherwise.
+    #[must_use]
+    pub fn serving(&self, decide: impl Fn(&str, &str, &str, bool) -> bool) -> Self {
+        let mut all = self.clone();
+        all.groups.iter_mut().flat_map(|group| &mut group.versions).for_each(|version| version.served = false);
+        for resource in &self.resources {
+            let mut resource = Resource::clone(resource);
+            for version in &mut resource.versions {
+                version.served = decide(&resource.group, &version.name, &resource.plural, version.served);
+            }
+            all.insert(resource);
+        }
+        all
+    }
+
     fn insert(&mut self, resource: Resource) {
         let group = match self.groups.iter_mut().position(|group| group.name == resource.group) {
             Some(at) => &mut self.groups[at],

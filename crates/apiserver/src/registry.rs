@@ -1,6 +1,7 @@
 //! The generic registry: every verb on every resource of the catalogue. No handler per kind: what differs between kinds is
 //! asked of their [`corten_kinds::Strategy`], what differs between subresources is in a module each.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use corten_api::catalogue::{Catalogue, Resource};
@@ -78,8 +79,24 @@ pub fn spec(resource: &Resource) -> Spec {
 
 /// The catalogue with the versions served that the configuration switches on.
 #[must_use]
-pub fn enabled(catalogue: &Catalogue, _config: &Config) -> Catalogue {
-    catalogue.clone()
+pub fn enabled(catalogue: &Catalogue, config: &Config) -> Catalogue {
+    let switches = &config.runtime_config;
+    if switches.is_empty() {
+        return catalogue.clone();
+    }
+    catalogue.serving(|group, version, plural, usual| is_served(switches, group, version, plural).unwrap_or(usual))
+}
+
+/// What `--runtime-config` says of a resource in a version; the most specific switch counts: resource, version, maturity, all.
+fn is_served(switches: &BTreeMap<String, bool>, group: &str, version: &str, plural: &str) -> Option<bool> {
+    let of_version = target::join(group, version);
+    let maturity = match version {
+        version if version.contains("alpha") => "api/alpha",
+        version if version.contains("beta") => "api/beta",
+        _ => "api/ga",
+    };
+    let keys = [format!("{of_version}/{plural}"), of_version, maturity.into(), "api/all".into()];
+    keys.iter().find_map(|key| switches.get(key).copied())
 }
 
 /// Subresources that are views of the object itself, of which an update may change one part only.
@@ -196,5 +213,38 @@ impl Outcome {
             Self::Entry(entry) => entry.decode(),
             Self::Document(document) => document.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_specific_switch_counts() {
+        let served = |switches: &[(&str, bool)], group, version, plural| {
+            let switches = switches.iter().map(|(key, on)| ((*key).to_owned(), *on)).collect();
+            is_served(&switches, group, version, plural)
+        };
+        assert_eq!(served(&[], "apps", "v1", "deployments"), None);
+        let none_but_core = [("api/all", false), ("v1", true)];
+        assert_eq!(served(&none_but_core, "", "v1", "pods"), Some(true));
+        assert_eq!(served(&none_but_core, "apps", "v1", "deployments"), Some(false));
+        let beta = [("api/beta", true), ("a.b/v1beta1", false), ("a.b/v1beta1/things", true)];
+        assert_eq!(served(&beta, "c.d", "v1beta2", "things"), Some(true));
+        assert_eq!(served(&beta, "a.b", "v1beta1", "others"), Some(false));
+        assert_eq!(served(&beta, "a.b", "v1beta1", "things"), Some(true));
+        assert_eq!(served(&beta, "apps", "v1", "deployments"), None);
+    }
+
+    #[test]
+    fn a_version_that_is_switched_off_is_served_no_more() {
+        let builtin = Catalogue::builtin();
+        let off = builtin.serving(|group, _, _, usual| usual && group != "apps");
+        let served = |catalogue: &Catalogue, group: &str| {
+            catalogue.group(group).is_some_and(|group| group.versions.iter().any(|version| version.served))
+        };
+        assert!(served(builtin, "apps") && !served(&off, "apps") && served(&off, "batch"));
+        assert_eq!(&builtin.serving(|_, _, _, usual| usual).groups(), &builtin.groups());
     }
 }

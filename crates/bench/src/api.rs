@@ -17,7 +17,7 @@ use crate::machine;
 use crate::stats::Sample;
 
 /// What to measure.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct Args {
     /// Pods in the cluster.
     #[arg(long, default_value_t = 5000)]
@@ -31,6 +31,9 @@ pub struct Args {
     /// Port for the server.
     #[arg(long, default_value_t = 16444)]
     port: u16,
+    /// The server's process, once it runs.
+    #[arg(skip)]
+    server: u32,
 }
 
 const PODS: &str = "/api/v1/namespaces/bench/pods";
@@ -66,9 +69,14 @@ pub async fn run(corten: &Path, args: &Args) -> anyhow::Result<()> {
         .spawn()
         .with_context(|| format!("start {}", corten.display()))?;
     let server = Server(server);
+    let args = &Args { server: server.0.id(), ..args.clone() };
     let started = Instant::now();
     let target = wait_ready(&data, args.port).await?;
-    println!("API ready after {:.3} s, {:.1} MiB resident", started.elapsed().as_secs_f64(), machine::resident_mib(server.0.id()));
+    println!(
+        "API ready after {:.3} s, {:.1} MiB resident",
+        started.elapsed().as_secs_f64(),
+        machine::resident_mib(server.0.id())
+    );
 
     let mut first = target.connect().await?;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench"}});
@@ -79,7 +87,11 @@ pub async fn run(corten: &Path, args: &Args) -> anyhow::Result<()> {
     load("get", &target, args, pods * 4, move |i| ("GET", format!("{PODS}/pod-{}", i * 7919 % pods), None)).await?.print();
     load("list all", &target, args, 200, |_| ("GET", PODS.to_owned(), None)).await?.print();
     let groups = pods / 100;
-    load("list 100 by label", &target, args, 4000, move |i| ("GET", format!("{PODS}?labelSelector=group%3Dg{}", i % groups), None)).await?.print();
+    load("list 100 by label", &target, args, 4000, move |i| {
+        ("GET", format!("{PODS}?labelSelector=group%3Dg{}", i % groups), None)
+    })
+    .await?
+    .print();
     load("patch", &target, args, pods, |i| {
         let body = json!({"metadata": {"annotations": {"patched": i.to_string()}}}).to_string();
         ("PATCH", format!("{PODS}/pod-{i}"), Some(("application/merge-patch+json", body.into())))
@@ -114,13 +126,19 @@ async fn wait_ready(data: &Path, port: u16) -> anyhow::Result<Target> {
 type Request = (&'static str, String, Option<(&'static str, Bytes)>);
 
 /// Sends `count` requests over all connections, each connection one at a time.
-async fn load(name: &str, target: &Target, args: &Args, count: usize, make: impl Fn(usize) -> Request + Clone + Send + 'static) -> anyhow::Result<Sample> {
+async fn load(
+    name: &str,
+    target: &Target,
+    args: &Args,
+    count: usize,
+    make: impl Fn(usize) -> Request + Clone + Send + 'static,
+) -> anyhow::Result<Sample> {
     let next = Arc::new(AtomicUsize::new(0));
     let mut connections = Vec::new();
     for _ in 0..args.connections {
         connections.push(target.connect().await?);
     }
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), machine::cpu_seconds(args.server));
     let mut workers = JoinSet::new();
     for connection in connections {
         workers.spawn(worker(connection, next.clone(), count, make.clone()));
@@ -129,10 +147,16 @@ async fn load(name: &str, target: &Target, args: &Args, count: usize, make: impl
     while let Some(worker) = workers.join_next().await {
         latencies.extend(worker??);
     }
-    Ok(Sample { name: name.to_owned(), latencies, elapsed: start.elapsed() })
+    let elapsed = start.elapsed();
+    Ok(Sample { name: name.to_owned(), latencies, elapsed, cpu: machine::cpu_seconds(args.server) - cpu })
 }
 
-async fn worker(mut connection: Connection, next: Arc<AtomicUsize>, count: usize, make: impl Fn(usize) -> Request) -> anyhow::Result<Vec<Duration>> {
+async fn worker(
+    mut connection: Connection,
+    next: Arc<AtomicUsize>,
+    count: usize,
+    make: impl Fn(usize) -> Request,
+) -> anyhow::Result<Vec<Duration>> {
     let mut latencies = Vec::new();
     loop {
         let i = next.fetch_add(1, Ordering::Relaxed);
@@ -167,7 +191,7 @@ async fn fan_out(target: &Target, args: &Args) -> anyhow::Result<()> {
             Ok(())
         });
     }
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), machine::cpu_seconds(args.server));
     let pods = args.pods;
     load("", target, args, changes, move |i| {
         let body = json!({"metadata": {"annotations": {"fan-out": i.to_string()}}}).to_string();
@@ -178,13 +202,17 @@ async fn fan_out(target: &Target, args: &Args) -> anyhow::Result<()> {
         watcher??;
     }
     let rate = (changes * args.watchers) as f64 / start.elapsed().as_secs_f64();
-    println!("{:<28} {rate:>10.0} events/s", format!("fan-out to {} watchers", args.watchers));
+    let cpu = (machine::cpu_seconds(args.server) - cpu) / (changes * args.watchers) as f64 * 1e6;
+    let name = format!("fan-out to {} watchers", args.watchers);
+    println!("{name:<28} {rate:>10.0} events/s   server CPU {cpu:.1} us each");
     Ok(())
 }
 
 /// A pod of about 3.3 kB as stored, like those of a real Deployment.
 fn pod(i: usize) -> Bytes {
-    let env: Vec<_> = (0..16).map(|n| json!({"name": format!("SETTING_{n}"), "value": format!("value-{n}-of-an-ordinary-length-{i}")})).collect();
+    let env: Vec<_> = (0..16)
+        .map(|n| json!({"name": format!("SETTING_{n}"), "value": format!("value-{n}-of-an-ordinary-length-{i}")}))
+        .collect();
     json!({
         "apiVersion": "v1",
         "kind": "Pod",

@@ -66,7 +66,7 @@ pub fn run(corten: &Path, args: &Args) -> anyhow::Result<()> {
         let name = format!("single-{i}");
         latencies.push(bench.one_pod(&name)?);
     }
-    Sample { name: "one pod, create to Running".into(), latencies, elapsed: begin.elapsed() }.print();
+    Sample { name: "one pod, create to Running".into(), latencies, elapsed: begin.elapsed(), cpu: 0.0 }.print();
 
     let begin = Instant::now();
     let manifest: Vec<String> = (0..args.many).map(|i| pod(&format!("many-{i}"))).collect();
@@ -169,7 +169,12 @@ impl Bench<'_> {
         let file = self.data.with_file_name("pod.json");
         std::fs::write(&file, pod(name))?;
         let mut create = self.enclosure.command("kubectl");
-        create.arg("--kubeconfig").arg(self.data.join("admin.kubeconfig")).args(["create", "-f"]).arg(&file).stdout(Stdio::piped());
+        create
+            .arg("--kubeconfig")
+            .arg(self.data.join("admin.kubeconfig"))
+            .args(["create", "-f"])
+            .arg(&file)
+            .stdout(Stdio::piped());
         let mut create = create.spawn()?;
         let mut created = None;
         for line in lines {
@@ -204,7 +209,15 @@ impl Bench<'_> {
 /// Counts fsync and fdatasync calls of a process with `strace`.
 fn count_syncs(pid: u32, seconds: u64) -> anyhow::Result<usize> {
     let output = std::process::Command::new("timeout")
-        .args([&seconds.to_string(), "strace", "-f", "-e", "trace=fsync,fdatasync,sync_file_range,syncfs", "-p", &pid.to_string()])
+        .args([
+            &seconds.to_string(),
+            "strace",
+            "-f",
+            "-e",
+            "trace=fsync,fdatasync,sync_file_range,syncfs",
+            "-p",
+            &pid.to_string(),
+        ])
         .output()
         .context("strace (package strace)")?;
     let text = String::from_utf8_lossy(&output.stderr);

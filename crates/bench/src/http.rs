@@ -63,7 +63,12 @@ impl Connection {
     }
 
     /// Sends a request and leaves the answer's body to be read as it comes (a watch).
-    pub async fn start(&mut self, method: &str, path: &str, body: Option<(&str, Bytes)>) -> anyhow::Result<(http::StatusCode, hyper::body::Incoming)> {
+    pub async fn start(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: Option<(&str, Bytes)>,
+    ) -> anyhow::Result<(http::StatusCode, hyper::body::Incoming)> {
         let mut request = http::Request::builder()
             .method(method)
             .uri(path)

@@ -10,6 +10,9 @@ pub struct Sample {
     pub latencies: Vec<Duration>,
     /// Wall time of all of them together.
     pub elapsed: Duration,
+    /// Processor time that the server used for them, in seconds; 0 when it was not measured. Other loads on the machine
+    /// falsify the wall time and hardly this.
+    pub cpu: f64,
 }
 
 impl Sample {
@@ -21,10 +24,15 @@ impl Sample {
         sorted.get(rank - 1).copied().unwrap_or_default()
     }
 
-    /// Prints `name  operations/s  p50  p99`.
+    /// Prints `name  operations/s  p50  p99`, and the server's processor time for one operation.
     pub fn print(&self) {
         let rate = self.latencies.len() as f64 / self.elapsed.as_secs_f64();
-        println!("{:<28} {:>10.0}/s   p50 {:>9}   p99 {:>9}", self.name, rate, millis(self.quantile(0.5)), millis(self.quantile(0.99)));
+        let (half, most) = (millis(self.quantile(0.5)), millis(self.quantile(0.99)));
+        print!("{:<28} {rate:>10.0}/s   p50 {half:>9}   p99 {most:>9}", self.name);
+        if self.cpu > 0.0 {
+            print!("   server CPU {:>7.0} us each", self.cpu / self.latencies.len() as f64 * 1e6);
+        }
+        println!();
     }
 }
 
@@ -39,7 +47,12 @@ mod tests {
 
     #[test]
     fn quantiles_are_ranks_of_the_sorted_sample() {
-        let sample = Sample { name: String::new(), latencies: (1..=100).rev().map(Duration::from_millis).collect(), elapsed: Duration::from_secs(1) };
+        let sample = Sample {
+            name: String::new(),
+            latencies: (1..=100).rev().map(Duration::from_millis).collect(),
+            elapsed: Duration::from_secs(1),
+            cpu: 0.0,
+        };
         assert_eq!(sample.quantile(0.5), Duration::from_millis(50));
         assert_eq!(sample.quantile(0.99), Duration::from_millis(99));
         assert_eq!(sample.quantile(1.0), Duration::from_millis(100));

@@ -257,7 +257,8 @@ impl Iterator for Pieces {
             return None;
         }
         let mut out = self.head.take().unwrap_or_default();
-        out.reserve(PIECE);
+        // With room for the item that fills the piece: growing would copy it as a whole.
+        out.reserve(PIECE + PIECE / 4);
         let (writer, first) = (&self.writer, &mut self.first);
         let mut add = |out: &mut Vec<u8>, entry: &Entry| {
             if !std::mem::take(first) {

@@ -214,8 +214,8 @@ impl Pods {
 
     /// Removes what an earlier process left of pods that are gone: sandboxes, networks, directories, cgroups.
     async fn remove_orphans(&self, live: &HashSet<String>) {
-        let known: HashSet<String> = self.workers.lock().keys().cloned().collect();
-        let alive = |uid: &String| live.contains(uid) || known.contains(uid);
+        // Asked after a trace was seen: a pod has its worker before it leaves any.
+        let alive = |uid: &String| live.contains(uid) || self.workers.lock().contains_key(uid);
         let mut orphans: HashSet<String> = self.ctx.cache.uids().into_iter().collect();
         orphans.extend(self.ctx.volumes.pods_on_disk());
         for uid in orphans.iter().filter(|uid| !alive(uid)) {

@@ -178,10 +178,10 @@ impl PodNetwork for Bridge {
 
     fn reconcile<'a>(&'a self, live: &'a [String]) -> Answer<'a, ()> {
         Box::pin(async move {
+            // What was attached since this process started may be newer than `live`.
             let stale: Vec<String> = {
                 let leases = self.inner.leases.lock();
-                let dead = leases.iter().filter(|(sandbox, _)| !live.iter().any(|live| live == sandbox));
-                dead.map(|(sandbox, _)| sandbox.to_owned()).collect()
+                leases.inherited().filter(|sandbox| !live.iter().any(|live| live == sandbox)).map(str::to_owned).collect()
             };
             for sandbox in &stale {
                 tracing::info!(sandbox, "releasing the network of a sandbox that is gone");

@@ -5,7 +5,7 @@
 //! either. Addresses go round: the search starts behind the last one given out, so that an address rests as long as
 //! possible before its next owner gets it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ pub struct Leases {
     last: Vec<Option<IpAddr>>,
     held: HashMap<IpAddr, String>,
     leases: BTreeMap<String, Lease>,
+    /// Leases of an earlier process that nobody has asked for since.
+    inherited: BTreeSet<String>,
 }
 
 /// Why there is no lease.
@@ -67,6 +69,7 @@ impl Leases {
             last: vec![None; ranges.len()],
             held: HashMap::new(),
             leases: BTreeMap::new(),
+            inherited: BTreeSet::new(),
         };
         for entry in std::fs::read_dir(directory).map_err(at(directory))? {
             let path = entry.map_err(at(directory))?.path();
@@ -91,11 +94,13 @@ impl Leases {
                 None => {}
             }
         }
+        this.inherited = this.leases.keys().cloned().collect();
         Ok(this)
     }
 
     /// The lease of `sandbox`, made if there is none, with these ports.
     pub fn acquire(&mut self, sandbox: &str, ports: &[HostPort]) -> Result<Lease, LeaseError> {
+        self.inherited.remove(sandbox);
         if let Some(lease) = self.leases.get(sandbox) {
             if lease.ports == ports {
                 return Ok(lease.clone());
@@ -125,6 +130,11 @@ impl Leases {
         self.leases.get(sandbox)
     }
 
+    /// The sandboxes whose leases an earlier process left and nobody has asked for since.
+    pub fn inherited(&self) -> impl Iterator<Item = &str> {
+        self.inherited.iter().map(String::as_str)
+    }
+
     /// Gives the addresses back.
     pub fn release(&mut self, sandbox: &str) -> Result<Option<Lease>, LeaseError> {
         let Some(lease) = self.leases.get(sandbox) else { return Ok(None) };
@@ -137,6 +147,7 @@ impl Leases {
         for ip in &lease.addresses {
             self.held.remove(ip);
         }
+        self.inherited.remove(sandbox);
         Ok(self.leases.remove(sandbox))
     }
 

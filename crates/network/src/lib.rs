@@ -31,7 +31,8 @@ pub trait PodNetwork: Send + Sync + 'static {
     fn attach<'a>(&'a self, sandbox: &'a str, netns: &'a Path, ports: &'a [HostPort]) -> Answer<'a, Attachment>;
     /// Takes everything back. Idempotent, also when the namespace is already gone.
     fn detach<'a>(&'a self, sandbox: &'a str, netns: Option<&'a Path>) -> Answer<'a, ()>;
-    /// Releases what sandboxes not in `live` still hold (after a crash).
+    /// Releases what sandboxes not in `live` still hold from an earlier process. A sandbox attached since this one started
+    /// keeps what it has, for `live` may have been looked up before.
     fn reconcile<'a>(&'a self, live: &'a [String]) -> Answer<'a, ()>;
 }
 

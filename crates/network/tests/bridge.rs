@@ -143,8 +143,12 @@ fn a_restart_keeps_live_pods_and_releases_dead_ones() {
         live.serve(80);
         drop(bridge);
         let bridge = Bridge::open(config(data.path()), &tasks).await.unwrap();
+        let new = Namespace::new();
+        let new_ip = bridge.attach("attached after the live ones were listed", &new.path(), &[]).await.unwrap().ips[0];
+        new.serve(80);
         bridge.reconcile(&["live".to_owned()]).await.unwrap();
         assert!(ask((ip, 80).into()).is_ok());
+        assert!(ask((new_ip, 80).into()).is_ok());
         assert_eq!(bridge.attach("live", &live.path(), &[]).await.unwrap().ips, [ip]);
         let next = Namespace::new();
         let next_ip = bridge.attach("next", &next.path(), &[]).await.unwrap().ips[0];

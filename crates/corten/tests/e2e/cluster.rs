@@ -199,6 +199,10 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the cluster's log:\n{}", self.log_text());
+            for what in ["pods", "events"] {
+                // What cannot be shown, because the cluster is down, is left out.
+                eprintln!("{}", self.succeed("kubectl", &["get", what, "-A", "-o", "yaml"]).unwrap_or_default());
+            }
         }
     }
 }

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use corten_testkit::enclosure::{ADDRESS, Enclosure, only_child};
 
-use crate::machine;
+use crate::http::Target;
 use crate::stats::{Sample, millis};
+use crate::{machine, pods};
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -57,22 +58,13 @@ pub fn run(corten: &Path, args: &Args) -> anyhow::Result<()> {
     let up = bench.up()?;
     println!("empty data directory: API ready {}, node Ready {}", millis(up.api), millis(up.ready));
     bench.apply(&pod("first"))?;
-    bench.wait_running(1)?;
+    bench.wait_running("first")?;
     println!("empty data directory: first pod Running {}", millis(start.elapsed()));
 
-    let mut latencies = Vec::new();
     let begin = Instant::now();
-    for i in 0..args.single {
-        let name = format!("single-{i}");
-        latencies.push(bench.one_pod(&name)?);
-    }
-    Sample { name: "one pod, create to Running".into(), latencies, elapsed: begin.elapsed(), cpu: 0.0 }.print();
-
-    let begin = Instant::now();
-    let manifest: Vec<String> = (0..args.many).map(|i| pod(&format!("many-{i}"))).collect();
-    bench.apply(&manifest.join("---\n"))?;
-    bench.wait_running(1 + args.single + args.many)?;
-    println!("{} pods, apply to all Running: {}", args.many, millis(begin.elapsed()));
+    let starts = pods::starts(&bench.enclosure.network(), bench.client()?, args.single, args.many)?;
+    Sample { name: "one pod, create to Running".into(), latencies: starts.single, elapsed: begin.elapsed(), cpu: 0.0 }.print();
+    println!("{} pods, first create to all Running: {}", args.many, millis(starts.many));
     bench.kubectl(&["delete", "pods", "--all", "--grace-period=1", "--timeout=120s"])?;
 
     let seconds = |n| std::thread::sleep(Duration::from_secs(n));
@@ -91,7 +83,7 @@ pub fn run(corten: &Path, args: &Args) -> anyhow::Result<()> {
     let up = bench.up()?;
     println!("restart: API ready {}, node Ready {}", millis(up.api), millis(up.ready));
     bench.apply(&pod("again"))?;
-    bench.wait_running(1)?;
+    bench.wait_running("again")?;
     println!("restart: first new pod Running {}", millis(start.elapsed()));
     bench.stop(up)?;
     bench.corten(&["down", "--data-dir", bench.data()?])?;
@@ -151,58 +143,24 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Creates a pod and reads from the cluster's own clock how long it took to run. `creationTimestamp` has whole seconds only,
-    /// so the time is taken here: from before the request to the watch event that says Running.
-    fn one_pod(&self, name: &str) -> anyhow::Result<Duration> {
-        let config = self.data.join("admin.kubeconfig");
-        let mut watch = self
-            .enclosure
-            .command("kubectl")
-            .arg("--kubeconfig")
-            .arg(config)
-            .args(["get", "pods", "--watch", "--no-headers", "-o", "custom-columns=NAME:.metadata.name,PHASE:.status.phase"])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut lines = BufReader::new(watch.stdout.take().context("stdout is piped")?).lines();
-        // The first line shows that the watch is open: there is always a pod from before.
-        lines.next().context("kubectl get --watch ended")??;
-        let file = self.data.with_file_name("pod.json");
-        std::fs::write(&file, pod(name))?;
-        let mut create = self.enclosure.command("kubectl");
-        create
-            .arg("--kubeconfig")
-            .arg(self.data.join("admin.kubeconfig"))
-            .args(["create", "-f"])
-            .arg(&file)
-            .stdout(Stdio::piped());
-        let mut create = create.spawn()?;
-        let mut created = None;
-        for line in lines {
-            let line = line?;
-            let mut words = line.split_whitespace();
-            if words.next() != Some(name) {
-                continue;
-            }
-            let seen = *created.get_or_insert_with(Instant::now);
-            if words.next() == Some("Running") {
-                watch.kill()?;
-                watch.wait()?;
-                create.wait()?;
-                return Ok(seen.elapsed());
-            }
-        }
-        bail!("the watch ended before {name} was Running")
+    /// A client with every right, by the token of a service account.
+    fn client(&self) -> anyhow::Result<Target> {
+        self.kubectl(&["create", "serviceaccount", "bench"])?;
+        self.kubectl(&[
+            "create",
+            "clusterrolebinding",
+            "bench",
+            "--clusterrole=cluster-admin",
+            "--serviceaccount=default:bench",
+        ])?;
+        let token = self.kubectl(&["create", "token", "bench"])?;
+        Target::new(6443, token.trim(), &self.data.join("pki/ca.crt"))
     }
 
-    fn wait_running(&self, count: usize) -> anyhow::Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(120);
-        while Instant::now() < deadline {
-            let phases = self.kubectl(&["get", "pods", "--no-headers", "-o", "custom-columns=P:.status.phase"])?;
-            if phases.lines().filter(|p| p.trim() == "Running").count() >= count {
-                return Ok(());
-            }
-        }
-        bail!("{count} pods are not Running after 120 s")
+    fn wait_running(&self, name: &str) -> anyhow::Result<()> {
+        let wait = ["wait", "--for=jsonpath={.status.phase}=Running", "--timeout=120s"];
+        self.kubectl(&[&wait[..], &[&format!("pod/{name}")]].concat())?;
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ mod api;
 mod cluster;
 mod http;
 mod machine;
+mod pods;
 mod stats;
 
 use std::path::PathBuf;

@@ -3,6 +3,7 @@
 //!
 //! - [`Client`] is `kube::Client`, made by [`remote`] or [`in_process`]; a component gets it by value and never knows
 //!   the transport.
+//! - [`Accounts`] makes clients that act as service accounts.
 //! - [`Informers::of`] returns the shared [`Informer`] of a kind in this process, started on first use;
 //!   [`Informers::select`] one that is limited by selectors, [`Informers::metadata`] one that keeps metadata only.
 //! - [`Queue`] hands out keys: each once at a time, no sooner than asked, failed ones after a growing delay.
@@ -13,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+mod account;
 mod backoff;
 mod controller;
 mod expectations;
@@ -24,6 +26,7 @@ mod queue;
 mod recorder;
 mod transport;
 
+pub use account::Accounts;
 pub use controller::{Controller, Requeue};
 pub use expectations::Expectations;
 pub use informer::{Change, Informer, Object};

@@ -29,10 +29,18 @@ pub enum RemoteError {
 
 /// A client for the current context of the kubeconfig file at `path`. Nothing is sent yet.
 pub async fn remote(path: &Path) -> Result<Client, RemoteError> {
+    Client::try_from(settings(path).await?).map_err(|source| unusable(path, source))
+}
+
+/// What the current context of the kubeconfig file at `path` says.
+pub(crate) async fn settings(path: &Path) -> Result<kube::Config, RemoteError> {
     let config = |source| RemoteError::Config { path: path.into(), source };
     let file = Kubeconfig::read_from(path).map_err(config)?;
-    let settings = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(config)?;
-    Client::try_from(settings).map_err(|source| RemoteError::Client { path: path.into(), source: Box::new(source) })
+    kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(config)
+}
+
+pub(crate) fn unusable(path: &Path, source: kube::Error) -> RemoteError {
+    RemoteError::Client { path: path.into(), source: Box::new(source) }
 }
 
 /// A client that calls `service` directly: no socket, no TLS, but the same authorization, admission and audit.

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::path::Path;
 
 use anyhow::Context;
-use corten_client::Client;
+use corten_client::{Client, LeaderConfig, LeaderElector};
 use corten_task::Tasks;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -71,4 +71,39 @@ async fn until_stopped<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Res
 async fn client(flags: &Flags) -> anyhow::Result<Client> {
     let path = flags.required("kubeconfig")?;
     Ok(corten_client::remote(Path::new(path)).await?)
+}
+
+/// Calls `lead` while this process holds the lease of `component`, or at once with `--leader-elect=false`.
+fn elected(
+    flags: &Flags,
+    component: &str,
+    client: Client,
+    tasks: &Tasks,
+    lead: impl Fn(&Tasks) + Send + Sync + 'static,
+) -> anyhow::Result<()> {
+    if !flags.enabled("leader-elect", true)? {
+        lead(tasks);
+        return Ok(());
+    }
+    // Unique for each process of each machine.
+    let identity = format!("{}_{}", crate::host::node_name()?, uuid::Uuid::new_v4());
+    let mut config = LeaderConfig::new("kube-system", component, identity);
+    for (name, value) in [
+        ("leader-elect-lease-duration", &mut config.lease_duration),
+        ("leader-elect-renew-deadline", &mut config.renew_deadline),
+        ("leader-elect-retry-period", &mut config.retry_period),
+    ] {
+        if let Some(given) = flags.duration(name)? {
+            *value = given;
+        }
+    }
+    anyhow::ensure!(config.lease_duration > config.renew_deadline, "leaseDuration must be greater than renewDeadline");
+    anyhow::ensure!(
+        config.renew_deadline > config.retry_period.mul_f64(1.2),
+        "renewDeadline must be greater than retryPeriod*JitterFactor"
+    );
+    let candidate = LeaderElector::new(client, config);
+    let owner = tasks.clone();
+    tasks.spawn_graceful("leader election", async move { candidate.run(&owner, lead).await });
+    Ok(())
 }

@@ -5,12 +5,16 @@
 
 #[path = "e2e/cluster.rs"]
 mod cluster;
+#[path = "e2e/components.rs"]
+mod components;
 #[path = "e2e/crash.rs"]
 mod crash;
 #[path = "e2e/faults.rs"]
 mod faults;
 #[path = "e2e/kubectl.rs"]
 mod kubectl;
+#[path = "e2e/registry.rs"]
+mod registry;
 #[path = "e2e/workloads.rs"]
 mod workloads;
 
@@ -27,16 +31,18 @@ type Test = fn(&Cluster, &str);
 fn main() -> ExitCode {
     let args = Arguments::from_args();
     let shared = Arc::new(Shared::default());
-    let trials = [workloads::TESTS, faults::TESTS, crash::TESTS].concat().into_iter().map(|(name, test)| {
-        let shared = shared.clone();
-        Trial::test(name, move || {
-            let cluster = shared.cluster()?;
-            let namespace = cluster.namespace(name);
-            test(&cluster, &namespace);
-            cluster.delete_namespace(&namespace);
-            Ok(())
-        })
-    });
+    let trials = [workloads::TESTS, registry::TESTS, faults::TESTS, components::TESTS, crash::TESTS].concat().into_iter().map(
+        |(name, test)| {
+            let shared = shared.clone();
+            Trial::test(name, move || {
+                let cluster = shared.cluster()?;
+                let namespace = cluster.namespace(name);
+                test(&cluster, &namespace);
+                cluster.delete_namespace(&namespace);
+                Ok(())
+            })
+        },
+    );
     let conclusion = libtest_mimic::run(&args, trials.collect());
     match shared.stop() {
         Ok(()) => conclusion.exit_code(),

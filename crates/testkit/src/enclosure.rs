@@ -61,6 +61,11 @@ impl Enclosure {
         Ok(String::from_utf8_lossy(&stdout).into_owned())
     }
 
+    /// The network namespace, to be opened and entered.
+    pub fn network(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.first))
+    }
+
     /// The cgroup for whatever runs inside, to be given to `--cgroup-root`.
     pub fn cgroup(&self) -> &str {
         &self.cgroup

@@ -3,5 +3,6 @@
 
 pub mod enclosure;
 pub mod image;
+pub mod registry;
 
 pub use image::{Image, busybox_image, hello_binary, hello_image};

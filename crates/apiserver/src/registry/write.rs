@@ -207,7 +207,8 @@ impl<'a> Writing<'a> {
                 Err(CommitError::Conflict(current))
             }
             Err(err) => {
-                let status = Status::internal("the object could not be stored").because(err);
+                let why = std::error::Error::source(&err).map(|source| format!(": {source}")).unwrap_or_default();
+                let status = Status::internal(format!("the object could not be stored{why}")).because(err);
                 Err(CommitError::Status(Box::new(status)))
             }
         }

@@ -1,7 +1,9 @@
 //! `corten controller-manager`: kube-controller-manager's flags.
 
+use std::path::Path;
+
 use anyhow::Context;
-use corten_client::Informers;
+use corten_client::{Accounts, Informers};
 use corten_controllers::Config;
 use corten_task::Tasks;
 
@@ -15,6 +17,11 @@ pub const COMPONENT: Component = Component {
     known: include_str!("../flags/controller-manager.txt"),
     effective: &[
         ("kubeconfig", "How to reach the API server"),
+        ("use-service-account-credentials", "Let each controller act as its own service account [default: false]"),
+        ("leader-elect", "Act only while holding the lease kube-system/kube-controller-manager [default: true]"),
+        ("leader-elect-lease-duration", "Silence of a leader after which another may take the lease [default: 15s]"),
+        ("leader-elect-renew-deadline", "How long a leader tries to renew the lease [default: 10s]"),
+        ("leader-elect-retry-period", "Pause between attempts [default: 2s]"),
         ("controllers", "Controllers to run: * for all, name for one, -name for not that one"),
         ("root-ca-file", "CA that pods verify the API server with"),
         ("allocate-node-cidrs", "Give nodes ranges of pod addresses [default: false]"),
@@ -27,13 +34,20 @@ pub const COMPONENT: Component = Component {
     ],
 };
 
-/// Starts every controller.
-pub async fn start(flags: &Flags, tasks: &Tasks) -> anyhow::Result<Informers> {
+/// Starts every controller, as soon as this process leads.
+pub async fn start(flags: &Flags, tasks: &Tasks) -> anyhow::Result<()> {
     let client = client(flags).await?;
-    let informers = Informers::new(client.clone(), tasks);
     let config = config(flags)?;
-    corten_controllers::start(config, |_| client.clone(), &informers, tasks);
-    Ok(informers)
+    let accounts = match flags.enabled("use-service-account-credentials", false)? {
+        true => Some(Accounts::open(Path::new(flags.required("kubeconfig")?), "kube-system").await?),
+        false => None,
+    };
+    let own = client.clone();
+    let lead = move |leading: &Tasks| {
+        let acting_as = |name: &str| accounts.as_ref().map_or_else(|| own.clone(), |accounts| accounts.acting_as(name));
+        corten_controllers::start(config.clone(), acting_as, &Informers::new(own.clone(), leading), leading);
+    };
+    super::elected(flags, "kube-controller-manager", client, tasks, lead)
 }
 
 fn config(flags: &Flags) -> anyhow::Result<Config> {

@@ -31,6 +31,8 @@ pub const COMPONENT: Component = Component {
         ("max-pods", "Most pods at a time [default: 110]"),
         ("pod-manifest-path", "Directory of static pods"),
         ("client-ca-file", "CA of clients of this node's endpoint"),
+        ("tls-cert-file", "Certificate of this node's endpoint, by a CA that the API server knows [default: self-signed]"),
+        ("tls-private-key-file", "Its private key"),
         ("cluster-cidr", "Addresses of all pods [default: 10.42.0.0/16]"),
         ("service-cluster-ip-range", "Addresses of Services [default: 10.43.0.0/16]"),
         ("v", "Verbosity of the log"),
@@ -66,6 +68,11 @@ pub async fn start(flags: &Flags, tasks: &Tasks) -> anyhow::Result<Arc<Kubelet>>
         config.max_pods = max;
     }
     config.server.client_ca = flags.text("client-ca-file").map(Into::into);
+    config.server.certificate = match (flags.text("tls-cert-file"), flags.text("tls-private-key-file")) {
+        (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
+        (None, None) => None,
+        _ => anyhow::bail!("--tls-cert-file and --tls-private-key-file must be given together"),
+    };
     let kubelet = Kubelet::start(config, client, runtime.clone(), runtime, network.clone(), tasks).await;
     let kubelet = Arc::new(kubelet.context("start the kubelet")?);
     network.open_for(kubelet.clone(), paths, cluster, tasks);

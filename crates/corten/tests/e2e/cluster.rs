@@ -28,7 +28,7 @@ impl Cluster {
     pub fn start() -> Result<Self, String> {
         let cluster = Self::prepare()?;
         cluster.up()?;
-        cluster.import_images()?;
+        cluster.import_images(cluster.data_text())?;
         Ok(cluster)
     }
 
@@ -46,10 +46,16 @@ impl Cluster {
 
     /// Starts `corten up` and waits for the line that says the node is Ready.
     pub fn up(&self) -> Result<(), String> {
+        self.up_with(&[])
+    }
+
+    /// Like [`Cluster::up`], with more flags.
+    pub fn up_with(&self, flags: &[&str]) -> Result<(), String> {
         let mut child = self
             .command(CORTEN)
             .args(["up", "--data-dir", self.data_text(), "--node-name", "node", "--node-ip", ADDRESS])
             .args(["--cgroup-root", self.enclosure.cgroup()])
+            .args(flags)
             .stdout(Stdio::piped())
             .stderr(fs::File::options().create(true).append(true).open(self.log()).map_err(|e| e.to_string())?)
             .spawn()
@@ -68,7 +74,8 @@ impl Cluster {
         outcome.map_err(|_| format!("the node did not become Ready; the log says:\n{}", self.log_text()))
     }
 
-    fn import_images(&self) -> Result<(), String> {
+    /// Imports the test images into the node of a data directory.
+    pub fn import_images(&self, data: &str) -> Result<(), String> {
         let hello = corten_testkit::hello_image().map_err(|e| format!("{e:#}"))?;
         let busybox = corten_testkit::busybox_image().map_err(|e| format!("{e:#}"))?;
         for (image, name) in
@@ -77,7 +84,7 @@ impl Cluster {
             let image = image.named(name);
             let file = self.directory.path().join("image.tar");
             image.write_oci(&file).map_err(|e| e.to_string())?;
-            self.succeed(CORTEN, &["image", "--data-dir", self.data_text(), "import", file.to_str().expect("UTF-8")])?;
+            self.succeed(CORTEN, &["image", "--data-dir", data, "import", file.to_str().expect("UTF-8")])?;
         }
         Ok(())
     }
@@ -105,6 +112,11 @@ impl Cluster {
 
     fn data_text(&self) -> &str {
         self.data.to_str().expect("a temporary path is UTF-8")
+    }
+
+    /// The cgroup for whatever runs inside.
+    pub fn cgroup(&self) -> &str {
+        self.enclosure.cgroup()
     }
 
     /// A scratch directory for manifests.

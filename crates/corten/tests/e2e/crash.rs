@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use crate::Test;
@@ -10,8 +11,11 @@ use crate::cluster::{Cluster, eventually};
 use crate::kubectl::Kubectl;
 
 /// Name and function of each test.
-pub const TESTS: &[(&str, Test)] =
-    &[("crash::twenty_kills_under_load", twenty_kills_under_load), ("crash::stop_and_start", stop_and_start)];
+pub const TESTS: &[(&str, Test)] = &[
+    ("crash::twenty_kills_under_load", twenty_kills_under_load),
+    ("crash::stop_and_start", stop_and_start),
+    ("crash::full_disk", full_disk),
+];
 
 /// Creates ConfigMaps over one connection after the other and writes down the name of each that was acknowledged.
 const WRITER: &str = r#"
@@ -107,7 +111,11 @@ fn stop_and_start(_: &Cluster, _: &str) {
     // Down stops the containers; the same cluster with the same pods comes back.
     let name = kubectl.ok(&["get", "pods", "-o", "name"]);
     cluster.down().unwrap_or_else(|err| panic!("{err}"));
-    cluster.up().unwrap_or_else(|err| panic!("{err}"));
+    let kubeconfig = cluster.scratch().join("elsewhere.kubeconfig");
+    cluster.up_with(&["--write-kubeconfig", kubeconfig.to_str().unwrap()]).unwrap_or_else(|err| panic!("{err}"));
+    assert_eq!(fs::metadata(&kubeconfig).unwrap().permissions().mode() & 0o777, 0o600);
+    let read = cluster.command("kubectl").args(["get", "nodes", "-o", "name"]).env("KUBECONFIG", &kubeconfig).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&read.stdout), "node/node\n");
     eventually("a new container runs", || {
         let now = containers(&kubectl);
         let new = now.is_disjoint(&before) && now.iter().all(|row| row.contains("corten://"));
@@ -115,6 +123,45 @@ fn stop_and_start(_: &Cluster, _: &str) {
     });
     kubectl.ok(&["wait", "--for=condition=Ready", "pods", "--all", "--timeout=60s"]);
     assert_eq!(kubectl.ok(&["get", "pods", "-o", "name"]), name);
+    cluster.down().unwrap_or_else(|err| panic!("{err}"));
+}
+
+fn full_disk(_: &Cluster, _: &str) {
+    let cluster = Cluster::prepare().unwrap_or_else(|err| panic!("{err}"));
+    let data = cluster.data().to_str().unwrap();
+    cluster.succeed("mount", &["-o", "remount,size=64m", data]).unwrap();
+    cluster.up().unwrap_or_else(|err| panic!("{err}"));
+    let kubectl = Kubectl::new(&cluster, "default");
+    let big = format!("--from-literal=a={}", "x".repeat(100_000));
+    kubectl.ok(&["create", "configmap", "before", &big]);
+    let fill = format!("{data}/fill");
+    // Until nothing fits: it says so and leaves what it wrote.
+    cluster.succeed("dd", &["if=/dev/zero", &format!("of={fill}"), "bs=4k"]).unwrap_err();
+    // What the store still had room for is acknowledged and kept.
+    let mut kept = vec!["before".to_owned()];
+    let said = loop {
+        assert!(kept.len() < 1000, "a full disk takes everything");
+        let name = format!("full-{}", kept.len());
+        let answer = kubectl.run(&["create", "configmap", &name, &big], "");
+        if !answer.status.success() {
+            break String::from_utf8_lossy(&answer.stderr).into_owned();
+        }
+        kept.push(name);
+        kept.sort();
+    };
+    assert!(said.contains("full"), "{said}");
+    let names = |kubectl: &Kubectl<'_>| -> Vec<String> {
+        let names = kubectl.ok(&["get", "configmaps", "-o", "jsonpath={range .items[*]}{.metadata.name}{\"\\n\"}{end}"]);
+        names.lines().filter(|name| *name != "kube-root-ca.crt").map(str::to_owned).collect()
+    };
+    assert_eq!(names(&kubectl), kept);
+
+    cluster.succeed("rm", &[&fill]).unwrap();
+    kubectl.ok(&["create", "configmap", "zafter", &big]);
+    kept.push("zafter".to_owned());
+    cluster.kill();
+    cluster.up().unwrap_or_else(|err| panic!("{err}"));
+    assert_eq!(names(&kubectl), kept);
     cluster.down().unwrap_or_else(|err| panic!("{err}"));
 }
 

@@ -8,6 +8,7 @@ use crate::kubectl::{Kubectl, deployment, pod};
 pub const TESTS: &[(&str, Test)] = &[
     ("workloads::deployment_rolls_out_and_back", deployment_rolls_out_and_back),
     ("workloads::service_reaches_every_endpoint", service_reaches_every_endpoint),
+    ("workloads::a_pod_leaves_its_service_before_it_dies", a_pod_leaves_its_service_before_it_dies),
     ("workloads::logs_of_now_and_before", logs_of_now_and_before),
     ("workloads::exec_with_and_without_a_terminal", exec_with_and_without_a_terminal),
     ("workloads::generators_create", generators_create),
@@ -69,6 +70,49 @@ fn service_reaches_every_endpoint(cluster: &Cluster, namespace: &str) {
     eventually("the node port answers", || {
         cluster.succeed("curl", &["-sS", "--max-time", "5", &format!("http://192.168.77.1:{port}/hostname")])
     });
+}
+
+fn a_pod_leaves_its_service_before_it_dies(cluster: &Cluster, namespace: &str) {
+    let kubectl = Kubectl::new(cluster, namespace);
+    let slow = deployment("web", 2)
+        .replace("terminationGracePeriodSeconds: 5", "terminationGracePeriodSeconds: 60")
+        .replace("        ports:", "        lifecycle: {preStop: {sleep: {seconds: 50}}}\n        ports:");
+    kubectl.ok_with(&["apply", "-f", "-"], &slow);
+    kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    let pods = kubectl.ok(&[
+        "get",
+        "pods",
+        "-l",
+        "app=web",
+        "-o",
+        "jsonpath={range .items[*]}{.metadata.name} {.status.podIP}{\"\\n\"}{end}",
+    ]);
+    let (name, address) = pods.lines().next().and_then(|line| line.split_once(' ')).expect("there are two");
+    let service = kubectl.field("service/web", ".spec.clusterIP");
+    let ask =
+        |host: &str, port: u16| cluster.succeed("curl", &["-sS", "--max-time", "5", &format!("http://{host}:{port}/hostname")]);
+
+    kubectl.ok(&["delete", "pod", name, "--wait=false"]);
+    let path = format!("{{.items[0].endpoints[?(@.targetRef.name==\"{name}\")].conditions}}");
+    let slices = ["get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o", &format!("jsonpath={path}")];
+    eventually("the endpoint is terminating", || {
+        let conditions = kubectl.ok(&slices);
+        match conditions.as_str() {
+            r#"{"ready":false,"serving":true,"terminating":true}"# => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
+    // The rules follow the slice; from then on it gets no new connection, while it still answers.
+    eventually("the Service leads to the others only", || {
+        let answers: Vec<String> = (0..30).map(|_| ask(&service, 80)).collect::<Result<_, _>>()?;
+        if answers.iter().all(|answer| answer.trim() != name) {
+            Ok(())
+        } else {
+            Err("it still leads to the dying pod".to_owned())
+        }
+    });
+    assert_eq!(ask(address, 8080).unwrap().trim(), name);
+    kubectl.ok(&["delete", "pods", "--all", "--force", "--grace-period=0"]);
 }
 
 fn logs_of_now_and_before(cluster: &Cluster, namespace: &str) {

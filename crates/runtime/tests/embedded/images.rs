@@ -1,86 +1,19 @@
 //! Images from archives and from a real registry.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use corten_runtime::*;
 use corten_testkit::image::{Compression, Image, Layer};
+use corten_testkit::registry::{self, Registry};
 
 use crate::fixture::Fixture;
 
-/// Debian's docker-registry on the loopback, with its storage filled by hand.
-struct Registry {
-    child: Child,
-    port: u16,
-    directory: tempfile::TempDir,
-}
-
-impl Registry {
-    /// Serves `images` as `repository:tag`; `password` of user `test` guards them when given.
-    fn start(images: &[(&str, &str, &Image)], password: Option<&str>) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let storage = directory.path().join("storage");
-        for (repository, tag, image) in images {
-            store(&storage, repository, tag, image);
-        }
-        let auth = password.map(|password| {
-            let made = Command::new("htpasswd").args(["-Bbn", "test", password]).output();
-            let made = made.expect("htpasswd is missing: install Debian's package apache2-utils");
-            fs::write(directory.path().join("htpasswd"), made.stdout).unwrap();
-            format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", directory.path().join("htpasswd").display())
-        });
-        let config = format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n{}",
-            storage.display(),
-            auth.unwrap_or_default()
-        );
-        fs::write(directory.path().join("config.yml"), config).unwrap();
-        let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(directory.path().join("config.yml")).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("docker-registry is missing: install Debian's package docker-registry");
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        assert!(log.any(|line| line.unwrap().contains("listening on")), "docker-registry ends at once");
-        // Its log goes on, and must not fill the pipe.
-        std::thread::spawn(move || log.for_each(drop));
-        Self { child, port, directory }
-    }
-
-    fn reference(&self, rest: &str) -> String {
-        format!("127.0.0.1:{}/{rest}", self.port)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The registry's own layout on disk.
-fn store(storage: &Path, repository: &str, tag: &str, image: &Image) {
-    let (blobs, manifest) = image.blobs().unwrap();
-    let base = storage.join("docker/registry/v2");
-    let link = |path: std::path::PathBuf, digest: &str| {
-        fs::create_dir_all(&path).unwrap();
-        fs::write(path.join("link"), digest).unwrap();
-    };
-    let repository = base.join("repositories").join(repository);
-    for (digest, bytes) in blobs {
-        let hex = digest.trim_start_matches("sha256:");
-        let blob = base.join("blobs/sha256").join(&hex[..2]).join(hex);
-        fs::create_dir_all(&blob).unwrap();
-        fs::write(blob.join("data"), bytes).unwrap();
-        link(repository.join("_layers/sha256").join(hex), &digest);
-    }
-    let hex = manifest.trim_start_matches("sha256:");
-    link(repository.join("_manifests/revisions/sha256").join(hex), &manifest);
-    link(repository.join("_manifests/tags").join(tag).join("current"), &manifest);
-    link(repository.join("_manifests/tags").join(tag).join("index/sha256").join(hex), &manifest);
+/// A registry on a free port.
+fn serve(images: &[(&str, &str, &Image)], password: Option<&str>) -> Registry {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    Registry::start(|program| Command::new(program), port, images, password).unwrap()
 }
 
 fn image() -> Image {
@@ -98,7 +31,7 @@ async fn an_image_is_pulled_and_runs() {
     let fixture = Fixture::new("pull").await;
     let image = image();
     let registry =
-        Registry::start(&[("test/image", "1", &image), ("test/plain", "1", &image.clone().compression(Compression::None))], None);
+        serve(&[("test/image", "1", &image), ("test/plain", "1", &image.clone().compression(Compression::None))], None);
     let reference = registry.reference("test/image:1");
     let id = fixture.runtime.pull(&reference, None).await.unwrap();
     assert_eq!(id, image.id().unwrap());
@@ -132,9 +65,10 @@ async fn an_image_is_pulled_and_runs() {
 async fn credentials_are_asked_for_and_given() {
     let fixture = Fixture::new("credentials").await;
     let image = image();
-    let registry = Registry::start(&[("private/image", "1", &image)], Some("secret"));
+    let registry = serve(&[("private/image", "1", &image)], Some("secret"));
     let reference = registry.reference("private/image:1");
-    let auth = |password: &str| RegistryAuth { username: "test".into(), password: password.into(), ..RegistryAuth::default() };
+    let auth =
+        |password: &str| RegistryAuth { username: registry::USER.into(), password: password.into(), ..RegistryAuth::default() };
     for wrong in [None, Some(auth("wrong"))] {
         let err = fixture.runtime.pull(&reference, wrong.as_ref()).await.unwrap_err().to_string();
         assert!(err.contains("pull access denied, repository does not exist or may require authorization"), "{err}");
@@ -148,7 +82,7 @@ async fn credentials_are_asked_for_and_given() {
 async fn failures_to_pull_say_why() {
     let fixture = Fixture::new("pullfail").await;
     let image = image();
-    let registry = Registry::start(&[("test/image", "1", &image)], None);
+    let registry = serve(&[("test/image", "1", &image)], None);
     let why = async |reference: &str| fixture.runtime.pull(reference, None).await.unwrap_err().to_string();
     let missing = why(&registry.reference("test/image:2")).await;
     assert!(missing.contains("not found"), "{missing}");
@@ -157,15 +91,8 @@ async fn failures_to_pull_say_why() {
     assert!(why("127.0.0.1:1/x").await.contains("onnect"), "{}", why("127.0.0.1:1/x").await);
     // A layer that is not what its digest says, and that no other image has.
     let image = Image::new("x").layer(Layer::new().file("unique", 0o644, &[7; 5000])).compression(Compression::None);
-    let registry = Registry::start(&[("test/image", "1", &image)], None);
-    let (blobs, manifest) = image.blobs().unwrap();
-    let largest = blobs.iter().filter(|(digest, _)| **digest != manifest).max_by_key(|(_, bytes)| bytes.len()).unwrap().0;
-    let hex = largest.trim_start_matches("sha256:");
-    let path = registry.directory.path().join("storage/docker/registry/v2/blobs/sha256").join(&hex[..2]).join(hex).join("data");
-    let mut bytes = fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&path, bytes).unwrap();
+    let registry = serve(&[("test/image", "1", &image)], None);
+    registry.corrupt(&image).unwrap();
     let broken = why(&registry.reference("test/image:1")).await;
     assert!(broken.to_lowercase().contains("digest"), "{broken}");
     assert!(fixture.runtime.find(&registry.reference("test/image:1")).await.unwrap().is_none());

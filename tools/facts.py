@@ -14,6 +14,7 @@ import os, re, sys
 
 ROOT = sys.argv[1]
 STRUCT = re.compile(r"^type (\w+) struct \{")
+EMPTY = re.compile(r"^type (\w+) struct ?\{\}")
 ALIAS = re.compile(r"^type (\w+) (=? ?)([\w\[\]\*\.]+)\s*(//.*)?$")
 FIELD = re.compile(r"^\t(?:(\w+) +)?([\w\[\]\*\.]+)\s+`([^`]*)`")
 TAG = re.compile(r'(\w+):"([^"]*)"')
@@ -45,7 +46,14 @@ def imports(text):
     return out
 
 
+def constant(name):
+    """The value of a constant that a default refers to by `ref(package.Name)`."""
+    m = re.search(r"^\s+%s\s+\w*\s*=\s*(\"[^\"]*\")" % re.escape(name.split(".")[-1]), text, re.M)
+    return m.group(1) if m else None
+
+
 types, aliases, order = {}, {}, []
+copies = {}  # named types that are another struct
 for path, pkg in packages():
     for f in sorted(os.listdir(path)):
         if not f.startswith(("types", "micro_time", "time", "duration", "group_version")) or not f.endswith(".go") or "_test" in f or "swagger" in f or "proto" in f:
@@ -94,10 +102,18 @@ for path, pkg in packages():
                 if m:
                     markers.append((m.group(1), (m.group(2) or "").strip()))
                 continue
+            m = EMPTY.match(line)
+            if m:
+                types[pkg + "." + m.group(1)] = ([], [])
+                order.append(pkg + "." + m.group(1))
+                markers = []
+                continue
             m = STRUCT.match(line)
             if m:
                 current = pkg + "." + m.group(1)
                 flags = ["atomic"] if ("structType", "atomic") in markers else []
+                if ("union", "") in markers:
+                    flags.append("union")
                 types[current] = (flags, [])
                 order.append(current)
                 markers = []
@@ -106,6 +122,8 @@ for path, pkg in packages():
                 m = ALIAS.match(line)
                 if m and m.group(3) not in ("interface", "func"):
                     aliases[pkg + "." + m.group(1)] = resolve(m.group(3))
+                    if "=" not in m.group(2):
+                        copies[pkg + "." + m.group(1)] = resolve(m.group(3))
                 if s:
                     markers = []
                 continue
@@ -141,10 +159,18 @@ for path, pkg in packages():
                         flags.append("map=" + v)
                     elif k == "structType":
                         flags.append("struct=" + v)
-                    elif k == "default" and v and not v.startswith("ref("):
+                    elif k == "default" and v.startswith("ref("):
+                        value = constant(v[4:].rstrip(")"))
+                        if value:
+                            flags.append("default=" + value)
+                    elif k == "default" and v:
                         flags.append("default=" + v.replace(" ", ""))
-                    elif k == "required":
-                        flags.append("required")
+                    elif k == "unionDiscriminator":
+                        flags.append("discriminator")
+                # As the schemas have it: what may be left out says so, by a marker or by being dropped when empty.
+                said = {k for k, _ in markers}
+                if "required" in said or not ("optional" in said or "omitempty" in opts or "omitzero" in opts):
+                    flags.append("required")
                 if keys:
                     flags.append("keys=" + "+".join(dict.fromkeys(k.strip('"') for k in keys)))
                 types[current][1].append((json or "-", resolve(gotype), number, wire, flags, spoken(gotype)))
@@ -160,8 +186,6 @@ def settle(t):
             return prefix + settle(t[len(prefix):])
     if t in SCALARS or t in types or t in SPECIAL:
         return {"uint8": "byte", "int": "int64"}.get(t, t)
-    if t in ("apiserverinternal.v1alpha1.StorageVersionSpec", "apiextensions.v1.CustomResourceSubresourceStatus"):
-        return "{}string"  # empty structs
     if t in aliases:
         return settle(aliases[t])
     return "!" + t
@@ -179,6 +203,12 @@ def plain(t):
         return ".".join(t.split(".")[-2:])
     return {"byte": "uint8"}.get(t, t)
 
+
+for name, of in copies.items():
+    if of in types and name not in types and name not in SPECIAL:
+        types[name] = types[of]
+        order.append(name)
+        del aliases[name]
 
 print("# Facts of the Kubernetes v1.36 API types; written by tools/facts.py, never by hand.")
 print("# `T name [atomic]` opens a type. A field line is: json name, type, protobuf number, wire type, flags.")

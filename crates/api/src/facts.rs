@@ -31,13 +31,22 @@ pub struct Type {
     pub id: TypeId,
     /// Whether server-side apply owns it as a whole wherever it is used.
     pub atomic: bool,
+    /// Whether at most one of its fields is set, besides the one that may tell which.
+    pub union: bool,
     /// The fields of its JSON form, those of inlined structs included, sorted by name.
     pub fields: Vec<Field>,
     /// Positions in `fields` of what the encoder writes even when it is not set.
     pub always: Vec<usize>,
     /// The fields of its protobuf form, sorted by number; inlined structs are messages of their own there.
     pub members: Vec<Member>,
+    /// Where a field is, by its name.
+    slots: Slots,
 }
+
+/// Positions of fields by a hash of their names. Every key of every document that is read, checked or compared is looked up,
+/// some hundred for a pod, and a search by comparison touches many fields to find one.
+#[derive(Debug)]
+struct Slots(Box<[u8]>);
 
 /// One field of a protobuf message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +80,16 @@ pub struct Field {
     pub omit_empty: bool,
     /// The encoder drops a zero struct.
     pub omit_zero: bool,
-    /// Marked as required.
+    /// Whether schemas call it required: it has no mark as optional and is written when empty, or is marked as required.
     pub required: bool,
+    /// Its place among the fields of the struct's declaration.
+    pub place: u16,
+    /// Whether it tells which member of a union is set.
+    pub discriminator: bool,
     /// How apply treats a list.
     pub list: ListType,
+    /// Whether `list` is declared and not merely what holds for lists of which nothing is said.
+    pub list_said: bool,
     /// The keys of a list of type map.
     pub keys: Vec<&'static str>,
     /// Apply owns a map or struct as a whole (`Some(true)`) or field by field although its type is atomic (`Some(false)`).
@@ -214,7 +229,45 @@ impl Type {
     /// The place of a field in `fields`.
     #[must_use]
     pub fn position(&self, name: &str) -> Option<usize> {
-        self.fields.binary_search_by(|field| field.name.cmp(name)).ok()
+        self.slots.candidates(name).find(|at| self.fields[*at].name == name)
+    }
+}
+
+// === impl Slots ===
+
+impl Slots {
+    /// Marks a slot that has no field.
+    const FREE: u8 = u8::MAX;
+
+    /// A table with room, so that searches end soon. No type has more fields than a byte can count.
+    fn of(fields: &[Field]) -> Self {
+        let mut slots = vec![Self::FREE; (fields.len() * 2).next_power_of_two().max(2)];
+        for (position, field) in fields.iter().enumerate() {
+            let mut at = Self::hash(field.name) & (slots.len() - 1);
+            while slots[at] != Self::FREE {
+                at = (at + 1) & (slots.len() - 1);
+            }
+            slots[at] = u8::try_from(position).expect("no type has so many fields");
+        }
+        Self(slots.into())
+    }
+
+    /// Where a field of this name may be, the likeliest first.
+    fn candidates(&self, name: &str) -> impl Iterator<Item = usize> {
+        let mask = self.0.len() - 1;
+        let start = Self::hash(name);
+        let slots = (0..self.0.len()).map(move |step| self.0[(start + step) & mask]);
+        slots.take_while(|slot| *slot != Self::FREE).map(usize::from)
+    }
+
+    fn hash(name: &str) -> usize {
+        let bytes = name.as_bytes();
+        let (first, last) = match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+            (Some(first), Some(last)) => (u32::from_le_bytes(*first), u32::from_le_bytes(*last)),
+            _ => (bytes.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte)), 0),
+        };
+        let mixed = first.wrapping_mul(0x9E37_79B1) ^ last.wrapping_mul(0x85EB_CA6B);
+        (mixed.wrapping_add(bytes.len() as u32).wrapping_mul(0x9E37_79B1) >> 12) as usize
     }
 }
 

@@ -5,6 +5,8 @@
 //! catalogue. A document is made when it is asked for and dropped afterwards; clients keep it under the hash in the index.
 
 mod descriptions;
+mod fixed;
+mod parameters;
 mod paths;
 mod schemas;
 
@@ -46,12 +48,12 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
         }
         "/openapi/v3" => Ok(response::json(200, &index(&catalogue))),
         other => match other.strip_prefix("/openapi/v3/").and_then(|name| find(&catalogue, name)) {
-            Some((group, version)) => {
-                let tag = hash(&catalogue, &format!("{group}/{version}"));
+            Some((name, document)) => {
+                let tag = hash(&catalogue, &name);
                 if is_fresh(call, &tag) {
                     return Ok(not_modified(&tag));
                 }
-                let body = blocking(move || version_3(&catalogue, &group, &version)).await?;
+                let body = blocking(move || version_3(&catalogue, &document)).await?;
                 let mut response = tagged(response::bytes(200, "application/json", body), &tag);
                 // The hash is in the URL: another content has another URL.
                 if call.query.text("hash") == tag {
@@ -106,38 +108,73 @@ fn not_modified(tag: &str) -> Response {
     tagged(response, tag)
 }
 
-/// Group versions that are served: group, version, and the name in the index.
-fn served(catalogue: &Catalogue) -> impl Iterator<Item = (String, String, String)> + '_ {
-    catalogue.groups().iter().flat_map(|group| {
-        let versions = group.versions.iter().filter(|version| version.served);
-        versions.map(|version| {
+/// What a document of version 3 is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Document {
+    Version { group: String, version: String },
+    Group(String),
+    Fixed(&'static str),
+}
+
+/// The documents there are, by their name in the index.
+fn documents(catalogue: &Catalogue) -> impl Iterator<Item = (String, Document)> + '_ {
+    let groups = catalogue.groups().iter().flat_map(|group| {
+        let served = || group.versions.iter().filter(|version| version.served);
+        let versions = served().map(|version| {
             let name = match group.name.as_str() {
                 "" => format!("api/{}", version.name),
                 group => format!("apis/{group}/{}", version.name),
             };
-            (group.name.clone(), version.name.clone(), name)
-        })
-    })
+            (name, Document::Version { group: group.name.clone(), version: version.name.clone() })
+        });
+        let is_named = !group.name.is_empty() && served().next().is_some();
+        let group = is_named.then(|| (format!("apis/{}", group.name), Document::Group(group.name.clone())));
+        versions.chain(group)
+    });
+    groups.chain(fixed::DOCUMENTS.into_iter().map(|name| (name.to_owned(), Document::Fixed(name))))
 }
 
-fn find(catalogue: &Catalogue, wanted: &str) -> Option<(String, String)> {
-    served(catalogue).find(|(.., name)| name == wanted).map(|(group, version, _)| (group, version))
+fn find(catalogue: &Catalogue, wanted: &str) -> Option<(String, Document)> {
+    documents(catalogue).find(|(name, _)| name == wanted)
 }
 
 /// `/openapi/v3`: where the documents are, with their hashes.
 fn index(catalogue: &Catalogue) -> Value {
     let mut paths = Map::new();
-    for (group, version, name) in served(catalogue) {
-        let hash = hash(catalogue, &format!("{group}/{version}"));
+    for (name, _) in documents(catalogue) {
+        let hash = hash(catalogue, &name);
         paths.insert(name.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{name}?hash={hash}")}));
     }
     json!({"paths": paths})
 }
 
-fn version_3(catalogue: &Catalogue, group: &str, version: &str) -> Value {
+/// The paths of a document; what they speak of is added to `schemas`.
+fn paths_of(catalogue: &Catalogue, document: &Document, schemas: &mut Schemas) -> Map<String, Value> {
+    match document {
+        Document::Fixed(name) => {
+            schemas.describe(descriptions::of("", "v1"));
+            fixed::of(name, schemas)
+        }
+        Document::Group(group) => {
+            schemas.describe(descriptions::of(group, "v1"));
+            fixed::of_group(group, schemas)
+        }
+        Document::Version { group, version } => {
+            // Before those of the version itself: what all versions share keeps its words.
+            if version != "v1" {
+                schemas.describe(descriptions::of("", "v1"));
+            }
+            schemas.describe(descriptions::of(group, version));
+            let mut paths = fixed::of_version(group, version, schemas);
+            paths.append(&mut paths::of(catalogue, group, version, schemas));
+            paths
+        }
+    }
+}
+
+fn version_3(catalogue: &Catalogue, document: &Document) -> Value {
     let mut schemas = Schemas::new(Dialect::V3);
-    schemas.describe(descriptions::of(group, version));
-    let paths = paths::of(catalogue, group, version, &mut schemas);
+    let paths = paths_of(catalogue, document, &mut schemas);
     json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": GIT_VERSION},
@@ -153,9 +190,8 @@ fn version_3(catalogue: &Catalogue, group: &str, version: &str) -> Value {
 fn version_2(catalogue: &Catalogue) -> Value {
     let mut schemas = Schemas::new(Dialect::V2);
     let mut paths = Map::new();
-    for (group, version, _) in served(catalogue) {
-        schemas.describe(descriptions::of(&group, &version));
-        paths.append(&mut paths::of(catalogue, &group, &version, &mut schemas));
+    for (_, document) in documents(catalogue) {
+        paths.append(&mut paths_of(catalogue, &document, &mut schemas));
     }
     json!({
         "swagger": "2.0",
@@ -168,5 +204,7 @@ fn version_2(catalogue: &Catalogue) -> Value {
     })
 }
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

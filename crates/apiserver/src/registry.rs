@@ -35,6 +35,7 @@ mod keys;
 mod outline;
 mod render;
 
+pub(crate) use hooks::answers_deleted_object;
 pub(crate) use target::Target;
 
 use crate::cache::{Entry, Fields, Layout, Spec};

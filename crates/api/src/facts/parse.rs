@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Field, Kind, ListType, Member, MemberKind, Type, TypeId, Types};
+use super::{Slots, Field, Kind, ListType, Member, MemberKind, Type, TypeId, Types};
 
 /// What a line of the table is wrong about.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +17,7 @@ pub(super) struct TableError {
 struct Raw {
     name: &'static str,
     atomic: bool,
+    union: bool,
     fields: Vec<(u32, Field)>,
     inlined: Vec<(u32, TypeId)>,
 }
@@ -31,8 +32,17 @@ pub(super) fn types(text: &'static str) -> Result<Types, TableError> {
         }
         let fault = |what| TableError { line: number + 1, what };
         if let Some(head) = line.strip_prefix("T ") {
-            let (name, atomic) = head.strip_suffix(" atomic").map_or((head, false), |name| (name, true));
-            raw.push(Raw { name, atomic, fields: Vec::new(), inlined: Vec::new() });
+            let mut words = head.split(' ');
+            let name = words.next().unwrap_or(head);
+            let (mut atomic, mut union) = (false, false);
+            for flag in words {
+                match flag {
+                    "atomic" => atomic = true,
+                    "union" => union = true,
+                    _ => return Err(fault("unknown flag of a type")),
+                }
+            }
+            raw.push(Raw { name, atomic, union, fields: Vec::new(), inlined: Vec::new() });
             continue;
         }
         let current = raw.last_mut().ok_or_else(|| fault("a field before the first type"))?;
@@ -57,7 +67,10 @@ fn field(line: &'static str, names: &HashMap<&str, TypeId>, into: &mut Raw) -> R
         omit_empty: false,
         omit_zero: false,
         required: false,
+        place: u16::try_from(into.fields.len()).map_err(|_| "too many fields")?,
+        discriminator: false,
         list: ListType::Atomic,
+        list_said: false,
         keys: Vec::new(),
         atomic: None,
         patch_merge: false,
@@ -69,6 +82,7 @@ fn field(line: &'static str, names: &HashMap<&str, TypeId>, into: &mut Raw) -> R
     };
     for flag in words {
         let (flag, value) = flag.split_once('=').unwrap_or((flag, ""));
+        field.list_said |= flag == "list";
         match (flag, value) {
             ("inline", _) => {
                 let Kind::Struct(id) = field.kind else { return Err("only structs are inlined") };
@@ -78,6 +92,7 @@ fn field(line: &'static str, names: &HashMap<&str, TypeId>, into: &mut Raw) -> R
             ("omitempty", _) => field.omit_empty = true,
             ("omitzero", _) => field.omit_zero = true,
             ("required", _) => field.required = true,
+            ("discriminator", _) => field.discriminator = true,
             ("list", "atomic") => field.list = ListType::Atomic,
             ("list", "set") => field.list = ListType::Set,
             ("list", "map") => field.list = ListType::Map,
@@ -160,7 +175,9 @@ fn flatten(raw: &[Raw], at: usize) -> Type {
         .collect();
     members.sort_by_key(|member| member.number);
     let always = fields.iter().enumerate().filter(|(_, field)| is_always_written(field)).map(|(at, _)| at).collect();
-    Type { name: own.name, id: TypeId(u32::try_from(at).unwrap_or(u32::MAX)), atomic: own.atomic, fields, always, members }
+    let slots = Slots::of(&fields);
+    let id = TypeId(u32::try_from(at).unwrap_or(u32::MAX));
+    Type { name: own.name, id, atomic: own.atomic, union: own.union, fields, always, members, slots }
 }
 
 /// Whether the encoder writes a field that is not set: `omitempty` drops empty scalars, lists, maps and pointers, but

@@ -148,10 +148,19 @@ pub(super) fn of(group: &str, version: &str) -> Map<String, Value> {
             add::<kinds::FlowSchema>(g);
             add::<kinds::PriorityLevelConfiguration>(g);
         }
-        _ => {}
+        (_, "v1") => {}
+        // Earlier versions are not carried. Where a type became `v1` under the same name, its words hold for both.
+        (group, earlier) => {
+            let package = format!(".{earlier}.");
+            return of(group, "v1").into_iter().map(|(name, words)| (name.replacen(".v1.", &package, 1), words)).collect();
+        }
     }
     add::<k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions>(g);
     add::<k8s_openapi::apimachinery::pkg::apis::meta::v1::Status>(g);
+    add::<k8s_openapi::apimachinery::pkg::apis::meta::v1::APIGroup>(g);
+    add::<k8s_openapi::apimachinery::pkg::apis::meta::v1::APIGroupList>(g);
+    add::<k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList>(g);
+    add::<k8s_openapi::apimachinery::pkg::apis::meta::v1::APIVersions>(g);
     generator.take_definitions(true)
 }
 

@@ -1,84 +1,28 @@
-//! Operations: what can be done at which path, from the catalogue.
+//! Operations: what can be done at which path, from the catalogue. The parameters of an operation are in `parameters`.
 
 use serde_json::{Map, Value, json};
 
 use corten_api::catalogue::{Catalogue, Resource, Subresource, Version};
 
+use super::parameters::{self, Parameter};
 use super::schemas::{Dialect, Schemas};
+use crate::registry::answers_deleted_object;
 
-/// Parameters by name: type and description.
-const PARAMETERS: [(&str, &str, &str); 20] = [
-    ("allowWatchBookmarks", "boolean", "allowWatchBookmarks requests watch events with type \"BOOKMARK\"."),
-    ("continue", "string", "The continue option should be set when retrieving more results from the server."),
-    (
-        "dryRun",
-        "string",
-        "When present, indicates that modifications should not be persisted. Valid values are: - All: all dry run stages will be processed",
-    ),
-    ("fieldManager", "string", "fieldManager is a name associated with the actor or entity that is making these changes."),
-    ("fieldSelector", "string", "A selector to restrict the list of returned objects by their fields. Defaults to everything."),
-    (
-        "fieldValidation",
-        "string",
-        "fieldValidation instructs the server on how to handle objects in the request containing unknown or duplicate fields. Valid values are: Ignore, Warn, Strict.",
-    ),
-    (
-        "force",
-        "boolean",
-        "Force is going to \"force\" Apply requests. It means user will re-acquire conflicting fields owned by other people.",
-    ),
-    ("gracePeriodSeconds", "integer", "The duration in seconds before the object should be deleted."),
-    (
-        "ignoreStoreReadErrorWithClusterBreakingPotential",
-        "boolean",
-        "if set to true, it will trigger an unsafe deletion of the resource in case the normal deletion flow fails with a corrupt object error.",
-    ),
-    ("labelSelector", "string", "A selector to restrict the list of returned objects by their labels. Defaults to everything."),
-    ("limit", "integer", "limit is a maximum number of responses to return for a list call."),
-    ("orphanDependents", "boolean", "Deprecated: please use the PropagationPolicy."),
-    ("path", "string", "Path is the URL path to use for the current proxy request."),
-    ("pretty", "string", "If 'true', then the output is pretty printed."),
-    ("propagationPolicy", "string", "Whether and how garbage collection will be performed."),
-    ("resourceVersion", "string", "resourceVersion sets a constraint on what resource versions a request may be served from."),
-    ("resourceVersionMatch", "string", "resourceVersionMatch determines how resourceVersion is applied to list calls."),
-    ("sendInitialEvents", "boolean", "`sendInitialEvents=true` may be set together with `watch=true`."),
-    ("timeoutSeconds", "integer", "Timeout for the list/watch call."),
-    (
-        "watch",
-        "boolean",
-        "Watch for changes to the described resources and return them as a stream of add, update, and remove notifications.",
-    ),
-];
-
-const LIST: &[&str] = &[
-    "allowWatchBookmarks",
-    "continue",
-    "fieldSelector",
-    "labelSelector",
-    "limit",
-    "resourceVersion",
-    "resourceVersionMatch",
-    "sendInitialEvents",
-    "timeoutSeconds",
-    "watch",
-];
-const WRITE: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
-const PATCH: &[&str] = &["dryRun", "fieldManager", "fieldValidation", "force"];
-const DELETE: &[&str] = &[
-    "dryRun",
-    "gracePeriodSeconds",
-    "ignoreStoreReadErrorWithClusterBreakingPotential",
-    "orphanDependents",
-    "propagationPolicy",
-];
-const BODIES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
-const STREAMS: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
-const PATCHES: [&str; 4] = [
-    "application/apply-patch+yaml",
+/// What a request or an answer may be written as.
+pub(super) const BODIES: [&str; 4] =
+    ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor"];
+const STREAMS: [&str; 3] =
+    ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch", "application/cbor-seq"];
+const PATCHES: [&str; 5] = [
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+    "application/apply-patch+cbor",
 ];
+
+/// Methods that a proxied path takes.
+const PROXIED: [&str; 7] = ["delete", "get", "head", "options", "patch", "post", "put"];
 
 /// The paths of a group version; what they speak of is added to `schemas`.
 pub(super) fn of(catalogue: &Catalogue, group: &str, version: &str, schemas: &mut Schemas) -> Map<String, Value> {
@@ -86,11 +30,59 @@ pub(super) fn of(catalogue: &Catalogue, group: &str, version: &str, schemas: &mu
     for (resource, version) in catalogue.of_version(group, version).filter(|(_, version)| version.served) {
         let mut maker = Maker { resource, version, schemas };
         maker.resource_paths(&mut paths);
+        maker.watch_paths(&mut paths);
         for sub in &version.subresources {
-            maker.subresource_path(sub, &mut paths);
+            maker.subresource_paths(sub, &mut paths);
         }
     }
     paths
+}
+
+/// `Core`, `Apps`, `RbacAuthorization`: a group in the ids of operations.
+pub(super) fn group_word(group: &str) -> String {
+    match group {
+        "" => "Core".to_owned(),
+        group => group.trim_end_matches(".k8s.io").split('.').map(capitalized).collect(),
+    }
+}
+
+/// `core_v1`, `rbacAuthorization_v1`: the tag of a group version; without a version, that of the group.
+pub(super) fn tag(group: &str, version: &str) -> String {
+    let word = group_word(group);
+    let mut chars = word.chars();
+    let lower: String = chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default();
+    if version.is_empty() { lower } else { format!("{lower}_{version}") }
+}
+
+pub(super) fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
+/// The operations of one path as a path item: the parameters that all of them have are said once.
+pub(super) fn item(dialect: Dialect, operations: Vec<(&str, Value, Vec<Parameter<'_>>)>) -> Value {
+    let shared = |parameter: &Parameter<'_>| operations.iter().all(|(.., all)| all.contains(parameter));
+    let mut common: Vec<Parameter<'_>> =
+        operations.first().map(|(.., all)| all.iter().copied().filter(shared).collect()).unwrap_or_default();
+    common.sort_unstable();
+    let mut item = Map::new();
+    for (method, mut operation, mut own) in operations {
+        own.retain(|parameter| !common.contains(parameter));
+        own.sort_unstable();
+        let mut written: Vec<Value> = own.into_iter().map(|parameter| parameter.document(dialect)).collect();
+        // In version 2 the body is a parameter too, and the only one that the operation has so far.
+        if let Some(Value::Array(body)) = operation.get_mut("parameters") {
+            written.splice(0..0, std::mem::take(body));
+        }
+        if !written.is_empty() {
+            operation["parameters"] = written.into();
+        }
+        item.insert(method.to_owned(), operation);
+    }
+    if !common.is_empty() {
+        item.insert("parameters".into(), common.into_iter().map(|parameter| parameter.document(dialect)).collect());
+    }
+    item.into()
 }
 
 struct Maker<'a> {
@@ -101,21 +93,27 @@ struct Maker<'a> {
 
 /// One operation to be described.
 struct Operation<'a> {
-    method: &'a str,
+    method: &'static str,
     /// As `x-kubernetes-action` has it.
     action: &'a str,
+    /// What begins the operation's id.
     verb: &'a str,
-    /// Query parameters besides `pretty`.
-    query: &'a [&'a str],
+    /// What stands in the id before `Namespaced`.
+    before: &'a str,
+    /// What ends the operation's id.
+    after: &'a str,
+    /// Whether the path names a namespace.
+    scoped: bool,
+    description: String,
     takes: Option<Value>,
-    gives: Option<Value>,
+    gives: Value,
+    /// Media types of the answer.
+    types: &'a [&'a str],
     codes: &'a [&'a str],
     kind: (&'a str, &'a str, &'a str),
-    /// What ends the operation's id.
-    suffix: &'a str,
 }
 
-impl Maker<'_> {
+impl<'a> Maker<'a> {
     fn root(&self) -> String {
         match self.resource.group.as_str() {
             "" => format!("/api/{}", self.version.name),
@@ -128,263 +126,303 @@ impl Maker<'_> {
         format!("{}{scope}/{}", self.root(), self.resource.plural)
     }
 
+    fn own_kind(&self) -> Kind<'a> {
+        (&self.resource.group, &self.version.name, &self.resource.kind)
+    }
+
+    /// Parameters of a path, and `query` ones.
+    fn with(&self, named: bool, scoped: bool, query: &[&'static str]) -> Vec<Parameter<'a>> {
+        let mut all: Vec<Parameter<'a>> = query.iter().map(|name| Parameter::query(name)).collect();
+        if named {
+            all.push(Parameter::name(&self.resource.kind));
+        }
+        if scoped && self.resource.namespaced {
+            all.push(Parameter::namespace());
+        }
+        all
+    }
+
+    /// An answer with nothing special about it: what most operations start from.
+    fn plain<'b>(&self, method: &'static str, verb: &'b str, description: String, gives: Value, kind: Kind<'b>) -> Operation<'b> {
+        Operation {
+            method,
+            action: method,
+            verb,
+            before: "",
+            after: "",
+            scoped: self.resource.namespaced,
+            description,
+            takes: None,
+            gives,
+            types: &BODIES,
+            codes: &["200"],
+            kind,
+        }
+    }
+
     fn resource_paths(&mut self, paths: &mut Map<String, Value>) {
         let verbs = self.version.verbs;
+        let kind = self.resource.kind.clone();
         let own = self.schemas.reference(&self.version.type_name);
-        let (mut collection, mut single) = (self.item(false), self.item(true));
+        let (mut collection, mut single) = (Vec::new(), Vec::new());
+        let listed = [&BODIES[..3], &STREAMS[..2], &BODIES[3..], &STREAMS[2..]].concat();
         if verbs.contains("list") {
             let list = self.schemas.list(&self.version.type_name, &self.resource.list_kind);
-            collection["get"] = self.operation("get", "list", "list", LIST, None, Some(list.clone()), &["200"], "");
+            let describe = |scoped, after| Operation {
+                action: "list",
+                types: &listed,
+                scoped,
+                after,
+                ..self.plain("get", "list", format!("list or watch objects of kind {kind}"), list.clone(), self.own_kind())
+            };
+            collection.push((
+                "get",
+                self.describe(&describe(self.resource.namespaced, "")),
+                self.with(false, true, parameters::LIST),
+            ));
             if self.resource.namespaced {
-                let mut everywhere = self.item(false);
-                everywhere["get"] = self.operation("get", "list", "list", LIST, None, Some(list), &["200"], "ForAllNamespaces");
-                drop_parameter(&mut everywhere, "namespace");
-                paths.insert(format!("{}/{}", self.root(), self.resource.plural), everywhere);
+                let everywhere = self.describe(&describe(false, "ForAllNamespaces"));
+                let everywhere = vec![("get", everywhere, self.with(false, false, parameters::LIST))];
+                paths.insert(format!("{}/{}", self.root(), self.resource.plural), item(self.schemas.dialect, everywhere));
             }
         }
         if verbs.contains("create") {
-            collection["post"] =
-                self.operation("post", "post", "create", WRITE, Some(own.clone()), Some(own.clone()), &["200", "201", "202"], "");
+            let operation = Operation {
+                takes: Some(own.clone()),
+                codes: &["200", "201", "202"],
+                ..self.plain("post", "create", format!("create {} {kind}", article(&kind)), own.clone(), self.own_kind())
+            };
+            collection.push(("post", self.describe(&operation), self.with(false, true, parameters::WRITE)));
         }
         let (status, options) = (self.schemas.reference("meta.v1.Status"), self.schemas.reference("meta.v1.DeleteOptions"));
         if verbs.contains("deletecollection") {
-            let query = [DELETE, LIST].concat();
-            collection["delete"] = self.operation(
-                "delete",
-                "deletecollection",
-                "delete",
-                &query,
-                Some(options.clone()),
-                Some(status.clone()),
-                &["200"],
-                "Collection",
-            );
+            let operation = Operation {
+                action: "deletecollection",
+                before: "Collection",
+                takes: Some(options.clone()),
+                ..self.plain("delete", "delete", format!("delete collection of {kind}"), status.clone(), self.own_kind())
+            };
+            collection.push(("delete", self.describe(&operation), self.with(false, true, parameters::DELETE_COLLECTION)));
         }
         if verbs.contains("get") {
-            single["get"] = self.operation("get", "get", "read", &[], None, Some(own.clone()), &["200"], "");
+            let operation = self.plain("get", "read", format!("read the specified {kind}"), own.clone(), self.own_kind());
+            single.push(("get", self.describe(&operation), self.with(true, true, &["pretty"])));
         }
         if verbs.contains("update") {
-            single["put"] =
-                self.operation("put", "put", "replace", WRITE, Some(own.clone()), Some(own.clone()), &["200", "201"], "");
+            let operation = Operation {
+                takes: Some(own.clone()),
+                codes: &["200", "201"],
+                ..self.plain("put", "replace", format!("replace the specified {kind}"), own.clone(), self.own_kind())
+            };
+            single.push(("put", self.describe(&operation), self.with(true, true, parameters::WRITE)));
         }
         if verbs.contains("patch") {
             let patch = self.schemas.reference("meta.v1.Patch");
-            single["patch"] = self.operation("patch", "patch", "patch", PATCH, Some(patch), Some(own), &["200", "201"], "");
+            let operation = Operation {
+                takes: Some(patch),
+                codes: &["200", "201"],
+                ..self.plain("patch", "patch", format!("partially update the specified {kind}"), own.clone(), self.own_kind())
+            };
+            single.push(("patch", self.describe(&operation), self.with(true, true, parameters::PATCH)));
         }
         if verbs.contains("delete") {
-            single["delete"] =
-                self.operation("delete", "delete", "delete", DELETE, Some(options), Some(status), &["200", "202"], "");
-        }
-        paths.insert(self.collection(), collection);
-        if ["get", "update", "patch", "delete"].iter().any(|verb| verbs.contains(verb)) {
-            paths.insert(format!("{}/{{name}}", self.collection()), single);
-        }
-    }
-
-    fn subresource_path(&mut self, sub: &Subresource, paths: &mut Map<String, Value>) {
-        let mut item = self.item(true);
-        let own = self.schemas.reference(&sub.type_name);
-        let kind = (sub.group.as_str(), sub.version.as_str(), sub.kind.as_str());
-        let suffix = capitalized(&sub.name);
-        let is_connection = matches!(sub.name.as_str(), "attach" | "exec" | "portforward" | "proxy");
-        let methods = [
-            ("get", "get", "read"),
-            ("update", "put", "replace"),
-            ("patch", "patch", "patch"),
-            ("create", "post", "create"),
-            ("delete", "delete", "delete"),
-        ];
-        for (verb, method, word) in methods.into_iter().filter(|(verb, ..)| sub.verbs.contains(verb)) {
-            if is_connection {
-                let text = json!({"type": "string"});
-                item[method] = self.describe(&Operation {
-                    method,
-                    action: "connect",
-                    verb: &format!("connect{}", capitalized(method)),
-                    query: &[],
-                    takes: None,
-                    gives: Some(text),
-                    codes: &["200"],
-                    kind,
-                    suffix: &suffix,
-                });
-                continue;
-            }
-            let (query, takes): (&[&str], _) = match verb {
-                "get" => (&[], None),
-                "patch" => (PATCH, Some(self.schemas.reference("meta.v1.Patch"))),
-                _ => (WRITE, Some(own.clone())),
+            let gives = if answers_deleted_object(self.resource) { own } else { status };
+            let operation = Operation {
+                takes: Some(options),
+                codes: &["200", "202"],
+                ..self.plain("delete", "delete", format!("delete {} {kind}", article(&kind)), gives, self.own_kind())
             };
-            let codes: &[&str] = if verb == "create" { &["200", "201", "202"] } else { &["200"] };
-            let gives = if sub.name == "log" { json!({"type": "string"}) } else { own.clone() };
-            item[method] = self.describe(&Operation {
-                method,
-                action: if verb == "create" { "post" } else { method },
-                verb: word,
-                query,
-                takes,
-                gives: Some(gives),
-                codes,
-                kind,
-                suffix: &suffix,
-            });
+            single.push(("delete", self.describe(&operation), self.with(true, true, parameters::DELETE)));
         }
+        paths.insert(self.collection(), item(self.schemas.dialect, collection));
+        if !single.is_empty() {
+            paths.insert(format!("{}/{{name}}", self.collection()), item(self.schemas.dialect, single));
+        }
+    }
+
+    /// The old paths of watches, which are still served.
+    fn watch_paths(&mut self, paths: &mut Map<String, Value>) {
+        if !self.version.verbs.contains("watch") {
+            return;
+        }
+        let event = self.schemas.reference("meta.v1.WatchEvent");
+        let streamed = [&BODIES[..3], &STREAMS[..2], &BODIES[3..], &STREAMS[2..]].concat();
+        let kind = &self.resource.kind;
+        let old = "deprecated: use the 'watch' parameter with a list operation instead";
+        let one = format!(
+            "watch changes to an object of kind {kind}. {old}, filtered to a single item with the 'fieldSelector' parameter."
+        );
+        let many = format!("watch individual changes to a list of {kind}. {old}.");
+        let watched = |action, after, scoped, description: &str| Operation {
+            action,
+            after,
+            scoped,
+            types: &streamed,
+            ..self.plain("get", "watch", description.to_owned(), event.clone(), self.own_kind())
+        };
+        let root = format!("{}/watch", self.root());
+        let collection = self.collection().replacen(&self.root(), &root, 1);
+        let mut put = |path: String, operation: Operation<'_>, parameters| {
+            let operations = vec![("get", self.describe(&operation), parameters)];
+            paths.insert(path, item(self.schemas.dialect, operations));
+        };
+        let namespaced = self.resource.namespaced;
+        if namespaced {
+            let everywhere = watched("watchlist", "ListForAllNamespaces", false, &many);
+            put(format!("{root}/{}", self.resource.plural), everywhere, self.with(false, false, parameters::LIST));
+        }
+        put(collection.clone(), watched("watchlist", "List", namespaced, &many), self.with(false, true, parameters::LIST));
+        if self.version.verbs.contains("get") {
+            let single = watched("watch", "", namespaced, &one);
+            put(format!("{collection}/{{name}}"), single, self.with(true, true, parameters::LIST));
+        }
+    }
+
+    fn subresource_paths(&mut self, sub: &Subresource, paths: &mut Map<String, Value>) {
         let path = format!("{}/{{name}}/{}", self.collection(), sub.name);
-        if sub.name == "proxy" {
-            let mut deep = item.clone();
-            deep["parameters"].as_array_mut().into_iter().for_each(|list| list.push(self.parameter("path", "path")));
-            paths.insert(format!("{path}/{{path}}"), deep);
+        if matches!(sub.name.as_str(), "attach" | "exec" | "portforward" | "proxy") {
+            paths.insert(path.clone(), self.connection(sub, false));
+            if sub.name == "proxy" {
+                paths.insert(format!("{path}/{{path}}"), self.connection(sub, true));
+            }
+            return;
         }
-        paths.insert(path, item);
+        let own = self.schemas.reference(&sub.type_name);
+        let kind: Kind<'_> = (&sub.group, &sub.version, &sub.kind);
+        let after = capitalized(&sub.name);
+        let (name, of) = (&sub.name, &self.resource.kind);
+        let mut operations = Vec::new();
+        let methods =
+            [("get", "get", "read"), ("update", "put", "replace"), ("patch", "patch", "patch"), ("create", "post", "create")];
+        for (verb, method, word) in methods.into_iter().filter(|(verb, ..)| sub.verbs.contains(verb)) {
+            let description = match verb {
+                "get" => format!("read {name} of the specified {of}"),
+                "update" => format!("replace {name} of the specified {of}"),
+                "patch" => format!("partially update {name} of the specified {of}"),
+                _ => format!("create {name} of {} {of}", article(of)),
+            };
+            let (query, takes, codes): (&[&str], _, &[&str]) = match verb {
+                "get" if name == "log" => (parameters::LOG, None, &["200"]),
+                "get" => (&["pretty"], None, &["200"]),
+                "patch" => (parameters::PATCH, Some(self.schemas.reference("meta.v1.Patch")), &["200", "201"]),
+                "update" => (parameters::WRITE, Some(own.clone()), &["200", "201"]),
+                _ => (parameters::WRITE, Some(own.clone()), &["200", "201", "202"]),
+            };
+            let text = [&["text/plain"], &BODIES[..]].concat();
+            let is_log = name == "log";
+            let gives = if is_log { json!({"type": "string"}) } else { own.clone() };
+            let operation = Operation {
+                after: &after,
+                takes,
+                codes,
+                types: if is_log { &text } else { &BODIES },
+                ..self.plain(method, word, description, gives, kind)
+            };
+            operations.push((method, self.describe(&operation), self.with(true, true, query)));
+        }
+        paths.insert(path, item(self.schemas.dialect, operations));
     }
 
-    /// A path item with its parameters.
-    fn item(&self, named: bool) -> Value {
-        let mut parameters = Vec::new();
-        if named {
-            parameters.push(self.path_parameter("name", &format!("name of the {}", self.resource.kind)));
-        }
-        if self.resource.namespaced {
-            parameters.push(self.path_parameter("namespace", "object name and auth scope, such as for teams and projects"));
-        }
-        parameters.push(self.parameter("pretty", "query"));
-        json!({"parameters": parameters})
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one column each")]
-    fn operation(
-        &self,
-        method: &str,
-        action: &str,
-        verb: &str,
-        query: &[&str],
-        takes: Option<Value>,
-        gives: Option<Value>,
-        codes: &[&str],
-        suffix: &str,
-    ) -> Value {
-        let kind = (self.resource.group.as_str(), self.version.name.as_str(), self.resource.kind.as_str());
-        self.describe(&Operation { method, action, verb, query, takes, gives, codes, kind, suffix })
+    /// A connection to a node, pod or service.
+    fn connection(&self, sub: &Subresource, deep: bool) -> Value {
+        let query = parameters::of_connection(&sub.name);
+        let after = format!("{}{}", capitalized(&sub.name), if deep { "WithPath" } else { "" });
+        let methods: &[&'static str] = if sub.name == "proxy" { &PROXIED } else { &["get", "post"] };
+        let operations = methods.iter().map(|method| {
+            let of = &self.resource.kind;
+            let description = format!("connect {} requests to {} of {of}", method.to_uppercase(), sub.name);
+            let operation = Operation {
+                action: "connect",
+                before: &capitalized(method),
+                after: &after,
+                types: &["*/*"],
+                ..self.plain(method, "connect", description, json!({"type": "string"}), (&sub.group, &sub.version, &sub.kind))
+            };
+            let mut parameters = self.with(true, true, query);
+            if deep {
+                parameters.push(Parameter::path());
+            }
+            (*method, self.describe(&operation), parameters)
+        });
+        item(self.schemas.dialect, operations.collect())
     }
 
     fn describe(&self, o: &Operation<'_>) -> Value {
-        let package = match self.resource.group.as_str() {
-            "" => "Core".to_owned(),
-            group => capitalized(group.split('.').next().unwrap_or_default()),
-        };
+        let scope = if o.scoped { "Namespaced" } else { "" };
+        let package = group_word(&self.resource.group);
         let version = capitalized(&self.version.name);
-        let scope = if self.resource.namespaced && o.suffix != "ForAllNamespaces" { "Namespaced" } else { "" };
-        // "Collection" stands before the kind in upstream's ids.
-        let (before, after) = if o.suffix == "Collection" { ("Collection", "") } else { ("", o.suffix) };
-        let id = format!("{}{package}{version}{before}{scope}{}{after}", o.verb, self.resource.kind);
-        let tag = match self.resource.group.as_str() {
-            "" => format!("core_{}", self.version.name),
-            group => format!("{}_{}", camel(group.trim_end_matches(".k8s.io")), self.version.name),
-        };
-        let (group, version, kind) = o.kind;
+        let (group, of_version, kind) = o.kind;
         let mut operation = json!({
-            "operationId": id, "tags": [tag], "description": format!("{} {} {}", o.verb, if o.suffix.is_empty() { "the" } else { o.suffix }, self.resource.kind),
+            "operationId": format!("{}{package}{version}{}{scope}{}{}", o.verb, o.before, self.resource.kind, o.after),
+            "tags": [tag(&self.resource.group, &self.version.name)],
+            "description": o.description,
             "x-kubernetes-action": o.action,
-            "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
+            "x-kubernetes-group-version-kind": {"group": group, "version": of_version, "kind": kind},
             "responses": self.responses(o),
         });
-        let mut parameters: Vec<_> = o.query.iter().map(|name| self.parameter(name, "query")).collect();
         if let Some(takes) = &o.takes {
             match self.schemas.dialect {
                 Dialect::V2 => {
-                    parameters.push(json!({"name": "body", "in": "body", "required": o.method != "delete", "schema": takes}))
+                    let mut body = json!({"name": "body", "in": "body", "schema": takes});
+                    if o.method != "delete" {
+                        body["required"] = true.into();
+                    }
+                    operation["parameters"] = json!([body]);
                 }
-                Dialect::V3 => operation["requestBody"] = self.body(o.method, takes),
+                Dialect::V3 => operation["requestBody"] = body(o.method, takes),
             }
         }
         if self.schemas.dialect == Dialect::V2 {
-            operation["consumes"] = if o.method == "patch" { json!(PATCHES) } else { json!(["*/*"]) };
-            operation["produces"] = json!(BODIES);
+            operation["consumes"] = if o.method == "patch" && o.action == "patch" { json!(PATCHES) } else { json!(["*/*"]) };
+            operation["produces"] = json!(o.types);
             operation["schemes"] = json!(["https"]);
         }
-        if !parameters.is_empty() {
-            operation["parameters"] = parameters.into();
-        }
         operation
-    }
-
-    fn body(&self, method: &str, takes: &Value) -> Value {
-        let kinds: &[&str] = if method == "patch" { &PATCHES } else { &["*/*"] };
-        let content: Map<String, Value> = kinds.iter().map(|kind| ((*kind).to_owned(), json!({"schema": takes}))).collect();
-        let mut body = json!({"content": content});
-        if method != "delete" {
-            body["required"] = true.into();
-        }
-        body
     }
 
     fn responses(&self, o: &Operation<'_>) -> Value {
         let mut responses = Map::new();
         for code in o.codes {
-            let words = match *code {
-                "201" => "Created",
-                "202" => "Accepted",
-                _ => "OK",
-            };
-            let mut response = json!({"description": words});
-            if let Some(gives) = &o.gives {
-                match self.schemas.dialect {
-                    Dialect::V2 => response["schema"] = gives.clone(),
-                    Dialect::V3 => {
-                        let streams: &[&str] = if o.action == "list" { &STREAMS } else { &[] };
-                        let kinds = BODIES.iter().chain(streams);
-                        let content: Map<String, Value> =
-                            kinds.map(|kind| ((*kind).to_owned(), json!({"schema": gives}))).collect();
-                        response["content"] = content.into();
-                    }
-                }
-            }
-            responses.insert((*code).to_owned(), response);
+            responses.insert((*code).to_owned(), answer(self.schemas.dialect, code, Some(&o.gives), o.types));
         }
         responses.insert("401".into(), json!({"description": "Unauthorized"}));
         responses.into()
     }
+}
 
-    fn parameter(&self, name: &str, place: &str) -> Value {
-        let known = PARAMETERS.iter().find(|(known, ..)| *known == name);
-        let (kind, description) = known.map_or(("string", ""), |(_, kind, description)| (*kind, *description));
-        self.shaped(name, place, kind, description)
-    }
+type Kind<'a> = (&'a str, &'a str, &'a str);
 
-    fn path_parameter(&self, name: &str, description: &str) -> Value {
-        self.shaped(name, "path", "string", description)
-    }
-
-    fn shaped(&self, name: &str, place: &str, kind: &str, description: &str) -> Value {
-        let mut parameter = json!({"name": name, "in": place, "description": description});
-        if place == "path" {
-            parameter["required"] = true.into();
-        }
-        match self.schemas.dialect {
-            Dialect::V2 => {
-                parameter["type"] = kind.into();
-                parameter["uniqueItems"] = true.into();
+/// An answer of an operation.
+pub(super) fn answer(dialect: Dialect, code: &str, gives: Option<&Value>, types: &[&str]) -> Value {
+    let words = match code {
+        "201" => "Created",
+        "202" => "Accepted",
+        _ => "OK",
+    };
+    let mut answer = json!({"description": words});
+    if let Some(gives) = gives {
+        match dialect {
+            Dialect::V2 => answer["schema"] = gives.clone(),
+            Dialect::V3 => {
+                let content: Map<String, Value> =
+                    types.iter().map(|kind| ((*kind).to_owned(), json!({"schema": gives}))).collect();
+                answer["content"] = content.into();
             }
-            Dialect::V3 => parameter["schema"] = json!({"type": kind, "uniqueItems": true}),
         }
-        parameter
     }
+    answer
 }
 
-fn drop_parameter(item: &mut Value, name: &str) {
-    if let Some(parameters) = item["parameters"].as_array_mut() {
-        parameters.retain(|parameter| parameter["name"] != name);
+fn body(method: &str, takes: &Value) -> Value {
+    let kinds: &[&str] = if method == "patch" { &PATCHES } else { &["*/*"] };
+    let content: Map<String, Value> = kinds.iter().map(|kind| ((*kind).to_owned(), json!({"schema": takes}))).collect();
+    let mut body = json!({"content": content});
+    if method != "delete" {
+        body["required"] = true.into();
     }
+    body
 }
 
-fn capitalized(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
-}
-
-/// `rbacAuthorization` for `rbac.authorization`.
-fn camel(text: &str) -> String {
-    let mut parts = text.split('.');
-    let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |joined, part| joined + &capitalized(part))
+fn article(word: &str) -> &'static str {
+    if word.starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" }
 }

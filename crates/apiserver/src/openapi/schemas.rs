@@ -37,6 +37,9 @@ impl Schemas {
 
     /// A reference to a type, which the document will then have.
     pub(super) fn reference(&mut self, name: &str) -> Value {
+        if name == "meta.v1.WatchEvent" {
+            return self.watch_event();
+        }
         let Some(of_type) = self.types.named(name) else { return json!({"type": "object"}) };
         self.want(of_type);
         self.refer(&full_name(of_type.name))
@@ -62,11 +65,15 @@ impl Schemas {
         for field in &of_type.fields {
             let described = words["properties"][field.name]["description"].as_str();
             let default = described.or_else(|| common(field.name));
-            properties.insert(field.name.into(), self.property(field, default));
+            let property = self.property(field, default, words.is_null() || !of_type.name.contains(".v1."));
+            properties.insert(field.name.into(), property);
             if field.required {
-                required.push(field.name);
+                required.push((field.place, field.name));
             }
         }
+        // In the order of the declaration, as generated schemas have them.
+        required.sort_unstable();
+        let required: Vec<_> = required.into_iter().map(|(_, name)| name).collect();
         let mut schema = json!({"type": "object"});
         if let Some(description) = words["description"].as_str() {
             schema["description"] = description.into();
@@ -80,26 +87,26 @@ impl Schemas {
         if of_type.atomic {
             schema["x-kubernetes-map-type"] = "atomic".into();
         }
+        if of_type.union {
+            schema["x-kubernetes-unions"] = json!([union(of_type)]);
+        }
         self.made.insert(full, schema);
     }
 
-    fn property(&mut self, field: &Field, description: Option<&str>) -> Value {
+    /// A field of a type. What is said of the fields of a mute type, one of an earlier version, is not known.
+    fn property(&mut self, field: &Field, description: Option<&str>, is_mute: bool) -> Value {
         let mut schema = self.kind(&field.kind);
-        // In version 3 nothing may stand beside a reference.
-        if self.dialect == Dialect::V3 && schema.get("$ref").is_some() {
-            schema = json!({"allOf": [schema]});
-        }
         if let Some(description) = description {
             schema["description"] = description.into();
         }
         if let Some(default) = field.default.and_then(|text| serde_json::from_str::<Value>(text).ok()) {
             schema["default"] = default;
-        } else if matches!(field.kind, Kind::Struct(_) | Kind::Time | Kind::MicroTime) && !field.pointer {
+        } else if matches!(field.kind, Kind::Struct(_)) && !field.pointer && !field.omit_zero {
             schema["default"] = json!({});
-        } else if field.required && !field.pointer {
+        } else if !field.omit_empty && !field.omit_zero && !field.pointer {
             match field.kind {
                 Kind::String => schema["default"] = "".into(),
-                Kind::Int32 | Kind::Int64 => schema["default"] = 0.into(),
+                Kind::Int32 | Kind::Int64 | Kind::Float64 => schema["default"] = 0.into(),
                 Kind::Bool => schema["default"] = false.into(),
                 _ => {}
             }
@@ -110,7 +117,9 @@ impl Schemas {
                 schema["x-kubernetes-list-map-keys"] = json!(field.keys);
             }
             (Kind::List(_), ListType::Set) => schema["x-kubernetes-list-type"] = "set".into(),
-            (Kind::List(_), ListType::Atomic) => schema["x-kubernetes-list-type"] = "atomic".into(),
+            (Kind::List(_) | Kind::Bytes, ListType::Atomic) if field.list_said => {
+                schema["x-kubernetes-list-type"] = "atomic".into()
+            }
             _ => {}
         }
         match (&field.kind, field.atomic) {
@@ -126,6 +135,13 @@ impl Schemas {
         let strategies: Vec<_> = strategies.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
         if !strategies.is_empty() {
             schema["x-kubernetes-patch-strategy"] = strategies.join(",").into();
+        }
+        // In version 3 nothing may stand beside a reference, and nearly every field has words.
+        if self.dialect == Dialect::V3
+            && let Some(map) = schema.as_object_mut().filter(|map| map.len() > 1 || is_mute)
+            && let Some(target) = map.remove("$ref")
+        {
+            map.insert("allOf".into(), json!([{"$ref": target}]));
         }
         schema
     }
@@ -207,6 +223,46 @@ impl Schemas {
         self.refer(full)
     }
 
+    /// An event of a watch. It is never stored, so that the table of types does not have it.
+    fn watch_event(&mut self) -> Value {
+        let object = self.nested_object();
+        let schema = json!({"type": "object", "required": ["type", "object"],
+            "description": "Event represents a single event to a watched resource.",
+            "properties": {"type": {"type": "string", "default": ""}, "object": object}});
+        let full = format!("{META}.WatchEvent");
+        self.made.insert(full.clone(), schema);
+        self.refer(&full)
+    }
+
+    fn nested_object(&mut self) -> Value {
+        const WORDS: &str = "Object is:\n * If Type is Added or Modified: the new state of the object.\n * If Type is Deleted: the state of the object immediately before deletion.\n * If Type is Error: *Status is recommended; other types may make sense\n   depending on context.";
+        let reference = self.kind(&Kind::RawExtension);
+        match self.dialect {
+            Dialect::V2 => json!({"$ref": reference["$ref"], "description": WORDS}),
+            Dialect::V3 => json!({"allOf": [reference], "description": WORDS}),
+        }
+    }
+
+    /// What `/version` answers. It is no API type: the table of types does not have it.
+    pub(super) fn version(&mut self) -> Value {
+        const FULL: &str = "io.k8s.apimachinery.pkg.version.Info";
+        const REQUIRED: [&str; 9] =
+            ["major", "minor", "gitVersion", "gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler", "platform"];
+        const OPTIONAL: [(&str, &str); 4] = [
+            ("emulationMajor", "EmulationMajor is the major version of the emulation version"),
+            ("emulationMinor", "EmulationMinor is the minor version of the emulation version"),
+            ("minCompatibilityMajor", "MinCompatibilityMajor is the major version of the minimum compatibility version"),
+            ("minCompatibilityMinor", "MinCompatibilityMinor is the minor version of the minimum compatibility version"),
+        ];
+        let required = REQUIRED.iter().map(|name| ((*name).to_owned(), json!({"type": "string", "default": ""})));
+        let optional = OPTIONAL.iter().map(|(name, words)| ((*name).to_owned(), json!({"type": "string", "description": words})));
+        let properties: Map<String, Value> = required.chain(optional).collect();
+        let schema = json!({"type": "object", "required": REQUIRED, "properties": properties,
+            "description": "Info contains versioning information. how we'll want to distribute that information."});
+        self.made.insert(FULL.into(), schema);
+        self.refer(FULL)
+    }
+
     /// The list of a kind: its name and a reference to it.
     pub(super) fn list(&mut self, item: &str, list_kind: &str) -> Value {
         let Some((package, kind)) = item.rsplit_once('.') else { return json!({"type": "object"}) };
@@ -261,9 +317,23 @@ impl Schemas {
                 mark("meta.v1.WatchEvent", &resource.group, &version.name, "WatchEvent");
             }
         }
-        mark("meta.v1.Status", "", "v1", "Status");
+        for kind in ["Status", "APIGroup", "APIGroupList", "APIResourceList", "APIVersions"] {
+            mark(&format!("meta.v1.{kind}"), "", "v1", kind);
+        }
         self.made.into()
     }
+}
+
+/// A struct of which at most one member is set, as clients of the schemas are told.
+fn union(of_type: &Type) -> Value {
+    let members = of_type.fields.iter().filter(|field| !field.discriminator);
+    let members: Map<String, Value> =
+        members.map(|field| (field.name.to_owned(), super::paths::capitalized(field.name).into())).collect();
+    let mut union = json!({"fields-to-discriminateBy": members});
+    if let Some(discriminator) = of_type.fields.iter().find(|field| field.discriminator) {
+        union["discriminator"] = discriminator.name.into();
+    }
+    union
 }
 
 /// The words of the two fields that every object has.

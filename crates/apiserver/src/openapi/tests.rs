@@ -3,9 +3,10 @@ use super::*;
 #[test]
 fn documents_have_what_kubectl_looks_for() {
     let catalogue = Catalogue::builtin();
-    let document = version_3(catalogue, "apps", "v1");
+    let document = version_3(catalogue, &Document::Version { group: "apps".into(), version: "v1".into() });
     let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
     assert_eq!(patch["x-kubernetes-group-version-kind"], json!({"group": "apps", "version": "v1", "kind": "Deployment"}));
+    assert_eq!(patch["x-kubernetes-action"], "patch");
     let names: Vec<_> = patch["parameters"].as_array().unwrap().iter().map(|parameter| &parameter["name"]).collect();
     assert!(names.contains(&&json!("fieldValidation")));
     let schemas = &document["components"]["schemas"];
@@ -20,8 +21,8 @@ fn documents_have_what_kubectl_looks_for() {
 #[test]
 fn every_reference_is_there() {
     let catalogue = Catalogue::builtin();
-    for (group, version, name) in served(catalogue) {
-        let document = version_3(catalogue, &group, &version);
+    for (name, document) in documents(catalogue) {
+        let document = version_3(catalogue, &document);
         check(&document, &document["components"]["schemas"], "#/components/schemas/", &name);
     }
     let document = version_2(catalogue);

@@ -100,7 +100,7 @@ async fn attempt(
     let target = writing.target;
     preconditions(target, name, entry, options)?;
     let mut old = entry.decode();
-    let shows_object = hooks::shows_deleted(target);
+    let shows_object = hooks::answers_deleted_object(&target.resource);
     if target.is("", "namespaces") {
         return delete_namespace(writing, name, entry, old, options).await;
     }

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
+use corten_api::catalogue::Resource;
 use corten_api::status::Status;
 
 use super::services::{self, Addresses};
-use super::target::Target;
 use super::write::Writing;
 use crate::allocator::PortClaim;
 
@@ -62,10 +62,10 @@ pub(crate) async fn after_delete(writing: &Writing<'_>, document: &Value) {
 }
 
 /// Whether a deletion is answered with the object, for kinds whose clients came to expect it.
-pub(crate) fn shows_deleted(target: &Target) -> bool {
-    match target.resource.group.as_str() {
+pub(crate) fn answers_deleted_object(resource: &Resource) -> bool {
+    match resource.group.as_str() {
         "" => matches!(
-            target.resource.plural.as_str(),
+            resource.plural.as_str(),
             "persistentvolumeclaims"
                 | "persistentvolumes"
                 | "pods"
@@ -74,7 +74,7 @@ pub(crate) fn shows_deleted(target: &Target) -> bool {
                 | "serviceaccounts"
                 | "services"
         ),
-        "storage.k8s.io" => target.resource.plural != "csistoragecapacities",
+        "storage.k8s.io" => resource.plural != "csistoragecapacities",
         "resource.k8s.io" => true,
         _ => false,
     }

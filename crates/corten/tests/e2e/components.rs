@@ -64,7 +64,7 @@ fn make_a_cluster(_: &Cluster, _: &str) {
     #[rustfmt::skip]
     cluster.succeed("openssl", &[
         "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-CA", &ca, "-CAkey", &data("pki/ca.key"),
-        "-subj", "/O=system:nodes/CN=system:node:node", "-addext", "subjectAltName=IP:192.168.77.1,DNS:node",
+        "-config", "/dev/null", "-addext", "basicConstraints=critical,CA:FALSE", "-subj", "/O=system:nodes/CN=system:node:node", "-addext", "subjectAltName=IP:192.168.77.1,DNS:node",
         "-out", &certificate, "-keyout", &key,
     ]).unwrap_or_else(|err| panic!("{err}"));
     #[rustfmt::skip]

@@ -7,6 +7,7 @@
 use corten_api::facts::Type;
 use serde_json::Value;
 
+mod changed;
 pub(crate) mod fields;
 mod go;
 mod scan;
@@ -15,6 +16,7 @@ mod typed;
 mod untyped;
 mod yaml;
 
+pub use changed::Changed;
 pub use yaml::to_json as yaml_to_json;
 
 /// Deepest nesting that is read. Upstream reads 10,000 levels; other JSON readers of this program stop at 128, and
@@ -113,6 +115,16 @@ pub fn decode_as_sent(bytes: &[u8], format: Format, ty: &Type) -> Result<Decoded
 /// As [`decode`].
 pub fn normalize_as_sent(document: &Value, ty: &Type) -> Result<Decoded, DecodeError> {
     typed::document(&crate::encode::json(document), ty, true)
+}
+
+/// [`normalize_as_sent`] of a document that was made of `live`, which has that form already: only what differs is read, so a
+/// patch of one annotation costs no more than that.
+///
+/// # Errors
+///
+/// As [`decode`].
+pub fn normalize_changed(live: &Value, document: &Value, ty: &Type) -> Result<Changed, DecodeError> {
+    changed::read(live, document, ty)
 }
 
 /// Gives the empty lists of a document the form they have once stored: absent, or null where the encoder always writes the field.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Slots, Field, Kind, ListType, Member, MemberKind, Type, TypeId, Types};
+use super::{Field, Kind, ListType, Member, MemberKind, Slots, Type, TypeId, Types};
 
 /// What a line of the table is wrong about.
 #[derive(Debug, thiserror::Error)]

@@ -84,13 +84,26 @@ impl Patching {
     /// The patched document in the form the encoder would give it.
     pub(crate) fn apply(&self, writing: &mut Writing<'_>, live: &Value) -> Result<Value, Status> {
         let patched = self.patch.apply(live, self.ty)?;
-        let decoded = match self.ty {
-            Some(ty) => decode::normalize_as_sent(&patched, ty),
-            None => decode::normalize_custom(&patched),
-        };
-        let mut decoded = decoded.map_err(|err| self.patch.invalid(&patched, &err.to_string()))?;
         let mut strict = self.patch.strict.clone();
-        strict.append(&mut decoded.strict);
+        let invalid = |err: decode::DecodeError| self.patch.invalid(&patched, &err.to_string());
+        // What is stored is in its normal form already; what was converted or made by hand may not be.
+        let is_stored = writing.target.is_stored_form() && matches!(writing.subresource.as_str(), "" | "status");
+        let normal = match self.ty {
+            Some(ty) if is_stored => {
+                let mut changed = decode::normalize_changed(live, &patched, ty).map_err(invalid)?;
+                strict.append(&mut changed.strict);
+                Normal::Changed(changed, ty)
+            }
+            ty => {
+                let decoded = match ty {
+                    Some(ty) => decode::normalize_as_sent(&patched, ty),
+                    None => decode::normalize_custom(&patched),
+                };
+                let mut decoded = decoded.map_err(invalid)?;
+                strict.append(&mut decoded.strict);
+                Normal::Whole(decoded.document)
+            }
+        };
         match self.validation {
             Validation::Ignore => {}
             Validation::Warn => strict.into_iter().for_each(|text| writing.warn(text)),
@@ -100,8 +113,18 @@ impl Patching {
                 return Err(self.patch.invalid(&patched, &fault));
             }
         }
-        Ok(decoded.document)
+        Ok(match normal {
+            Normal::Whole(document) => document,
+            Normal::Changed(changed, ty) => changed.complete(patched, ty),
+        })
     }
+}
+
+/// The normal form of a patched document.
+enum Normal {
+    Whole(Value),
+    /// Of what the patch changed.
+    Changed(decode::Changed, &'static Type),
 }
 
 impl Change for Patching {

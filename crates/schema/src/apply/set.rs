@@ -335,13 +335,22 @@ impl Element {
 
     fn written(&self) -> String {
         match self {
-            Self::Field(name) => format!("f:{name}"),
+            Self::Field(name) => ["f:", name].concat(),
             Self::Value(Scalar(value)) => format!("v:{value}"),
             Self::Index(at) => format!("i:{at}"),
             Self::Key(fields) => {
-                let fields: Vec<_> =
-                    fields.iter().map(|(name, Scalar(value))| format!("{}:{value}", Value::from(&**name))).collect();
-                format!("k:{{{}}}", fields.join(","))
+                let mut text = Vec::with_capacity(48);
+                text.extend_from_slice(b"k:{");
+                for (at, (name, Scalar(value))) in fields.iter().enumerate() {
+                    if at > 0 {
+                        text.push(b',');
+                    }
+                    serde_json::to_writer(&mut text, &**name).expect("a string is always JSON");
+                    text.push(b':');
+                    serde_json::to_writer(&mut text, value).expect("a value is always JSON");
+                }
+                text.push(b'}');
+                String::from_utf8(text).expect("JSON is UTF-8")
             }
         }
     }

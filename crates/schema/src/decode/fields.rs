@@ -47,7 +47,7 @@ pub(crate) fn settle(map: &mut Map<String, Value>, ty: &Type, owned: bool) {
     map.retain(|name, value| {
         let Some(field) = ty.field(name) else { return true };
         if is_empty_list(value) && name != "managedFields" {
-            let always = ty.always.iter().any(|at| ty.fields[*at].name == field.name);
+            let always = ty.position(name).is_some_and(|at| ty.always.contains(&at));
             if always && !owned {
                 *value = Value::Null;
             }

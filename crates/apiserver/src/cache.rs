@@ -15,10 +15,10 @@ use std::sync::{Arc, OnceLock};
 use imbl::OrdMap;
 use parking_lot::RwLock;
 
-pub use entry::{Entry, Fields, Labels, Layout, Malformed};
-pub use feed::{Caches, FeedError};
+pub use entry::{Entry, Fields, Index, Labels, Layout, Malformed};
+pub use feed::{Caches, FeedError, Prepared};
 pub use postings::By;
-pub use watchers::{Feed, Interest, Watcher};
+pub use watchers::{Batch, Feed, Interest, Watcher};
 
 /// Entries of one resource by `namespace/name` (or `name`), in the order of the store's keys.
 pub type Map = OrdMap<Arc<str>, Arc<Entry>>;
@@ -108,7 +108,7 @@ impl Event {
         let (kind, now) = match &change.now {
             Some(kv) if before.is_some() => (EventKind::Modified, entry(kv)?),
             Some(kv) => (EventKind::Added, entry(kv)?),
-            None => (EventKind::Deleted, Arc::new(before.as_ref()?.at(&spec.layout, change.revision.0))),
+            None => (EventKind::Deleted, Arc::new(before.as_ref()?.at(change.revision.0))),
         };
         Some(Self { kind, now, before, left: OnceLock::new() })
     }
@@ -120,13 +120,13 @@ impl Event {
     }
 
     /// The state before, under this event's revision: what a watcher is sent when the object left its selector.
-    pub fn left(&self, layout: &Layout) -> Option<&Arc<Entry>> {
+    pub fn left(&self) -> Option<&Arc<Entry>> {
         let before = self.before.as_ref()?;
-        Some(self.left.get_or_init(|| Arc::new(before.at(layout, self.now.revision))))
+        Some(self.left.get_or_init(|| Arc::new(before.at(self.now.revision))))
     }
 
     fn weight(&self) -> usize {
-        self.now.bytes().len() + self.before.as_ref().map_or(0, |_| 64)
+        self.now.size() + self.before.as_ref().map_or(0, |_| 64)
     }
 }
 
@@ -252,45 +252,15 @@ impl Cache {
         self.state.read().watchers.len()
     }
 
-    /// Takes in one change of the store. Called by the feeder alone, in revision order.
-    fn apply(&self, key: &str, revision: u64, value: Option<Result<Entry, Malformed>>) {
+    /// Takes in changes of the store, and tells the watchers of all of them at once. Called by the feeder alone, in revision
+    /// order.
+    fn apply(&self, changes: Vec<Change>) {
         let mut state = self.state.write();
-        if revision <= state.floor {
-            // A full read of the store had it already.
-            return;
+        let state = &mut *state;
+        for change in changes {
+            state.apply(change);
         }
-        let before = state.map.get(key).cloned();
-        let event = match (value, before) {
-            (Some(Ok(entry)), before) => {
-                let now = Arc::new(entry);
-                state.map.insert(key.into(), now.clone());
-                state.postings.change(before.as_ref(), Some(&now));
-                let kind = if before.is_some() { EventKind::Modified } else { EventKind::Added };
-                Event { kind, now, before, left: OnceLock::new() }
-            }
-            (Some(Err(fault)), _) => {
-                // What cannot be read is not served; the bytes stay in the store for a person to look at.
-                tracing::error!(error = %fault.source, key = fault.key, "the store holds bytes that are no object");
-                return;
-            }
-            (None, Some(before)) => {
-                state.map.remove(key);
-                state.postings.change(Some(&before), None);
-                let now = Arc::new(before.at(&self.spec.layout, revision));
-                Event { kind: EventKind::Deleted, now, before: Some(before), left: OnceLock::new() }
-            }
-            (None, None) => return,
-        };
-        let event = Arc::new(event);
-        state.changed = revision;
-        state.watchers.send(&event);
-        state.ring_bytes += event.weight();
-        state.ring.push_back(event);
-        while state.ring.len() > RING_EVENTS || (state.ring_bytes > RING_BYTES && state.ring.len() > 1) {
-            let Some(oldest) = state.ring.pop_front() else { break };
-            state.ring_bytes -= oldest.weight();
-            state.floor = oldest.revision();
-        }
+        state.watchers.flush();
     }
 
     /// Starts over from a full state, after the feed was interrupted. Every watcher is cut off and will list again.
@@ -303,6 +273,54 @@ impl Cache {
         state.floor = revision;
         state.changed = revision;
         state.watchers.cut_all();
+    }
+}
+
+/// One change of the store, for the cache of its resource.
+struct Change {
+    /// `namespace/name`, or `name`.
+    key: Arc<str>,
+    revision: u64,
+    /// The new state; nothing when the object is gone.
+    value: Option<Result<Entry, Malformed>>,
+}
+
+impl State {
+    fn apply(&mut self, Change { key, revision, value }: Change) {
+        if revision <= self.floor {
+            // A full read of the store had it already.
+            return;
+        }
+        let event = match value {
+            Some(Ok(entry)) => {
+                let now = Arc::new(entry);
+                let before = self.map.insert(key, now.clone());
+                self.postings.change(before.as_ref(), Some(&now));
+                let kind = if before.is_some() { EventKind::Modified } else { EventKind::Added };
+                Event { kind, now, before, left: OnceLock::new() }
+            }
+            Some(Err(fault)) => {
+                // What cannot be read is not served; the bytes stay in the store for a person to look at.
+                tracing::error!(error = %fault.source, key = fault.key, "the store holds bytes that are no object");
+                return;
+            }
+            None => {
+                let Some(before) = self.map.remove(&key) else { return };
+                self.postings.change(Some(&before), None);
+                let now = Arc::new(before.at(revision));
+                Event { kind: EventKind::Deleted, now, before: Some(before), left: OnceLock::new() }
+            }
+        };
+        let event = Arc::new(event);
+        self.changed = revision;
+        self.watchers.send(&event);
+        self.ring_bytes += event.weight();
+        self.ring.push_back(event);
+        while self.ring.len() > RING_EVENTS || (self.ring_bytes > RING_BYTES && self.ring.len() > 1) {
+            let Some(oldest) = self.ring.pop_front() else { break };
+            self.ring_bytes -= oldest.weight();
+            self.floor = oldest.revision();
+        }
     }
 }
 

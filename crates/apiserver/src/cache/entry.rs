@@ -1,8 +1,12 @@
-//! One object as the cache holds it: its canonical JSON, once, and the little that reads need to know without decoding.
+//! One object as the cache holds it: its canonical JSON, which it shares with the store, and the little that reads need to know
+//! without decoding.
 //!
-//! The bytes are laid out so that every form a reader wants is a slice of them. They begin with a head that is the same for
-//! all objects of a resource, `{"kind":K,"apiVersion":V,"metadata":{"resourceVersion":"`, so the whole is the object as `get` and
-//! `watch` send it, what follows `V,` is the object as a list item has it, and the metadata alone is a partial object.
+//! The bytes are laid out so that every form a reader wants is put together of slices. They begin with a head that is the same
+//! for all objects of a resource, `{"kind":K,"apiVersion":V,"metadata":{`. The `resourceVersion`, which only the store knows, is
+//! written behind the head on the way out. The whole is the object as `get` and `watch` send it, what follows `V,` is the
+//! object as a list item has it, and the metadata alone is a partial object.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -13,11 +17,11 @@ use serde_json::value::RawValue;
 /// One object. Immutable; a change makes a new entry.
 #[derive(Debug)]
 pub struct Entry {
+    /// As the store holds them: everything but the `resourceVersion`.
     bytes: Bytes,
-    /// Where the list form begins: the bytes from here on need only a `{` before them.
-    item: u32,
-    /// Where the value of `metadata` begins and ends.
-    metadata: (u32, u32),
+    layout: Layout,
+    /// Where the value of `metadata` ends.
+    metadata_end: u32,
     /// Namespace, empty for cluster scope.
     pub namespace: Box<str>,
     /// Name.
@@ -41,11 +45,25 @@ pub struct Entry {
 /// Labels of an object, sorted by key.
 pub type Labels = Box<[(Box<str>, Box<str>)]>;
 
+/// What an entry knows of its object besides the bytes. A writer has the document and makes it of that, which spares the cache
+/// a look into the bytes.
+#[derive(Debug)]
+pub struct Index {
+    metadata_end: u32,
+    namespace: Box<str>,
+    name: Box<str>,
+    uid: Box<str>,
+    labels: Labels,
+    fields: Box<[(&'static str, Box<str>)]>,
+    owners: Box<[Box<str>]>,
+    deleting: bool,
+}
+
 /// What all objects of a resource have in common in their bytes.
 #[derive(Clone, Debug)]
 pub struct Layout {
     /// `{"kind":K,"apiVersion":V,"metadata":{`
-    head: Box<str>,
+    head: Arc<str>,
     /// Length of `{"kind":K,"apiVersion":V,`
     item: u32,
 }
@@ -60,6 +78,8 @@ pub struct Malformed {
     pub source: serde_json::Error,
 }
 
+const REVISION: &[u8] = b"\"resourceVersion\":\"";
+
 impl Layout {
     /// The layout of a kind.
     #[must_use]
@@ -72,6 +92,33 @@ impl Layout {
     /// gives when it commits.
     #[must_use]
     pub fn encode(&self, document: &Value) -> Bytes {
+        self.write(document).0
+    }
+
+    /// [`Self::encode`], and what the entry of these bytes will know. `fields` are the selectable fields of the document.
+    #[must_use]
+    pub fn encode_indexed(&self, document: &Value, fields: Vec<(&'static str, String)>) -> (Bytes, Index) {
+        let (bytes, metadata_end) = self.write(document);
+        let meta = &document["metadata"];
+        let text = |field: &str| meta[field].as_str().unwrap_or_default().into();
+        let text_of = |value: &Value| value.as_str().unwrap_or_default().into();
+        let labels = meta["labels"].as_object().into_iter().flatten();
+        let owners = meta["ownerReferences"].as_array().into_iter().flatten();
+        let index = Index {
+            metadata_end,
+            namespace: text("namespace"),
+            name: text("name"),
+            uid: text("uid"),
+            labels: labels.map(|(key, value)| (key.as_str().into(), text_of(value))).collect(),
+            fields: fields.into_iter().map(|(name, value)| (name, value.into())).collect(),
+            owners: owners.map(|owner| text_of(&owner["uid"])).collect(),
+            deleting: !meta["deletionTimestamp"].is_null(),
+        };
+        (bytes, index)
+    }
+
+    /// The bytes of a document, and where the value of `metadata` ends in them.
+    fn write(&self, document: &Value) -> (Bytes, u32) {
         let empty = serde_json::Map::new();
         let root = document.as_object().unwrap_or(&empty);
         let metadata = root.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
@@ -79,37 +126,27 @@ impl Layout {
         out.extend_from_slice(self.head.as_bytes());
         write_members(&mut out, metadata.iter().filter(|(key, _)| *key != "resourceVersion"));
         out.push(b'}');
+        let metadata_end = out.len() as u32;
         let rest = root.iter().filter(|(key, _)| !matches!(key.as_str(), "kind" | "apiVersion" | "metadata"));
         for (key, value) in rest {
             out.push(b',');
             write_members(&mut out, std::iter::once((key, value)));
         }
         out.push(b'}');
-        Bytes::from(out)
+        // These bytes stay for long: no room is kept for more.
+        out.shrink_to_fit();
+        (Bytes::from(out), metadata_end)
     }
 
     /// Whether bytes to store say just what an entry says.
     #[must_use]
     pub fn is_state_of(&self, stored: &Bytes, entry: &Entry) -> bool {
-        self.splice(stored, entry.revision).is_some_and(|bytes| bytes == entry.bytes)
+        *stored == entry.bytes
     }
 
-    /// Puts the revision into stored bytes.
-    fn splice(&self, stored: &[u8], revision: u64) -> Option<Bytes> {
-        let rest = stored.strip_prefix(self.head.as_bytes())?;
-        if rest.starts_with(b"\"resourceVersion\"") {
-            return None;
-        }
-        let mut out = Vec::with_capacity(stored.len() + 42);
-        out.extend_from_slice(self.head.as_bytes());
-        out.extend_from_slice(b"\"resourceVersion\":\"");
-        out.extend_from_slice(revision.to_string().as_bytes());
-        out.push(b'"');
-        if !rest.starts_with(b"}") {
-            out.push(b',');
-        }
-        out.extend_from_slice(rest);
-        Some(Bytes::from(out))
+    /// Whether stored bytes are laid out like this.
+    fn fits(&self, stored: &[u8]) -> bool {
+        stored.strip_prefix(self.head.as_bytes()).is_some_and(|rest| !rest.starts_with(b"\"resourceVersion\""))
     }
 }
 
@@ -132,53 +169,59 @@ impl Entry {
     /// documents are then never decoded.
     pub fn new(layout: &Layout, key: &str, stored: &Bytes, revision: u64, fields: Option<&Fields>) -> Result<Self, Malformed> {
         let malformed = |source| Malformed { key: key.to_owned(), source };
-        let bytes = match layout.splice(stored, revision) {
-            Some(bytes) => bytes,
+        let bytes = if layout.fits(stored) {
+            stored.clone()
+        } else {
             // Written by somebody who orders members differently, such as another server on the same store.
-            None => {
-                let document: Value = serde_json::from_slice(stored).map_err(malformed)?;
-                let canonical = layout.encode(&document);
-                layout.splice(&canonical, revision).expect("encode begins with the head and leaves the revision out")
-            }
+            layout.encode(&serde_json::from_slice(stored).map_err(malformed)?)
         };
         let document: Outline<'_> = serde_json::from_slice(&bytes).map_err(malformed)?;
         let raw = document.metadata.get();
         let meta: Meta<'_> = serde_json::from_str(raw).map_err(malformed)?;
-        let start = (raw.as_ptr() as usize - bytes.as_ptr() as usize) as u32;
+        let start = raw.as_ptr() as usize - bytes.as_ptr() as usize;
         let fields = match fields {
             Some(fields) => fields(&bytes).map_err(malformed)?.into_iter().map(|(name, value)| (name, value.into())).collect(),
             None => Box::default(),
         };
-        Ok(Self {
-            item: layout.item,
-            metadata: (start, start + raw.len() as u32),
+        let index = Index {
+            metadata_end: (start + raw.len()) as u32,
             namespace: meta.namespace.into(),
             name: meta.name.into(),
             uid: meta.uid.into(),
-            revision,
-            stored: revision,
             labels: meta.labels.0,
             fields,
             owners: meta.owner_references.into_iter().map(|o| o.uid.into()).collect(),
             deleting: meta.deletion_timestamp.is_some(),
+        };
+        Ok(Self::indexed(layout, bytes, revision, index))
+    }
+
+    /// The entry of bytes that [`Layout::encode_indexed`] gave.
+    #[must_use]
+    pub fn indexed(layout: &Layout, bytes: Bytes, revision: u64, index: Index) -> Self {
+        Self {
             bytes,
-        })
+            layout: layout.clone(),
+            metadata_end: index.metadata_end,
+            namespace: index.namespace,
+            name: index.name,
+            uid: index.uid,
+            revision,
+            stored: revision,
+            labels: index.labels,
+            fields: index.fields,
+            owners: index.owners,
+            deleting: index.deleting,
+        }
     }
 
     /// The same state under another revision: the last state of a deleted object, or of one that left a selector.
     #[must_use]
-    pub fn at(&self, layout: &Layout, revision: u64) -> Self {
-        let old = self.revision.to_string().len();
-        let from = layout.head.len() + "\"resourceVersion\":\"".len();
-        let mut out = Vec::with_capacity(self.bytes.len() + 8);
-        out.extend_from_slice(&self.bytes[..from]);
-        out.extend_from_slice(revision.to_string().as_bytes());
-        let grown = out.len() as i64 - from as i64 - old as i64;
-        out.extend_from_slice(&self.bytes[from + old..]);
+    pub fn at(&self, revision: u64) -> Self {
         Self {
-            bytes: Bytes::from(out),
-            item: self.item,
-            metadata: (self.metadata.0, (i64::from(self.metadata.1) + grown) as u32),
+            bytes: self.bytes.clone(),
+            layout: self.layout.clone(),
+            metadata_end: self.metadata_end,
             namespace: self.namespace.clone(),
             name: self.name.clone(),
             uid: self.uid.clone(),
@@ -191,31 +234,50 @@ impl Entry {
         }
     }
 
-    /// The object as `get` sends it.
+    /// Length of the object as `get` sends it, and a few bytes more at most.
     #[must_use]
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+    pub fn size(&self) -> usize {
+        self.bytes.len() + REVISION.len() + 22
     }
 
-    /// The object as a list item has it, less the `{` it begins with: without `kind` and `apiVersion`.
-    #[must_use]
-    pub fn item(&self) -> &[u8] {
-        &self.bytes[self.item as usize..]
+    /// Writes the object as `get` sends it.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        self.write_between(out, 0, self.bytes.len());
     }
 
-    /// The value of `metadata`, with braces.
-    #[must_use]
-    pub fn metadata(&self) -> &[u8] {
-        &self.bytes[self.metadata.0 as usize..self.metadata.1 as usize]
+    /// Writes the object as a list item has it: without `kind` and `apiVersion`.
+    pub fn write_item(&self, out: &mut Vec<u8>) {
+        out.push(b'{');
+        self.write_between(out, self.layout.item as usize, self.bytes.len());
+    }
+
+    /// Writes the value of `metadata`, with braces.
+    pub fn write_metadata(&self, out: &mut Vec<u8>) {
+        self.write_between(out, self.layout.head.len() - 1, self.metadata_end as usize);
+    }
+
+    /// Writes a part that has the beginning of the metadata in it, and the revision there.
+    fn write_between(&self, out: &mut Vec<u8>, from: usize, to: usize) {
+        let head = self.layout.head.len();
+        let rest = &self.bytes[head..to];
+        out.reserve(to - from + REVISION.len() + 22);
+        out.extend_from_slice(&self.bytes[from..head]);
+        out.extend_from_slice(REVISION);
+        write_number(out, self.revision);
+        out.extend_from_slice(if rest.starts_with(b"}") { b"\"" } else { b"\"," });
+        out.extend_from_slice(rest);
     }
 
     /// The whole document, `resourceVersion` included.
     #[must_use]
     pub fn decode(&self) -> Value {
-        serde_json::from_slice(&self.bytes).expect("an entry is made of bytes that were parsed once")
+        let mut document: Value = serde_json::from_slice(&self.bytes).expect("an entry is made of bytes that were parsed once");
+        document["metadata"]["resourceVersion"] = self.revision.to_string().into();
+        document
     }
 
-    /// A view of the document: any type that borrows or owns only the fields it names.
+    /// A view of the document: any type that borrows or owns only the fields it names. The `resourceVersion` is none of them:
+    /// see [`Self::revision`].
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
         serde_json::from_slice(&self.bytes)
     }
@@ -235,6 +297,21 @@ impl Entry {
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.binary_search_by(|(k, _)| (**k).cmp(key)).ok().map(|at| &*self.labels[at].1)
     }
+}
+
+/// A number in digits, without the machinery of formatting: lists write thousands.
+fn write_number(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 /// One revision of one object is one state: nothing else has to be compared.
@@ -322,19 +399,40 @@ mod tests {
     fn every_form_is_a_slice() {
         let document = json!({"apiVersion": "v1", "kind": "Pod", "spec": {"x": 1},
             "metadata": {"name": "b", "namespace": "a", "labels": {"z": "1", "app": "w"}, "resourceVersion": "3"}});
-        let (layout, entry) = entry(&document, 17);
+        let (_, entry) = entry(&document, 17);
         let mut expected = document;
         expected["metadata"]["resourceVersion"] = "17".into();
         assert_eq!(entry.decode(), expected);
-        let item: Value = serde_json::from_str(&format!("{{{}", std::str::from_utf8(entry.item()).unwrap())).unwrap();
+        let written = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut out = Vec::new();
+            write(&mut out);
+            serde_json::from_slice::<Value>(&out).unwrap()
+        };
+        assert_eq!(written(&|out| entry.write(out)), expected);
+        let item = written(&|out| entry.write_item(out));
         assert_eq!(item, json!({"metadata": expected["metadata"], "spec": {"x": 1}}));
-        assert_eq!(serde_json::from_slice::<Value>(entry.metadata()).unwrap(), expected["metadata"]);
+        assert_eq!(written(&|out| entry.write_metadata(out)), expected["metadata"]);
         assert_eq!((entry.label("app"), entry.label("z"), entry.label("y")), (Some("w"), Some("1"), None));
 
-        let later = entry.at(&layout, 100);
+        let later = entry.at(100);
         expected["metadata"]["resourceVersion"] = "100".into();
         assert_eq!(later.decode(), expected);
-        assert_eq!(serde_json::from_slice::<Value>(later.metadata()).unwrap(), expected["metadata"]);
+        assert_eq!(written(&|out| later.write_metadata(out)), expected["metadata"]);
+    }
+
+    #[test]
+    fn a_document_tells_an_index_what_its_bytes_do() {
+        let document = json!({"apiVersion": "v1", "kind": "Pod", "spec": {"x": 1}, "metadata": {"name": "b", "namespace": "a",
+            "uid": "u", "labels": {"z": "1", "app": "w"}, "ownerReferences": [{"uid": "o"}], "deletionTimestamp": "now"}});
+        for document in [document, json!({"metadata": {"name": "b"}}), json!({"metadata": {}})] {
+            let layout = Layout::new("Pod", "v1");
+            let (bytes, index) = layout.encode_indexed(&document, vec![("x", "1".into())]);
+            let made = Entry::indexed(&layout, bytes.clone(), 3, index);
+            let fields: Fields = Box::new(|_| Ok(vec![("x", "1".into())]));
+            let read = Entry::new(&layout, "k", &bytes, 3, Some(&fields)).unwrap();
+            assert_eq!(format!("{made:?}"), format!("{read:?}"));
+            assert!(layout.is_state_of(&bytes, &made));
+        }
     }
 
     #[test]

@@ -1,28 +1,51 @@
 //! Filling the caches: everything once at start, then every change as the store tells it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use corten_store::{ReadError, Revision, Store, WatchError};
 use corten_task::Tasks;
 
-use super::{Cache, Entry, Map, Prefixes, Spec};
+use super::{Cache, Change, Entry, Index, Map, Prefixes, Spec};
 
 /// The caches of all resources, and the one feeder that keeps them.
 pub struct Caches {
     store: Arc<dyn Store>,
     by_prefix: RwLock<Prefixes>,
-    by_resource: RwLock<std::collections::HashMap<(String, String), Arc<Cache>>>,
+    by_resource: RwLock<HashMap<(String, String), Arc<Cache>>>,
     /// Every change up to this revision is in the caches and in the queues of their watchers.
     applied: AtomicU64,
     progress: watch::Sender<u64>,
     /// Held while a resource is added or the feeder takes in a batch, so that no change falls between the two.
     turn: tokio::sync::Mutex<()>,
+    /// What writers know of the bytes they are writing, by where the bytes are.
+    prepared: Mutex<HashMap<usize, Index>>,
+}
+
+/// What a writer knows of bytes that it hands to the store. As long as this lives, the cache takes it instead of looking into
+/// the bytes; they live as long, so that no others can be where they are.
+#[must_use]
+pub struct Prepared<'c> {
+    caches: &'c Caches,
+    bytes: Bytes,
+}
+
+impl Drop for Prepared<'_> {
+    fn drop(&mut self) {
+        self.caches.prepared.lock().remove(&place(&self.bytes));
+    }
+}
+
+/// Where bytes are.
+fn place(bytes: &Bytes) -> usize {
+    bytes.as_ptr() as usize
 }
 
 /// Why the caches could not be filled.
@@ -51,6 +74,7 @@ impl Caches {
             applied: AtomicU64::new(0),
             progress: watch::channel(0).0,
             turn: tokio::sync::Mutex::new(()),
+            prepared: Mutex::default(),
         });
         for spec in specs {
             caches.insert(spec, 0);
@@ -84,21 +108,40 @@ impl Caches {
             let Some(last) = batch.last().map(|event| event.revision.0) else {
                 continue;
             };
-            {
-                let caches = self.by_prefix.read();
-                for event in batch {
-                    if let Some((cache, key)) = caches.find(&event.key) {
-                        let value = event.now.map(|kv| {
-                            Entry::new(&cache.spec.layout, &kv.key, &kv.value, kv.modified.0, cache.spec.fields.as_ref())
-                        });
-                        cache.apply(key, event.revision.0, value);
-                    }
-                }
-            }
+            self.take_in(batch);
             self.applied.store(last, Ordering::Release);
             self.progress.send_replace(last);
         }
         None
+    }
+
+    /// Gives every cache its changes, each cache all of its own at once.
+    fn take_in(&self, batch: Vec<corten_store::Event>) {
+        let caches = self.by_prefix.read();
+        let mut of_caches: Vec<(&Cache, Vec<Change>)> = Vec::new();
+        for event in batch {
+            let Some((cache, key)) = caches.find(&event.key) else {
+                continue;
+            };
+            let value = event.now.map(|kv| match self.prepared.lock().remove(&place(&kv.value)) {
+                Some(index) => Ok(Entry::indexed(&cache.spec.layout, kv.value, kv.modified.0, index)),
+                None => Entry::new(&cache.spec.layout, &kv.key, &kv.value, kv.modified.0, cache.spec.fields.as_ref()),
+            });
+            let change = Change { key: key.into(), revision: event.revision.0, value };
+            match of_caches.iter_mut().find(|(known, _)| std::ptr::eq(*known, &**cache)) {
+                Some((_, changes)) => changes.push(change),
+                None => of_caches.push((cache, vec![change])),
+            }
+        }
+        for (cache, changes) in of_caches {
+            cache.apply(changes);
+        }
+    }
+
+    /// Notes what a writer knows of `bytes` before it gives them to the store.
+    pub fn prepare(&self, bytes: &Bytes, index: Index) -> Prepared<'_> {
+        self.prepared.lock().insert(place(bytes), index);
+        Prepared { caches: self, bytes: bytes.clone() }
     }
 
     /// Fills everything again after an interruption, for as long as it takes.
@@ -118,7 +161,7 @@ impl Caches {
     /// Reads the whole store into the caches, and returns the revision it shows.
     async fn load(&self) -> Result<u64, FeedError> {
         let _turn = self.turn.lock().await;
-        let mut maps: std::collections::HashMap<String, Map> = std::collections::HashMap::new();
+        let mut maps: HashMap<String, Map> = HashMap::new();
         let revision = self.read(ROOT, |cache, key, entry| {
             maps.entry(cache.spec.prefix.clone()).or_default().insert(key.into(), entry);
         });

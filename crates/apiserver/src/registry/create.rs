@@ -134,7 +134,7 @@ async fn attempt_create(writing: &mut Writing<'_>, mut document: Value, version_
         }
         return Ok(Outcome::Document(document));
     }
-    let bytes = target.cache()?.spec().layout.encode(&document);
+    let (bytes, _prepared) = writing.encode(&document)?;
     match writing.commit(&name, Some(bytes), Expect::Absent, admitted).await {
         Ok(revision) => {
             reserved.keep();

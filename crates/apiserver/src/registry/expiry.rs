@@ -44,10 +44,10 @@ pub(crate) async fn run(state: Arc<State>) {
                 }
                 feed = watcher.next() => match feed {
                     // A write renews the time, and the newest write is always the last to be due.
-                    Feed::Event(event) if event.kind != EventKind::Deleted => {
-                        due.push_back(Due::of(&event.now, Timestamp::now(), ttl));
+                    Feed::Batch(batch) => {
+                        let there = batch.events().iter().filter(|event| event.kind != EventKind::Deleted);
+                        due.extend(there.map(|event| Due::of(&event.now, Timestamp::now(), ttl)));
                     }
-                    Feed::Event(_) => {}
                     Feed::Cut => break,
                 }
             }

@@ -70,10 +70,12 @@ pub(crate) fn table_options(call: &Call, form: Form) -> Result<IncludeObject, St
 pub(crate) fn object(target: &Target, form: Form, entry: &Entry, call: &Call) -> Result<Response, Status> {
     let plain = form.encoding == Encoding::Json && !form.pretty;
     if plain && form.shape == Shape::Whole && target.is_stored_form() {
-        return Ok(maybe_compressed(200, "application/json", entry.bytes().clone(), call));
+        let mut out = Vec::with_capacity(entry.size());
+        entry.write(&mut out);
+        return Ok(maybe_compressed(200, "application/json", out.into(), call));
     }
     if plain && form.shape == Shape::Partial {
-        let mut out = Vec::with_capacity(entry.metadata().len() + 80);
+        let mut out = Vec::with_capacity(1024);
         write_partial(&mut out, target, entry);
         return Ok(response::bytes(200, "application/json", out));
     }
@@ -135,7 +137,7 @@ pub(crate) fn write_partial(out: &mut Vec<u8>, target: &Target, entry: &Entry) {
         return out.extend_from_slice(document.to_string().as_bytes());
     }
     out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#);
-    out.extend_from_slice(entry.metadata());
+    entry.write_metadata(out);
     out.push(b'}');
 }
 
@@ -287,7 +289,7 @@ impl Iterator for Pieces {
                     if out.len() >= PIECE {
                         break;
                     }
-                    reached = Some(key.clone());
+                    reached = Some(key); // not a clone for each: that would touch the keys' counters, which nothing else does
                     if filter.selects(entry)
                         && let Err(status) = add(&mut out, entry)
                     {
@@ -297,7 +299,7 @@ impl Iterator for Pieces {
                 match reached {
                     // The piece is full: the next one goes on behind the last key looked at.
                     Some(key) if out.len() >= PIECE => {
-                        *at = Bound::Excluded(key);
+                        *at = Bound::Excluded(key.clone());
                         false
                     }
                     _ => true,
@@ -339,10 +341,7 @@ impl ItemWriter {
     /// One item of a list.
     fn write(&self, out: &mut Vec<u8>, entry: &Entry) -> Result<(), Status> {
         match self.shape {
-            Shape::Whole if self.target.is_stored_form() => {
-                out.push(b'{');
-                out.extend_from_slice(entry.item());
-            }
+            Shape::Whole if self.target.is_stored_form() => entry.write_item(out),
             Shape::Whole => {
                 let mut document = entry.decode();
                 codec::from_stored(&self.target, &mut document)?;
@@ -371,7 +370,7 @@ impl ItemWriter {
     /// One object on its own, as an event has it.
     pub(crate) fn write_object(&self, out: &mut Vec<u8>, entry: &Entry, first: bool) -> Result<(), Status> {
         match self.shape {
-            Shape::Whole if self.target.is_stored_form() => out.extend_from_slice(entry.bytes()),
+            Shape::Whole if self.target.is_stored_form() => entry.write(out),
             Shape::Whole => {
                 let mut document = entry.decode();
                 codec::from_stored(&self.target, &mut document)?;

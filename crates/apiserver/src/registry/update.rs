@@ -225,12 +225,13 @@ async fn attempt_update(
     writing.default(&mut document);
 
     let ends = deletion_is_due(&document, &old);
+    let mut _prepared = None;
     let bytes = if ends {
         None
     } else {
-        let layout = &target.cache()?.spec().layout;
-        let bytes = layout.encode(&document);
-        if layout.is_state_of(&bytes, entry) {
+        let bytes;
+        (bytes, _prepared) = writing.encode(&document)?;
+        if target.cache()?.spec().layout.is_state_of(&bytes, entry) {
             // Nothing changes: no write, no event, the same resourceVersion.
             return Ok(Attempt::Done(Outcome::Entry(entry.clone())));
         }

@@ -19,7 +19,7 @@ use super::options::{self, ListOptions};
 use super::read;
 use super::render::{self, ItemWriter};
 use super::target::{Filter, Target};
-use crate::cache::{self, Caches, Entry, Event, EventKind, Feed, Interest, Map, Watcher};
+use crate::cache::{self, Batch, Caches, Entry, Event, EventKind, Feed, Interest, Map, Watcher};
 use crate::negotiate::{Encoding, Endpoint, Shape};
 use crate::pipeline::Call;
 use crate::response::{self, Body, Response};
@@ -66,7 +66,10 @@ pub(crate) async fn watch(
             now: jiff::Timestamp::now(),
         },
         encoding: form.encoding,
-        layout: cache.spec().layout.clone(),
+        shares: form.encoding == Encoding::Json
+            && form.shape == Shape::Whole
+            && target.is_stored_form()
+            && filter.is_everything(),
         filter,
         phase: start.phase,
         watcher: start.watcher,
@@ -201,7 +204,8 @@ fn interest(filter: &Filter, cache: &cache::Cache) -> Interest {
 struct Stream {
     writer: ItemWriter,
     encoding: Encoding,
-    layout: cache::Layout,
+    /// Sends just what every other watch of the same interest sends, so that an event is written once for all of them.
+    shares: bool,
     filter: Filter,
     phase: Phase,
     watcher: Watcher,
@@ -223,6 +227,13 @@ impl Stream {
     async fn next(&mut self) -> Option<Bytes> {
         let mut out = Vec::new();
         loop {
+            if self.shares && matches!(self.phase, Phase::Live) {
+                match self.watcher.try_next() {
+                    Some(Feed::Batch(batch)) => return Some(self.shared(&batch)),
+                    Some(Feed::Cut) => return None,
+                    None => {}
+                }
+            }
             match self.step(&mut out) {
                 Ok(()) => {}
                 Err(status) => self.phase = Phase::Failing(Box::new(status)),
@@ -263,8 +274,9 @@ impl Stream {
                     let _ = self.bookmark(&mut out, false);
                 }
                 feed = self.watcher.next() => match feed {
-                    Feed::Event(event) => {
-                        if let Err(status) = self.event(&mut out, &event) {
+                    Feed::Batch(batch) if self.shares => return Some(self.shared(&batch)),
+                    Feed::Batch(batch) => {
+                        if let Err(status) = self.events(&mut out, &batch) {
                             self.phase = Phase::Failing(Box::new(status));
                         }
                     }
@@ -278,7 +290,7 @@ impl Stream {
     fn step(&mut self, out: &mut Vec<u8>) -> Result<(), Status> {
         match std::mem::replace(&mut self.phase, Phase::Live) {
             Phase::Initial { map, after } => {
-                let mut last = after.clone();
+                let mut last = None;
                 let mut full = false;
                 let mut found: Vec<Arc<Entry>> = Vec::new();
                 let mut bytes = 0;
@@ -287,12 +299,13 @@ impl Stream {
                         full = true;
                         break;
                     }
-                    last = Some(key.clone());
+                    last = Some(key);
                     if self.filter.selects(entry) {
-                        bytes += entry.bytes().len();
+                        bytes += entry.size();
                         found.push(entry.clone());
                     }
                 }
+                let last = last.cloned();
                 for entry in found {
                     self.frame(out, "ADDED", &entry)?;
                     self.sent = self.sent.max(entry.revision);
@@ -328,7 +341,7 @@ impl Stream {
     fn drain(&mut self, out: &mut Vec<u8>, enough: usize) -> Result<(), Status> {
         while out.len() < enough {
             match self.watcher.try_next() {
-                Some(Feed::Event(event)) => self.event(out, &event)?,
+                Some(Feed::Batch(batch)) => self.events(out, &batch)?,
                 Some(Feed::Cut) => {
                     self.phase = Phase::Ended;
                     break;
@@ -337,6 +350,16 @@ impl Stream {
             }
         }
         Ok(())
+    }
+
+    /// Events as all watches of everything see them.
+    fn shared(&mut self, batch: &Batch) -> Bytes {
+        self.sent = self.sent.max(batch.revision());
+        batch.frames()
+    }
+
+    fn events(&mut self, out: &mut Vec<u8>, batch: &Batch) -> Result<(), Status> {
+        batch.events().iter().try_for_each(|event| self.event(out, event))
     }
 
     /// One event as this watcher sees it: a change may bring an object into its selection, or take it out.
@@ -348,7 +371,7 @@ impl Stream {
             (true, false) => self.frame(out, "ADDED", &event.now),
             (true, true) => self.frame(out, "MODIFIED", &event.now),
             (false, true) if event.kind == EventKind::Deleted => self.frame(out, "DELETED", &event.now),
-            (false, true) => match event.left(&self.layout) {
+            (false, true) => match event.left() {
                 Some(left) => self.frame(out, "DELETED", &left.clone()),
                 None => Ok(()),
             },
@@ -364,7 +387,7 @@ impl Stream {
             let document: Value = serde_json::from_slice(&document).map_err(|err| Status::internal(err.to_string()))?;
             return codec::frame(&self.writer.target, out, kind, &document);
         }
-        out.reserve(entry.bytes().len() + 40);
+        out.reserve(entry.size() + 40);
         out.extend_from_slice(br#"{"type":""#);
         out.extend_from_slice(kind.as_bytes());
         out.extend_from_slice(br#"","object":"#);

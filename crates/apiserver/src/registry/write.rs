@@ -16,7 +16,7 @@ use corten_store::{Durability, Expect, KeyValue, Write, WriteError};
 use super::options::WriteOptions;
 use super::target::Target;
 use crate::admission::{AdmissionRequest, Operation};
-use crate::cache::{self, Entry};
+use crate::cache::{self, Entry, Prepared};
 use crate::pipeline::Call;
 use crate::proof::Admitted;
 use crate::response::Response;
@@ -182,6 +182,22 @@ impl<'a> Writing<'a> {
     /// Faults as a Status of this kind.
     pub(crate) fn invalid(&self, name: &str, faults: &corten_api::field::Faults) -> Status {
         Status::invalid(self.target.group(), &self.target.resource.kind, name, faults)
+    }
+
+    /// The bytes of a document in the stored form, and what the cache is told of them, to be kept until they are written.
+    pub(crate) fn encode(&self, document: &Value) -> Result<(bytes::Bytes, Option<Prepared<'_>>), Status> {
+        let stored = &self.target.stored;
+        let spec = self.target.cache()?.spec();
+        let fields = match &spec.fields {
+            None => Vec::new(),
+            Some(_) => match corten_kinds::strategy(&stored.group, &stored.plural) {
+                Some(strategy) => strategy.fields(document),
+                None => return Ok((spec.layout.encode(document), None)),
+            },
+        };
+        let (bytes, index) = spec.layout.encode_indexed(document, fields);
+        let prepared = self.state.caches.prepare(&bytes, index);
+        Ok((bytes, Some(prepared)))
     }
 
     /// Writes the document under `name`, and returns the revision. Nothing gets here that admission has not seen.

@@ -8,7 +8,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -30,6 +30,11 @@ const BLOCK: u64 = 10_000;
 /// Free pages that a vacuum leaves, and those it returns to the disk in one commit.
 const FREE_PAGES: i64 = 512;
 const VACUUM_PAGES: i64 = 128;
+/// Bytes of log after which it is moved into the database.
+const CHECKPOINT_BYTES: usize = 4 << 20;
+/// Pages of log after which the writer itself waits until it is moved: it can start from the beginning only after a
+/// checkpoint during which nothing was written.
+const LOG_PAGES: i64 = 8192;
 
 const SCHEMA: &str = "
 CREATE TABLE revisions (
@@ -53,6 +58,14 @@ pub(super) struct Lock {
     _file: File,
 }
 
+/// Moves the log into the database on a thread of its own, so that writers do not wait for it. It has a connection of its own:
+/// a checkpoint and commits do not exclude each other.
+struct Checkpointer {
+    /// Dropped to end the thread.
+    due: Option<mpsc::SyncSender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
 /// What the scan at start found.
 pub(super) struct Loaded {
     pub(super) current: Snapshot,
@@ -73,6 +86,9 @@ pub(super) struct Database {
     /// History up to `compacted` is deleted up to here.
     swept: Revision,
     synchronous: bool,
+    checkpointer: Checkpointer,
+    /// Bytes written to the log since a checkpoint was last asked for, roughly.
+    logged: usize,
 }
 
 /// How a commit reaches the disk.
@@ -169,6 +185,7 @@ impl Database {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "cache_size", -1024)?; // KiB; the writer appends, it needs no more
         connection.pragma_update_and_check(None, "journal_size_limit", 4 << 20, |_| Ok(()))?;
+        connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))?;
         if let Some(quota) = quota {
             let page: u64 = connection.pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0))?.unsigned_abs();
             let pages = i64::try_from(quota / page.max(1)).unwrap_or(i64::MAX);
@@ -193,7 +210,9 @@ impl Database {
         let revision = if closed == reserved { reserved } else { Revision(reserved.0 + 1) };
         let last_row = if closed == reserved { reserved } else { last_row.max(swept) };
         let loaded = Loaded { current, revision, last_row, compacted };
-        let database = Self { connection, path: path.to_owned(), reserved, compacted, swept, synchronous: true };
+        let path = path.to_owned();
+        let checkpointer = Checkpointer::start(path.clone());
+        let database = Self { connection, path, reserved, compacted, swept, synchronous: true, checkpointer, logged: 0 };
         Ok((database, loaded))
     }
 
@@ -204,6 +223,11 @@ impl Database {
         let swept = self.try_commit(changes, reserve, sync, sweep).map_err(|source| failure(&self.path, source))?;
         self.swept = swept;
         self.reserved = reserve.unwrap_or(self.reserved);
+        self.logged += changes.iter().map(|change| change.now.as_ref().map_or(0, |now| now.value.len()) + 512).sum::<usize>();
+        if self.logged > CHECKPOINT_BYTES {
+            self.logged = 0;
+            self.checkpointer.ask();
+        }
         Ok(())
     }
 
@@ -260,7 +284,8 @@ impl Database {
     }
 
     /// Notes that `last` is the last revision given out, and moves the log into the database.
-    pub(super) fn finish(self, last: Revision) -> Result<(), Failure> {
+    pub(super) fn finish(mut self, last: Revision) -> Result<(), Failure> {
+        self.checkpointer.end(); // the last checkpoint wants the log for itself
         let done = (|| {
             self.connection.pragma_update(None, "synchronous", "FULL")?;
             let transaction = self.connection.unchecked_transaction()?;
@@ -272,6 +297,63 @@ impl Database {
         })();
         done.map_err(|source| failure(&self.path, source))
     }
+}
+
+// === impl Checkpointer ===
+
+impl Checkpointer {
+    fn start(path: PathBuf) -> Self {
+        let (due, asked) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name("store-checkpoint".into()).spawn(move || {
+            let mut connection = None;
+            while asked.recv().is_ok() {
+                if let Err(err) = checkpoint(&path, &mut connection) {
+                    tracing::warn!(error = %err, "moving the store's log into the database");
+                }
+            }
+        });
+        match thread {
+            Ok(thread) => Self { due: Some(due), thread: Some(thread) },
+            Err(err) => {
+                tracing::warn!(error = %err, "start the store's checkpoint thread: the writer makes checkpoints instead");
+                Self { due: None, thread: None }
+            }
+        }
+    }
+
+    /// Asks for a checkpoint; one that is asked for already is enough.
+    fn ask(&self) {
+        if let Some(due) = &self.due {
+            let _ = due.try_send(());
+        }
+    }
+
+    fn end(&mut self) {
+        self.due = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the store's checkpoint thread panicked");
+        }
+    }
+}
+
+impl Drop for Checkpointer {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Moves what is in the log into the database, as far as nobody reads it, without holding anybody up.
+fn checkpoint(path: &Path, connection: &mut Option<Connection>) -> Result<(), rusqlite::Error> {
+    let connection = match connection {
+        Some(connection) => connection,
+        none => {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let opened = Connection::open_with_flags(path, flags)?;
+            opened.pragma_update(None, "cache_size", -64)?; // KiB; it reads the log, no pages
+            none.insert(opened)
+        }
+    };
+    connection.pragma_update_and_check(None, "wal_checkpoint", "PASSIVE", |_| Ok(()))
 }
 
 enum OpenFailure {

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http_body_util::BodyExt;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::http::{Connection, Target};
 use crate::machine;
 use crate::stats::Sample;
+use crate::wire::Wire;
 
 /// What to measure.
 #[derive(Clone, clap::Args)]
@@ -42,6 +44,33 @@ const JSON: &str = "application/json";
 /// A server that ends with the benchmark.
 struct Server(Child);
 
+/// Where the server is, and as whom it is spoken to.
+struct Target {
+    port: u16,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+const TOKEN: &str = "bench-token";
+
+impl Target {
+    /// A server on loopback whose certificate `ca` has signed.
+    fn new(port: u16, ca: &Path) -> anyhow::Result<Self> {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(ca).with_context(|| format!("read {}", ca.display()))? {
+            roots.add(certificate?)?;
+        }
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self { port, tls: Arc::new(tls) })
+    }
+
+    async fn connect(&self) -> anyhow::Result<Wire> {
+        Wire::connect(self.port, TOKEN, self.tls.clone()).await
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -53,7 +82,7 @@ impl Drop for Server {
 pub async fn run(corten: &Path, args: &Args) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let tokens = directory.path().join("tokens.csv");
-    std::fs::write(&tokens, "bench-token,bench,bench,system:masters\n")?;
+    std::fs::write(&tokens, format!("{TOKEN},bench,bench,system:masters\n"))?;
     let data = directory.path().join("data");
     let server = Command::new(corten)
         .arg("apiserver")
@@ -80,7 +109,7 @@ pub async fn run(corten: &Path, args: &Args) -> anyhow::Result<()> {
 
     let mut first = target.connect().await?;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench"}});
-    first.call("POST", "/api/v1/namespaces", Some((JSON, namespace.to_string().into()))).await?;
+    first.succeed("POST", "/api/v1/namespaces", Some((JSON, namespace.to_string().into()))).await?;
 
     let pods = args.pods;
     load("create", &target, args, pods, |i| ("POST", PODS.to_owned(), Some((JSON, pod(i))))).await?.print();
@@ -110,9 +139,9 @@ async fn wait_ready(data: &Path, port: u16) -> anyhow::Result<Target> {
     let deadline = Instant::now() + Duration::from_secs(30);
     let ca = data.join("pki/ca.crt");
     loop {
-        if let Ok(target) = Target::new(port, "bench-token", &ca)
+        if let Ok(target) = Target::new(port, &ca)
             && let Ok(mut connection) = target.connect().await
-            && connection.call("GET", "/readyz", None).await.is_ok()
+            && connection.succeed("GET", "/readyz", None).await.is_ok()
         {
             return Ok(target);
         }
@@ -152,7 +181,7 @@ async fn load(
 }
 
 async fn worker(
-    mut connection: Connection,
+    mut connection: Wire,
     next: Arc<AtomicUsize>,
     count: usize,
     make: impl Fn(usize) -> Request,
@@ -165,7 +194,7 @@ async fn worker(
         }
         let (method, path, body) = make(i);
         let start = Instant::now();
-        connection.call(method, &path, body).await?;
+        connection.succeed(method, &path, body).await?;
         latencies.push(start.elapsed());
     }
 }
@@ -174,21 +203,25 @@ async fn worker(
 async fn fan_out(target: &Target, args: &Args) -> anyhow::Result<()> {
     let changes = 1000;
     let mut watchers = JoinSet::new();
-    let mut first = target.connect().await?;
-    let list: serde_json::Value = serde_json::from_slice(&first.call("GET", &format!("{PODS}?limit=1"), None).await?)?;
+    let mut list = Vec::new();
+    target.connect().await?.call("GET", &format!("{PODS}?limit=1"), None, |piece| list.extend_from_slice(piece)).await?;
+    let list: serde_json::Value = serde_json::from_slice(&list)?;
     let revision = list["metadata"]["resourceVersion"].as_str().context("a list has a resourceVersion")?.to_owned();
     for _ in 0..args.watchers {
         let mut connection = target.connect().await?;
-        let path = format!("{PODS}?watch=1&resourceVersion={revision}");
-        let (_, mut body) = connection.start("GET", &path, None).await?;
+        connection.send("GET", &format!("{PODS}?watch=1&resourceVersion={revision}"), None).await?;
         watchers.spawn(async move {
-            let _connection = connection;
-            let mut seen = 0;
-            while seen < changes {
-                let Some(frame) = body.frame().await else { bail!("a watch ended after {seen} events") };
-                seen += frame?.data_ref().map_or(0, |data| data.iter().filter(|byte| **byte == b'\n').count());
+            let (mut seen, all) = (0, Notify::new());
+            let count = |piece: &[u8]| {
+                seen += lines(piece);
+                if seen >= changes {
+                    all.notify_one();
+                }
+            };
+            tokio::select! {
+                status = connection.answer(count) => bail!("a watch ended: {status:?}"),
+                () = all.notified() => Ok(()),
             }
-            Ok(())
         });
     }
     let (start, cpu) = (Instant::now(), machine::cpu_seconds(args.server));
@@ -206,6 +239,12 @@ async fn fan_out(target: &Target, args: &Args) -> anyhow::Result<()> {
     let name = format!("fan-out to {} watchers", args.watchers);
     println!("{name:<28} {rate:>10.0} events/s   server CPU {cpu:.1} us each");
     Ok(())
+}
+
+/// Line ends in a piece of a watch. Counted in bytes first, which the compiler turns into a few wide instructions.
+fn lines(piece: &[u8]) -> usize {
+    let count = |chunk: &[u8]| chunk.iter().map(|byte| u8::from(*byte == b'\n')).sum::<u8>();
+    piece.chunks(usize::from(u8::MAX)).map(|chunk| usize::from(count(chunk))).sum()
 }
 
 /// A pod of about 3.3 kB as stored, like those of a real Deployment.

@@ -10,6 +10,7 @@ mod http;
 mod machine;
 mod pods;
 mod stats;
+mod wire;
 
 use std::path::PathBuf;
 

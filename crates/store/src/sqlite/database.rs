@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
@@ -30,11 +30,16 @@ const BLOCK: u64 = 10_000;
 /// Free pages that a vacuum leaves, and those it returns to the disk in one commit.
 const FREE_PAGES: i64 = 512;
 const VACUUM_PAGES: i64 = 128;
-/// Bytes of log after which it is moved into the database.
-const CHECKPOINT_BYTES: usize = 4 << 20;
-/// Pages of log after which the writer itself waits until it is moved: it can start from the beginning only after a
-/// checkpoint during which nothing was written.
-const LOG_PAGES: i64 = 8192;
+/// Bytes of log after which it is moved into the database, beside the writer.
+const CHECKPOINT_BYTES: u64 = 2 << 20;
+/// Bytes of log after which the writer itself moves the rest, so that it can start from the beginning again.
+const LOG_BYTES: u64 = 16 << 20;
+/// Bytes by which the log's file is made longer ahead of its use.
+const RESERVE_BYTES: u64 = 4 << 20;
+/// What a row costs in the log besides its value, roughly.
+const ROW_BYTES: u64 = 640;
+/// What a commit costs in the log besides its rows, roughly.
+const COMMIT_BYTES: u64 = 3 * 4120;
 
 const SCHEMA: &str = "
 CREATE TABLE revisions (
@@ -66,6 +71,18 @@ struct Checkpointer {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
+/// The log's file. Writing over what is there takes a tenth of the time of making a file longer, which the file system has to
+/// note in a journal of its own: so the file is made longer ahead, in large steps, and used again and again.
+struct Log {
+    path: PathBuf,
+    /// Bytes in use, roughly and at most: SQLite may have started from the beginning without telling.
+    used: u64,
+    /// `used` when a checkpoint was last asked for.
+    asked: u64,
+    /// Length of the file.
+    reserved: u64,
+}
+
 /// What the scan at start found.
 pub(super) struct Loaded {
     pub(super) current: Snapshot,
@@ -87,8 +104,7 @@ pub(super) struct Database {
     swept: Revision,
     synchronous: bool,
     checkpointer: Checkpointer,
-    /// Bytes written to the log since a checkpoint was last asked for, roughly.
-    logged: usize,
+    log: Log,
 }
 
 /// How a commit reaches the disk.
@@ -184,8 +200,8 @@ impl Database {
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "cache_size", -1024)?; // KiB; the writer appends, it needs no more
-        connection.pragma_update_and_check(None, "journal_size_limit", 4 << 20, |_| Ok(()))?;
-        connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))?;
+        connection.pragma_update_and_check(None, "journal_size_limit", 2 * LOG_BYTES as i64, |_| Ok(()))?;
+        connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?; // `tend_log` does it
         if let Some(quota) = quota {
             let page: u64 = connection.pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0))?.unsigned_abs();
             let pages = i64::try_from(quota / page.max(1)).unwrap_or(i64::MAX);
@@ -212,7 +228,8 @@ impl Database {
         let loaded = Loaded { current, revision, last_row, compacted };
         let path = path.to_owned();
         let checkpointer = Checkpointer::start(path.clone());
-        let database = Self { connection, path, reserved, compacted, swept, synchronous: true, checkpointer, logged: 0 };
+        let log = Log { path: log_of(&path), used: 0, asked: 0, reserved: 0 };
+        let database = Self { connection, path, reserved, compacted, swept, synchronous: true, checkpointer, log };
         Ok((database, loaded))
     }
 
@@ -223,11 +240,8 @@ impl Database {
         let swept = self.try_commit(changes, reserve, sync, sweep).map_err(|source| failure(&self.path, source))?;
         self.swept = swept;
         self.reserved = reserve.unwrap_or(self.reserved);
-        self.logged += changes.iter().map(|change| change.now.as_ref().map_or(0, |now| now.value.len()) + 512).sum::<usize>();
-        if self.logged > CHECKPOINT_BYTES {
-            self.logged = 0;
-            self.checkpointer.ask();
-        }
+        let rows = changes.iter().map(|change| change.now.as_ref().map_or(0, |now| now.value.len() as u64) + ROW_BYTES);
+        self.log.used += COMMIT_BYTES + rows.sum::<u64>();
         Ok(())
     }
 
@@ -273,6 +287,29 @@ impl Database {
         Ok(swept)
     }
 
+    /// Keeps the log short and its file long enough. To be called after commits, when nobody waits for them any more.
+    pub(super) fn tend_log(&mut self) {
+        if self.log.used >= LOG_BYTES {
+            // Most of it is moved already. After this the log starts from the beginning, unless somebody is reading it.
+            if let Err(err) = checkpoint(&self.connection) {
+                tracing::warn!(error = %err, "moving the store's log into the database");
+            }
+            (self.log.used, self.log.asked) = (0, 0);
+        } else if self.log.used - self.log.asked >= CHECKPOINT_BYTES {
+            self.log.asked = self.log.used;
+            self.checkpointer.ask();
+        }
+        let ahead = self.log.used + RESERVE_BYTES / 2;
+        if self.log.used > 0
+            && ahead > self.log.reserved
+            && let Err(err) = self.log.reserve(ahead)
+        {
+            // Only slower.
+            tracing::warn!(error = %err, "making the store's log longer");
+            self.log.reserved = u64::MAX;
+        }
+    }
+
     /// History up to `compacted` is to be swept, by the commits that follow.
     pub(super) fn compact(&mut self, compacted: Revision) {
         self.compacted = self.compacted.max(compacted);
@@ -307,7 +344,8 @@ impl Checkpointer {
         let thread = std::thread::Builder::new().name("store-checkpoint".into()).spawn(move || {
             let mut connection = None;
             while asked.recv().is_ok() {
-                if let Err(err) = checkpoint(&path, &mut connection) {
+                let done = checkpoint_connection(&path, &mut connection).and_then(checkpoint);
+                if let Err(err) = done {
                     tracing::warn!(error = %err, "moving the store's log into the database");
                 }
             }
@@ -342,9 +380,44 @@ impl Drop for Checkpointer {
     }
 }
 
+// === impl Log ===
+
+impl Log {
+    /// Makes the file long enough for `bytes`. SQLite reads a log up to the first frame that is none, so what follows may be
+    /// anything. The zeros have to be written: space that was only set aside is noted in the journal when it is first used.
+    fn reserve(&mut self, bytes: u64) -> std::io::Result<()> {
+        let file = match OpenOptions::new().write(true).open(&self.path) {
+            Ok(file) => file,
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(()), // nothing was written yet
+            Err(err) => return Err(err),
+        };
+        let mut length = file.metadata()?.len();
+        let wanted = bytes.next_multiple_of(RESERVE_BYTES);
+        let zeros = vec![0; 256 << 10];
+        while length < wanted {
+            let step = zeros.len().min(usize::try_from(wanted - length).unwrap_or(usize::MAX));
+            file.write_all_at(&zeros[..step], length)?;
+            length += step as u64;
+        }
+        self.reserved = length;
+        Ok(())
+    }
+}
+
+fn log_of(database: &Path) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
 /// Moves what is in the log into the database, as far as nobody reads it, without holding anybody up.
-fn checkpoint(path: &Path, connection: &mut Option<Connection>) -> Result<(), rusqlite::Error> {
-    let connection = match connection {
+fn checkpoint(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.pragma_update_and_check(None, "wal_checkpoint", "PASSIVE", |_| Ok(()))
+}
+
+/// The checkpoint thread's own connection, opened at first use.
+fn checkpoint_connection<'c>(path: &Path, connection: &'c mut Option<Connection>) -> Result<&'c Connection, rusqlite::Error> {
+    Ok(match connection {
         Some(connection) => connection,
         none => {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -352,8 +425,7 @@ fn checkpoint(path: &Path, connection: &mut Option<Connection>) -> Result<(), ru
             opened.pragma_update(None, "cache_size", -64)?; // KiB; it reads the log, no pages
             none.insert(opened)
         }
-    };
-    connection.pragma_update_and_check(None, "wal_checkpoint", "PASSIVE", |_| Ok(()))
+    })
 }
 
 enum OpenFailure {

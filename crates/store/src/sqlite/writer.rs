@@ -184,6 +184,7 @@ impl Writer {
             };
             let _ = reply.send(Err(answer));
         }
+        self.database.tend_log();
         after
     }
 
@@ -235,6 +236,7 @@ impl Writer {
         self.pending.clear();
         self.deadline = None;
         self.memory.set_durable(self.revision);
+        self.database.tend_log();
         Ok(())
     }
 

@@ -151,7 +151,7 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
         }
     };
     let headers = response.headers_mut();
-    let id = uuid::Uuid::new_v4().to_string();
+    let id = response::random_id();
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert("audit-id", id);
     }

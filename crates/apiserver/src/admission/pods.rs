@@ -1,11 +1,15 @@
 //! Small plugins for pods and nodes: default tolerations, the first taint of a node, priority, runtime class, topology labels.
 
+use std::sync::Arc;
+
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use corten_api::status::Status;
 
 use super::tools::{items, list_mut, map_mut, members, text};
 use super::{AdmissionRequest, Operation, Plugin, Verdict};
+use crate::cache::Entry;
 use crate::reader::Reader;
 
 fn done<'a>(outcome: Result<(), Status>) -> Verdict<'a> {
@@ -83,7 +87,9 @@ impl Priority {
     /// The class of pods that name none: of those marked as the default the one with the lowest value.
     fn default_class(&self) -> Option<Value> {
         let classes = self.reader.list(SCHEDULING, "priorityclasses", "");
-        let defaults = classes.iter().map(|entry| entry.decode()).filter(|class| class["globalDefault"] == true);
+        // A view of each first: every pod that is created asks, and mostly no class is the default.
+        let is_default = |entry: &&Arc<Entry>| entry.parse::<ClassView>().is_ok_and(|class| class.global_default);
+        let defaults = classes.iter().filter(is_default).map(|entry| entry.decode());
         defaults.min_by_key(|class| class["value"].as_i64().unwrap_or_default())
     }
 
@@ -149,6 +155,14 @@ impl Priority {
             _ => Ok(()),
         }
     }
+}
+
+/// What tells a default class from others.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ClassView {
+    #[serde(default)]
+    global_default: bool,
 }
 
 impl Plugin for Priority {

@@ -19,7 +19,7 @@ use super::{Cache, Change, Entry, Index, Map, Prefixes, Spec};
 pub struct Caches {
     store: Arc<dyn Store>,
     by_prefix: RwLock<Prefixes>,
-    by_resource: RwLock<HashMap<(String, String), Arc<Cache>>>,
+    by_resource: RwLock<HashMap<String, HashMap<String, Arc<Cache>>>>,
     /// Every change up to this revision is in the caches and in the queues of their watchers.
     applied: AtomicU64,
     progress: watch::Sender<u64>,
@@ -203,7 +203,7 @@ impl Caches {
         let cache = Arc::new(Cache::new(spec, revision));
         let spec = cache.spec();
         self.by_prefix.write().0.insert(spec.prefix.clone(), cache.clone());
-        self.by_resource.write().insert((spec.group.clone(), spec.resource.clone()), cache.clone());
+        self.by_resource.write().entry(spec.group.clone()).or_default().insert(spec.resource.clone(), cache.clone());
         cache
     }
 
@@ -226,7 +226,8 @@ impl Caches {
     /// Forgets a resource; its watchers are cut off.
     pub async fn remove(&self, group: &str, resource: &str) {
         let _turn = self.turn.lock().await;
-        if let Some(cache) = self.by_resource.write().remove(&(group.to_owned(), resource.to_owned())) {
+        let removed = self.by_resource.write().get_mut(group).and_then(|of_group| of_group.remove(resource));
+        if let Some(cache) = removed {
             self.by_prefix.write().0.remove(&cache.spec.prefix);
             cache.reset(Map::new(), self.applied());
         }
@@ -235,14 +236,13 @@ impl Caches {
     /// The cache of a resource.
     #[must_use]
     pub fn of(&self, group: &str, resource: &str) -> Option<Arc<Cache>> {
-        // A borrowed pair cannot look up an owned one; names are short.
-        self.by_resource.read().get(&(group.to_owned(), resource.to_owned())).cloned()
+        self.by_resource.read().get(group)?.get(resource).cloned()
     }
 
     /// Every cache there is.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Cache>> {
-        self.by_resource.read().values().cloned().collect()
+        self.by_resource.read().values().flat_map(HashMap::values).cloned().collect()
     }
 
     /// The revision up to which every change is visible.

@@ -163,7 +163,7 @@ fn fill_system_fields(writing: &Writing<'_>, document: &mut Value) {
         meta.remove(field);
     }
     meta.insert("creationTimestamp".into(), stamp(writing.now));
-    meta.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+    meta.insert("uid".into(), crate::response::random_id().into());
 }
 
 /// Faults of a new object: first the kind's own, its metadata before its fields; then what holds for all kinds.

@@ -132,7 +132,8 @@ async fn indexed(state: &State, cache: &Cache, options: &ListOptions, filter: &F
     }
     let revision = state.caches.applied();
     let mut items = cache.with_values(&exact)?;
-    items.retain(|entry| filter.is_in_namespace(entry) && filter.selects(entry));
+    let found = filter.asks_one_thing();
+    items.retain(|entry| filter.is_in_namespace(entry) && (found || filter.selects(entry)));
     Some(Page { items: Items::Page(items), meta: ListMeta { revision, ..ListMeta::default() } })
 }
 

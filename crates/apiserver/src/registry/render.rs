@@ -22,7 +22,7 @@ use crate::state::State;
 use crate::table::{IncludeObject, Table};
 
 /// Size of a piece of a list on its way to the socket.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 128 << 10;
 /// Answers longer than this are compressed for clients that can take it (upstream's limit).
 const COMPRESS_FROM: usize = 128 << 10;
 
@@ -222,19 +222,19 @@ struct Pieces {
 }
 
 enum Source {
-    Range { map: Map, filter: Filter, at: Bound<Arc<str>> },
+    /// From `at` to the key `last`; nothing when there is no such key.
+    Range {
+        map: Map,
+        filter: Filter,
+        at: Bound<Arc<str>>,
+        last: Option<Arc<str>>,
+    },
     Page(std::vec::IntoIter<Arc<Entry>>),
 }
 
 impl Pieces {
     fn new(target: &Target, form: Form, include: IncludeObject, page: Page) -> Self {
-        let writer = ItemWriter {
-            target: target.clone(),
-            shape: form.shape,
-            table: Table::of(target),
-            include,
-            now: jiff::Timestamp::now(),
-        };
+        let writer = ItemWriter::new(target, form.shape, include);
         let head = writer.list_head(&page.meta.document());
         let items = match page.items {
             Items::Range { map, filter, after } => {
@@ -243,7 +243,14 @@ impl Pieces {
                     None if filter.namespace.is_empty() => Bound::Unbounded,
                     None => Bound::Included(format!("{}/", filter.namespace).into()),
                 };
-                Source::Range { map, filter, at }
+                // Found once: keys are then compared by their place, without a look at each.
+                let end = if filter.namespace.is_empty() {
+                    Bound::Unbounded
+                } else {
+                    Bound::Excluded(Arc::<str>::from(format!("{}0", filter.namespace)))
+                };
+                let last = map.range((at.clone(), end)).next_back().map(|(key, _)| key.clone());
+                Source::Range { map, filter, at, last }
             }
             Items::Page(items) => Source::Page(items.into_iter()),
         };
@@ -278,32 +285,26 @@ impl Iterator for Pieces {
                     break false;
                 }
             },
-            Source::Range { map, filter, at } => {
-                let end = if filter.namespace.is_empty() {
-                    Bound::Unbounded
-                } else {
-                    Bound::Excluded(Arc::<str>::from(format!("{}0", filter.namespace)))
-                };
-                let mut reached = None;
-                for (key, entry) in map.range((at.clone(), end)) {
-                    if out.len() >= PIECE {
-                        break;
-                    }
-                    reached = Some(key); // not a clone for each: that would touch the keys' counters, which nothing else does
+            Source::Range { map, filter, at, last } => {
+                let mut finished = last.is_none();
+                let last = last.as_ref();
+                for (key, entry) in map.range((at.clone(), Bound::Unbounded)).take_while(|_| last.is_some()) {
                     if filter.selects(entry)
                         && let Err(status) = add(&mut out, entry)
                     {
                         return Some(Err(status));
                     }
-                }
-                match reached {
-                    // The piece is full: the next one goes on behind the last key looked at.
-                    Some(key) if out.len() >= PIECE => {
-                        *at = Bound::Excluded(key.clone());
-                        false
+                    if last.is_some_and(|last| Arc::ptr_eq(last, key)) {
+                        finished = true;
+                        break;
                     }
-                    _ => true,
+                    if out.len() >= PIECE {
+                        // The next piece goes on behind this key.
+                        *at = Bound::Excluded(key.clone());
+                        break;
+                    }
                 }
+                finished
             }
         };
         if finished {
@@ -321,9 +322,22 @@ pub(crate) struct ItemWriter {
     pub table: Table,
     pub include: IncludeObject,
     pub now: jiff::Timestamp,
+    /// Whole objects in the stored form: what is written is what is stored.
+    pub plain: bool,
 }
 
 impl ItemWriter {
+    pub(crate) fn new(target: &Target, shape: Shape, include: IncludeObject) -> Self {
+        Self {
+            target: target.clone(),
+            shape,
+            table: Table::of(target),
+            include,
+            now: jiff::Timestamp::now(),
+            plain: shape == Shape::Whole && target.is_stored_form(),
+        }
+    }
+
     fn list_head(&self, meta: &Value) -> Vec<u8> {
         let (kind, version, items) = match self.shape {
             Shape::Whole => (self.target.resource.list_kind.as_str(), self.target.api_version(), "items"),
@@ -341,7 +355,7 @@ impl ItemWriter {
     /// One item of a list.
     fn write(&self, out: &mut Vec<u8>, entry: &Entry) -> Result<(), Status> {
         match self.shape {
-            Shape::Whole if self.target.is_stored_form() => entry.write_item(out),
+            Shape::Whole if self.plain => entry.write_item(out),
             Shape::Whole => {
                 let mut document = entry.decode();
                 codec::from_stored(&self.target, &mut document)?;
@@ -370,7 +384,7 @@ impl ItemWriter {
     /// One object on its own, as an event has it.
     pub(crate) fn write_object(&self, out: &mut Vec<u8>, entry: &Entry, first: bool) -> Result<(), Status> {
         match self.shape {
-            Shape::Whole if self.target.is_stored_form() => entry.write(out),
+            Shape::Whole if self.plain => entry.write(out),
             Shape::Whole => {
                 let mut document = entry.decode();
                 codec::from_stored(&self.target, &mut document)?;

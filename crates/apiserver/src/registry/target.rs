@@ -1,6 +1,7 @@
 //! What a request is about: the resource in the version of the path, how it is stored, and what is known of its kind.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use http::Method;
 
@@ -79,8 +80,8 @@ impl Target {
             _ => resource.clone(),
         };
         // Events have rules of their own in each of their groups, on one stored form.
-        let own = corten_kinds::strategy(&resource.group, &resource.plural);
-        let strategy = own.or_else(|| corten_kinds::strategy(&stored.group, &stored.plural));
+        let own = strategy(&resource.group, &resource.plural);
+        let strategy = own.or_else(|| strategy(&stored.group, &stored.plural));
         let cache = state.caches.of(&stored.group, &stored.plural);
         Some(Self { resource, version, stored, strategy, cache })
     }
@@ -255,6 +256,11 @@ impl Filter {
         fields.chain(labels).collect()
     }
 
+    /// Whether the selectors ask for one thing only, so that objects found by it in an index need no second look.
+    pub(crate) fn asks_one_thing(&self) -> bool {
+        self.labels.requirements().len() + self.fields.terms.len() == 1
+    }
+
     /// Whether every object of the namespace is selected.
     pub(crate) fn is_everything(&self) -> bool {
         self.labels.is_everything() && self.fields.is_everything()
@@ -264,6 +270,24 @@ impl Filter {
 impl corten_api::selector::Labels for Entry {
     fn label(&self, key: &str) -> Option<&str> {
         Self::label(self, key)
+    }
+}
+
+/// [`corten_kinds::strategy`], looked up once for every built-in resource: every request asks for one, and there are many.
+pub(crate) fn strategy(group: &str, plural: &str) -> Option<&'static dyn Strategy> {
+    type Known = HashMap<&'static str, HashMap<&'static str, Option<&'static dyn Strategy>>>;
+    static KNOWN: OnceLock<Known> = OnceLock::new();
+    let known = KNOWN.get_or_init(|| {
+        let mut known = Known::new();
+        for resource in Catalogue::builtin().all() {
+            let strategy = corten_kinds::strategy(&resource.group, &resource.plural);
+            known.entry(&resource.group).or_default().insert(&resource.plural, strategy);
+        }
+        known
+    });
+    match known.get(group).and_then(|known| known.get(plural)) {
+        Some(strategy) => *strategy,
+        None => corten_kinds::strategy(group, plural),
     }
 }
 

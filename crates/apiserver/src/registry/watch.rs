@@ -24,7 +24,6 @@ use crate::negotiate::{Encoding, Endpoint, Shape};
 use crate::pipeline::Call;
 use crate::response::{self, Body, Response};
 use crate::state::State;
-use crate::table::Table;
 
 /// How often a quiet watch is told how far the server is.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -58,13 +57,7 @@ pub(crate) async fn watch(
     // A little before the minute on the first round, so that clients of one restart do not all come at once.
     let next_bookmark = now + BOOKMARK_EVERY.mul_f64(rand::rng().random_range(0.8..1.0));
     let stream = Stream {
-        writer: ItemWriter {
-            target: target.clone(),
-            shape: form.shape,
-            table: Table::of(target),
-            include,
-            now: jiff::Timestamp::now(),
-        },
+        writer: ItemWriter::new(target, form.shape, include),
         encoding: form.encoding,
         shares: form.encoding == Encoding::Json
             && form.shape == Shape::Whole

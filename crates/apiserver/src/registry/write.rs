@@ -190,7 +190,7 @@ impl<'a> Writing<'a> {
         let spec = self.target.cache()?.spec();
         let fields = match &spec.fields {
             None => Vec::new(),
-            Some(_) => match corten_kinds::strategy(&stored.group, &stored.plural) {
+            Some(_) => match super::target::strategy(&stored.group, &stored.plural) {
                 Some(strategy) => strategy.fields(document),
                 None => return Ok((spec.layout.encode(document), None)),
             },

@@ -81,15 +81,14 @@ impl Set {
     /// Writes a `fieldsV1`.
     #[must_use]
     pub fn to_fields(&self) -> Value {
-        let mut map = Map::new();
-        for (element, node) in &self.steps {
-            let mut below = node.below.to_fields();
-            if let (true, false, Value::Object(map)) = (node.member, node.below.is_empty(), &mut below) {
-                map.insert(".".into(), Value::Object(Map::new()));
-            }
-            map.insert(element.written(), below);
-        }
-        Value::Object(map)
+        self.fields(false)
+    }
+
+    /// The same of what is below a step, which may be in the set itself. Members come in order, so the map is built in one go.
+    fn fields(&self, member: bool) -> Value {
+        let itself = (member && !self.is_empty()).then(|| (".".to_owned(), Value::Object(Map::new())));
+        let steps = self.steps.iter().map(|(element, node)| (element.written(), node.below.fields(node.member)));
+        Value::Object(itself.into_iter().chain(steps).collect())
     }
 
     /// Whether no path is in the set.
@@ -151,6 +150,37 @@ impl Set {
                 Ordering::Equal => {
                     if let (Some((element, ours)), Some((_, theirs))) = (ours.next(), theirs.next()) {
                         let node = Node { member: ours.member || theirs.member, below: ours.below.union(&theirs.below) };
+                        steps.push((element, node));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds all paths of a set that nobody needs any more: what only one of the two has is moved as it is.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        if other.is_empty() {
+            return self;
+        }
+        if self.is_empty() {
+            return other;
+        }
+        let mut steps = Vec::with_capacity(self.steps.len().max(other.steps.len()));
+        let (mut ours, mut theirs) = (self.steps.into_iter().peekable(), other.steps.into_iter().peekable());
+        loop {
+            let order = match (ours.peek(), theirs.peek()) {
+                (None, None) => return Self { steps },
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((ours, _)), Some((theirs, _))) => ours.cmp(theirs),
+            };
+            match order {
+                Ordering::Less => steps.extend(ours.next()),
+                Ordering::Greater => steps.extend(theirs.next()),
+                Ordering::Equal => {
+                    if let (Some((element, ours)), Some((_, theirs))) = (ours.next(), theirs.next()) {
+                        let node = Node { member: ours.member || theirs.member, below: ours.below.merge(theirs.below) };
                         steps.push((element, node));
                     }
                 }

@@ -25,10 +25,10 @@ pub(super) fn update<V: Versions>(
     let conflicts = others(versions, old, new, &managers, None, &found, writer);
     settle(&mut managers, conflicts);
     let Comparison { modified, added, .. } = found;
-    let set = writer.reset.filter(modified.union(&added)).difference(unowned());
+    let set = writer.reset.filter(modified.merge(added)).difference(unowned());
     if !set.is_empty() {
         let owned = match managers.owned.remove(id) {
-            Some(previous) => set.union(&previous.set),
+            Some(previous) => set.merge(previous.set),
             None => set,
         };
         managers.owned.insert(id.clone(), Owned { set: owned, api_version: writer.api_version.into() });
@@ -132,7 +132,7 @@ fn others<V: Versions>(
             None => Change { id: id.clone(), lost: None, removed: Set::default() },
             Some(found) => {
                 let mut lost = owned.set.intersection(&found.modified);
-                lost = lost.union(&owned.set.intersection(&found.added));
+                lost = lost.merge(owned.set.intersection(&found.added));
                 if lost.is_empty() && found.removed.is_empty() {
                     continue;
                 }

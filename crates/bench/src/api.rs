@@ -167,7 +167,7 @@ async fn load(
     for _ in 0..args.connections {
         connections.push(target.connect().await?);
     }
-    let (start, cpu) = (Instant::now(), machine::cpu_seconds(args.server));
+    let (start, cpu, client) = (Instant::now(), machine::cpu_seconds(args.server), machine::cpu_seconds(std::process::id()));
     let mut workers = JoinSet::new();
     for connection in connections {
         workers.spawn(worker(connection, next.clone(), count, make.clone()));
@@ -177,7 +177,8 @@ async fn load(
         latencies.extend(worker??);
     }
     let elapsed = start.elapsed();
-    Ok(Sample { name: name.to_owned(), latencies, elapsed, cpu: machine::cpu_seconds(args.server) - cpu })
+    let (cpu, client) = (machine::cpu_seconds(args.server) - cpu, machine::cpu_seconds(std::process::id()) - client);
+    Ok(Sample { name: name.to_owned(), latencies, elapsed, cpu, client })
 }
 
 async fn worker(
@@ -224,7 +225,7 @@ async fn fan_out(target: &Target, args: &Args) -> anyhow::Result<()> {
             }
         });
     }
-    let (start, cpu) = (Instant::now(), machine::cpu_seconds(args.server));
+    let (start, cpu, client) = (Instant::now(), machine::cpu_seconds(args.server), machine::cpu_seconds(std::process::id()));
     let pods = args.pods;
     load("", target, args, changes, move |i| {
         let body = json!({"metadata": {"annotations": {"fan-out": i.to_string()}}}).to_string();
@@ -235,9 +236,11 @@ async fn fan_out(target: &Target, args: &Args) -> anyhow::Result<()> {
         watcher??;
     }
     let rate = (changes * args.watchers) as f64 / start.elapsed().as_secs_f64();
-    let cpu = (machine::cpu_seconds(args.server) - cpu) / (changes * args.watchers) as f64 * 1e6;
+    let each = |seconds: f64| seconds / (changes * args.watchers) as f64 * 1e6;
+    let cpu = each(machine::cpu_seconds(args.server) - cpu);
+    let client = each(machine::cpu_seconds(std::process::id()) - client);
     let name = format!("fan-out to {} watchers", args.watchers);
-    println!("{name:<28} {rate:>10.0} events/s   server CPU {cpu:.1} us each");
+    println!("{name:<28} {rate:>10.0} events/s   server CPU {cpu:.1} us each, client {client:.1}");
     Ok(())
 }
 

@@ -63,7 +63,8 @@ pub fn run(corten: &Path, args: &Args) -> anyhow::Result<()> {
 
     let begin = Instant::now();
     let starts = pods::starts(&bench.enclosure.network(), bench.client()?, args.single, args.many)?;
-    Sample { name: "one pod, create to Running".into(), latencies: starts.single, elapsed: begin.elapsed(), cpu: 0.0 }.print();
+    let (name, elapsed) = ("one pod, create to Running".into(), begin.elapsed());
+    Sample { name, latencies: starts.single, elapsed, cpu: 0.0, client: 0.0 }.print();
     println!("{} pods, first create to all Running: {}", args.many, millis(starts.many));
     bench.kubectl(&["delete", "pods", "--all", "--grace-period=1", "--timeout=120s"])?;
 

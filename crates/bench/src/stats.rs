@@ -13,6 +13,8 @@ pub struct Sample {
     /// Processor time that the server used for them, in seconds; 0 when it was not measured. Other loads on the machine
     /// falsify the wall time and hardly this.
     pub cpu: f64,
+    /// The same of the client, which takes its part of the machine too.
+    pub client: f64,
 }
 
 impl Sample {
@@ -30,7 +32,8 @@ impl Sample {
         let (half, most) = (millis(self.quantile(0.5)), millis(self.quantile(0.99)));
         print!("{:<28} {rate:>10.0}/s   p50 {half:>9}   p99 {most:>9}", self.name);
         if self.cpu > 0.0 {
-            print!("   server CPU {:>7.0} us each", self.cpu / self.latencies.len() as f64 * 1e6);
+            let each = |seconds: f64| seconds / self.latencies.len() as f64 * 1e6;
+            print!("   server CPU {:>7.0} us each, client {:.0}", each(self.cpu), each(self.client));
         }
         println!();
     }
@@ -52,6 +55,7 @@ mod tests {
             latencies: (1..=100).rev().map(Duration::from_millis).collect(),
             elapsed: Duration::from_secs(1),
             cpu: 0.0,
+            client: 0.0,
         };
         assert_eq!(sample.quantile(0.5), Duration::from_millis(50));
         assert_eq!(sample.quantile(0.99), Duration::from_millis(99));

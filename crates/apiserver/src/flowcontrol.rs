@@ -4,12 +4,14 @@
 //! taken, requests wait in queues. A flow is dealt a hand of the queues and joins the shortest (shuffle sharding), and queues
 //! are served in turn, so that a flood fills few queues and the others are served as before.
 
+mod borrowing;
 mod config;
 pub(crate) mod dangling;
+mod metrics;
 mod queues;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue};
@@ -20,9 +22,16 @@ use corten_api::status::{Details, Status};
 use crate::config::Config;
 use crate::proof::Authorized;
 use crate::reader::Reader;
+use crate::request::{Query, RequestInfo};
 
 use config::{GROUP, Plan};
+use metrics::FlowMetrics;
 use queues::{Level, Taken};
+
+/// How often seats are divided anew among the levels.
+const REBALANCE_EVERY: Duration = Duration::from_secs(10);
+/// Objects of a list that take one seat.
+const OBJECTS_PER_SEAT: usize = 100;
 
 /// Classifies, queues and seats requests.
 pub struct Flow {
@@ -34,6 +43,8 @@ pub struct Flow {
     patience: Duration,
     plan: ArcSwap<Plan>,
     refreshing: Mutex<()>,
+    rebalanced: Mutex<Instant>,
+    metrics: FlowMetrics,
 }
 
 /// The right to run; given back when dropped.
@@ -42,12 +53,23 @@ pub struct Seat {
     _taken: Option<Taken>,
     /// UIDs of the flow schema and the priority level.
     classified: Option<(Arc<str>, Arc<str>)>,
+    /// Since when the request runs, and where that is counted.
+    running: Option<(Instant, prometheus::IntGauge, prometheus::Histogram)>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some((since, executing, ran)) = &self.running {
+            executing.dec();
+            ran.observe(since.elapsed().as_secs_f64());
+        }
+    }
 }
 
 impl Flow {
     /// Reads FlowSchemas and PriorityLevelConfigurations through `reader`.
     #[must_use]
-    pub fn new(config: &Config, reader: &Reader) -> Self {
+    pub fn new(config: &Config, reader: &Reader, registry: &prometheus::Registry) -> Self {
         Self {
             enabled: config.enable_priority_and_fairness,
             reader: reader.clone(),
@@ -55,6 +77,8 @@ impl Flow {
             patience: config.request_timeout / 4,
             plan: ArcSwap::from_pointee(Plan::default()),
             refreshing: Mutex::new(()),
+            rebalanced: Mutex::new(Instant::now()),
+            metrics: FlowMetrics::new(registry),
         }
     }
 
@@ -62,24 +86,73 @@ impl Flow {
     ///
     /// # Errors
     /// 429 with `Retry-After`.
-    pub async fn seat(&self, request: &Authorized) -> Result<Seat, Status> {
+    pub async fn seat(&self, request: &Authorized, query: &Query) -> Result<Seat, Status> {
+        let free = Seat { _taken: None, classified: None, running: None };
         if !self.enabled {
-            return Ok(Seat { _taken: None, classified: None });
+            return Ok(free);
         }
         self.refresh();
         let plan = self.plan.load_full();
+        self.rebalance(&plan);
         let Some((schema, level)) = plan.classify(request.user(), request.info()) else {
-            return Ok(Seat { _taken: None, classified: None }); // before the first objects are written
+            return Ok(free); // before the first objects are written
         };
         let classified = Some((schema.uid.clone(), level.uid.clone()));
         let flow = schema.flow(request.user(), request.info());
-        match Level::take(level, flow, self.patience).await {
-            Ok(taken) => Ok(Seat { _taken: taken, classified }),
-            Err(queues::Full) => {
-                tracing::debug!(level = %level.name, user = request.user().name, "a request was rejected");
+        let width = self.width(request.info(), query).clamp(1, level.widest());
+        let metrics = &schema.metrics;
+        metrics.widths.observe(width as f64);
+        let since = Instant::now();
+        let outcome = {
+            let _queued = Counted::new(&metrics.queued);
+            Level::take(level, flow, width, self.patience).await
+        };
+        match outcome {
+            Ok(taken) => {
+                metrics.waited.observe(since.elapsed().as_secs_f64());
+                metrics.dispatched.inc();
+                metrics.executing.inc();
+                let running = Some((Instant::now(), metrics.executing.clone(), metrics.ran.clone()));
+                Ok(Seat { _taken: taken, classified, running })
+            }
+            Err(full) => {
+                metrics.refused.observe(since.elapsed().as_secs_f64());
+                metrics.reject(full.reason());
+                tracing::debug!(level = %level.name, user = request.user().name, reason = full.reason(), "a request was rejected");
                 Err(too_many())
             }
         }
+    }
+
+    /// Seats that a request is worth: a list is as much work as it shows objects.
+    fn width(&self, info: &RequestInfo, query: &Query) -> usize {
+        if info.verb != "list" {
+            return 1;
+        }
+        let stored = self.reader.snapshot(&info.group, &info.resource).len();
+        let limit = query.text("limit").parse::<usize>().ok().filter(|limit| *limit > 0);
+        // With a selector more is looked at than shown.
+        let selects = !query.text("labelSelector").is_empty() || !query.text("fieldSelector").is_empty();
+        let objects = match limit {
+            Some(limit) if selects => (2 * limit).min(stored),
+            Some(limit) => limit.min(stored),
+            None => stored,
+        };
+        objects.div_ceil(OBJECTS_PER_SEAT)
+    }
+
+    /// Lends idle seats, from time to time: whoever comes first after it has passed looks.
+    fn rebalance(&self, plan: &Plan) {
+        let Some(mut last) = self.rebalanced.try_lock() else { return };
+        if last.elapsed() >= REBALANCE_EVERY {
+            *last = Instant::now();
+            borrowing::rebalance(plan.levels());
+        }
+    }
+
+    /// Brings the gauges of seats up to date, before they are shown.
+    pub fn read_metrics(&self) {
+        self.metrics.read(self.plan.load().levels());
     }
 
     /// Takes in changed objects. When none are, which is nearly always, this is two comparisons.
@@ -93,7 +166,7 @@ impl Flow {
         if current.seen != seen {
             let schemas = self.reader.list(GROUP, "flowschemas", "");
             let levels = self.reader.list(GROUP, "prioritylevelconfigurations", "");
-            self.plan.store(Arc::new(current.next(seen, &schemas, &levels, self.seats)));
+            self.plan.store(Arc::new(current.next(seen, &schemas, &levels, self.seats, &self.metrics)));
         }
     }
 }
@@ -108,6 +181,22 @@ impl Seat {
                 }
             }
         }
+    }
+}
+
+/// Counts one in a gauge until it is dropped, also when the request is given up.
+struct Counted<'a>(&'a prometheus::IntGauge);
+
+impl<'a> Counted<'a> {
+    fn new(gauge: &'a prometheus::IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -37,6 +37,7 @@ pub async fn serve(state: &Arc<State>, _call: &Call) -> Result<Response, Status>
     if let Ok(size) = state.store.size().await {
         metrics.storage_size.with_label_values(&["store-0"]).set(size as f64);
     }
+    state.flow.read_metrics();
     metrics.process.read();
     let mut body = Vec::new();
     let encoder = TextEncoder::new();

@@ -126,7 +126,7 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
             *identity.lock() = Some(who.clone());
         }
         let auth = state.authz.authorize(who, info).await?;
-        let seat = state.flow.seat(&auth).await?;
+        let seat = state.flow.seat(&auth, &query).await?;
         let http::request::Parts { method, uri, headers, extensions, .. } = parts;
         let call = Call { auth, method, uri, headers, query, body: Mutex::new(body), extensions, since };
         let mut response = route(state, call).await;

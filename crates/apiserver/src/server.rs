@@ -96,13 +96,14 @@ impl ApiServer {
         let reader = Reader::new(caches.clone());
         let tokens = Arc::new(Tokens::new(&config, &certs, &reader)?);
         let authz = Arc::new(Authorizer::new(&config, &reader));
+        let metrics = Metrics::new();
         let state = Arc::new(State {
             authn: Authenticator::new(&config, &certs, &tokens, &reader)?,
-            flow: Flow::new(&config, &reader),
+            flow: Flow::new(&config, &reader, metrics.registry()),
             audit: Audit::open(&config)?,
             admission: Chain::standard(&config, &reader, &authz),
             allocators: Allocators::new(&config, &reader)?,
-            metrics: Metrics::new(),
+            metrics,
             catalogue: ArcSwap::from_pointee(registry::enabled(catalogue, &config)),
             tasks: tasks.clone(),
             config,

@@ -33,10 +33,10 @@ pub(crate) fn reset_for_status(object: &mut Value, old: &Value) {
 
 /// Finalizers without a domain must be the system's own. The registry calls this after the generic checks of a new object's
 /// metadata, for every group but `apiextensions.k8s.io`, `apiregistration.k8s.io` and `admissionregistration.k8s.io`.
-pub fn check_finalizers(object: &Value, faults: &mut Faults) {
-    let metadata = Path::new("metadata");
-    let path = metadata.child("finalizers");
-    for (i, name) in object["metadata"].texts("finalizers").enumerate() {
+pub fn check_finalizers(metadata: &Value, faults: &mut Faults) {
+    let path = Path::new("metadata");
+    let path = path.child("finalizers");
+    for (i, name) in metadata.texts("finalizers").enumerate() {
         if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
             faults.invalid_str(&path.index(i), name, detail);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::metrics::{FlowMetrics, SchemaMetrics};
 use super::queues::{Level, Shape};
 use crate::cache::Entry;
 use crate::request::RequestInfo;
@@ -27,6 +28,7 @@ pub(super) struct Schema {
     pub(super) uid: Arc<str>,
     name: String,
     spec: SchemaSpec,
+    pub(super) metrics: SchemaMetrics,
 }
 
 #[derive(Deserialize)]
@@ -114,6 +116,8 @@ struct LevelSpec {
 #[serde(rename_all = "camelCase")]
 struct Limited {
     nominal_concurrency_shares: Option<u64>,
+    lendable_percent: Option<u64>,
+    borrowing_limit_percent: Option<u64>,
     limit_response: Option<LimitResponse>,
 }
 
@@ -138,7 +142,14 @@ const DEFAULT_SHARES: u64 = 30;
 
 impl Plan {
     /// The plan that these objects make. Levels that were there before go on with who is in them.
-    pub(super) fn next(&self, seen: [u64; 2], schemas: &[Arc<Entry>], levels: &[Arc<Entry>], seats: usize) -> Self {
+    pub(super) fn next(
+        &self,
+        seen: [u64; 2],
+        schemas: &[Arc<Entry>],
+        levels: &[Arc<Entry>],
+        seats: usize,
+        metrics: &FlowMetrics,
+    ) -> Self {
         let levels: Vec<(&Arc<Entry>, LevelSpec)> =
             levels.iter().filter_map(|entry| Some((entry, entry.parse::<Object<LevelSpec>>().ok()?.spec))).collect();
         let total: u64 = levels.iter().filter_map(|(_, spec)| spec.shares()).sum();
@@ -159,11 +170,17 @@ impl Plan {
             .iter()
             .filter_map(|entry| {
                 let spec = entry.parse::<Object<SchemaSpec>>().ok()?.spec;
-                Some(Schema { uid: (*entry.uid).into(), name: entry.name.to_string(), spec })
+                let metrics = metrics.of(&entry.name, &spec.priority_level_configuration.name);
+                Some(Schema { uid: (*entry.uid).into(), name: entry.name.to_string(), spec, metrics })
             })
             .collect();
         schemas.sort_by(|a, b| (a.spec.matching_precedence, &a.name).cmp(&(b.spec.matching_precedence, &b.name)));
         Self { seen, schemas, levels }
+    }
+
+    /// All levels.
+    pub(super) fn levels(&self) -> impl Iterator<Item = &Arc<Level>> {
+        self.levels.values()
     }
 
     /// The first schema that takes a request, and its level.
@@ -198,10 +215,24 @@ impl LevelSpec {
 
     fn shape(&self, seats: u64, total: u64) -> Shape {
         let queuing = self.limited.as_ref().and_then(|limited| limited.limit_response.as_ref()?.queuing.as_ref());
-        let seats = self.shares().map(|shares| usize::try_from((seats * shares).div_ceil(total)).unwrap_or(usize::MAX));
-        match queuing {
-            Some(queuing) => Shape { seats, queues: queuing.queues, hand: queuing.hand_size, length: queuing.queue_length_limit },
-            None => Shape { seats, queues: 0, hand: 0, length: 0 },
+        let count = |seats: u64| usize::try_from(seats).unwrap_or(usize::MAX);
+        let nominal = self.shares().map(|shares| (seats * shares).div_ceil(total));
+        let percent = |of: fn(&Limited) -> Option<u64>| self.limited.as_ref().and_then(of);
+        let own = nominal.unwrap_or_default();
+        let lendable = (own * percent(|limited| limited.lendable_percent).unwrap_or(0) + 50) / 100;
+        let most = match percent(|limited| limited.borrowing_limit_percent) {
+            Some(percent) => own + (own * percent + 50) / 100,
+            None => seats,
+        };
+        let (queues, hand, length) =
+            queuing.map_or((0, 0, 0), |queuing| (queuing.queues, queuing.hand_size, queuing.queue_length_limit));
+        Shape {
+            seats: nominal.map(count),
+            least: count(own.saturating_sub(lendable)),
+            most: count(most.max(own)),
+            queues,
+            hand,
+            length,
         }
     }
 }

@@ -7,15 +7,39 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// No seat, and no place to wait for one, or none came free in time.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Full;
+use super::borrowing::Wish;
+
+/// Why a request gets no seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// None is free, and the level does not queue.
+    NoQueue,
+    /// None is free, and the queues of the flow are full.
+    QueueFull,
+    /// None came free in time.
+    Late,
+}
+
+impl Full {
+    /// As metrics have it.
+    pub(super) const fn reason(self) -> &'static str {
+        match self {
+            Self::NoQueue => "concurrency-limit",
+            Self::QueueFull => "queue-full",
+            Self::Late => "time-out",
+        }
+    }
+}
 
 /// How a level is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
-    /// Requests that run at one time; `None` for the exempt level.
+    /// Seats by the level's shares; `None` for the exempt level.
     pub(super) seats: Option<usize>,
+    /// Seats that it does not lend.
+    pub(super) least: usize,
+    /// Seats that it may have with borrowed ones.
+    pub(super) most: usize,
     /// Queues; 0 to reject what finds no seat.
     pub(super) queues: usize,
     /// Queues that one flow may use.
@@ -33,18 +57,35 @@ pub(super) struct Level {
 
 struct State {
     shape: Shape,
+    /// Seats there are at this time, with those lent and borrowed.
+    limit: usize,
+    /// Seats that are taken.
     running: usize,
-    queues: Vec<VecDeque<oneshot::Sender<Taken>>>,
+    /// Seats that are waited for.
+    queued: usize,
+    /// The most of both together since the last look.
+    demand: usize,
+    queues: Vec<VecDeque<Waiting>>,
     /// The queue that is served next.
     turn: usize,
 }
 
-/// A seat that is taken; given to the next in turn when dropped.
-pub(super) struct Taken(Arc<Level>);
+/// A request in a queue.
+struct Waiting {
+    /// Seats it needs.
+    width: usize,
+    sender: oneshot::Sender<Taken>,
+}
+
+/// Seats that are taken by a request; given to the next in turn when dropped.
+pub(super) struct Taken {
+    level: Arc<Level>,
+    width: usize,
+}
 
 impl Level {
     pub(super) fn new(name: &str, uid: &str, shape: Shape) -> Self {
-        let state = State { shape, running: 0, queues: Vec::new(), turn: 0 };
+        let state = State { shape, limit: 0, running: 0, queued: 0, demand: 0, queues: Vec::new(), turn: 0 };
         let level = Self { name: name.to_owned(), uid: uid.into(), state: Mutex::new(state) };
         level.reshape(shape);
         level
@@ -54,6 +95,7 @@ impl Level {
     pub(super) fn reshape(&self, shape: Shape) {
         let mut state = self.state.lock();
         state.shape = shape;
+        state.limit = shape.seats.unwrap_or_default();
         let count = shape.queues.max(1);
         let kept = count.min(state.queues.len());
         let displaced: Vec<_> = state.queues.split_off(kept).into_iter().flatten().collect();
@@ -62,21 +104,52 @@ impl Level {
         state.turn = 0;
     }
 
-    /// Takes a seat for a request of `flow`, waiting for at most `patience`. `None` where seats are not counted.
-    pub(super) async fn take(level: &Arc<Self>, flow: u64, patience: Duration) -> Result<Option<Taken>, Full> {
+    /// What the level may have and needed since this was asked last; `None` where seats are not counted.
+    pub(super) fn wish(&self) -> Option<Wish> {
+        let mut state = self.state.lock();
+        let Shape { seats, least, most, .. } = state.shape;
+        let demand = state.demand;
+        state.demand = state.running + state.queued;
+        Some(Wish { nominal: seats?, least, most, demand })
+    }
+
+    /// Goes on with another number of seats.
+    pub(super) fn limit(self: &Arc<Self>, seats: usize) {
+        self.state.lock().limit = seats;
+        self.dispatch();
+    }
+
+    /// Seats that one request may take at most: a part of what the level has, and never many.
+    pub(super) fn widest(&self) -> usize {
+        const MOST: usize = 10;
+        let seats = self.state.lock().shape.seats.unwrap_or(1);
+        // 0.15 of the seats, rounded up.
+        (seats * 15).div_ceil(100).clamp(1, MOST)
+    }
+
+    /// Figures for the metrics: seats by shares, seats there are now, least, most, taken ones.
+    pub(super) fn figures(&self) -> Option<[usize; 5]> {
+        let state = self.state.lock();
+        Some([state.shape.seats?, state.limit, state.shape.least, state.shape.most, state.running])
+    }
+
+    /// Takes `width` seats for a request of `flow`, waiting for at most `patience`. `None` where seats are not counted.
+    pub(super) async fn take(level: &Arc<Self>, flow: u64, width: usize, patience: Duration) -> Result<Option<Taken>, Full> {
         let waiting = {
             let mut state = level.state.lock();
-            let Some(seats) = state.shape.seats else { return Ok(None) };
-            if state.running < seats && state.queues.iter().all(VecDeque::is_empty) {
-                state.running += 1;
-                return Ok(Some(Taken(level.clone())));
+            if state.shape.seats.is_none() {
+                return Ok(None);
             }
-            state.enqueue(flow)?
+            if state.has_room(width) && state.queues.iter().all(VecDeque::is_empty) {
+                state.start(width);
+                return Ok(Some(Taken { level: level.clone(), width }));
+            }
+            state.enqueue(flow, width)?
         };
         // A seat that comes just too late is in the channel, and dropped with it.
         match tokio::time::timeout(patience, waiting).await {
             Ok(Ok(taken)) => Ok(Some(taken)),
-            _ => Err(Full),
+            _ => Err(Full::Late),
         }
     }
 
@@ -85,13 +158,12 @@ impl Level {
         loop {
             let next = {
                 let mut state = self.state.lock();
-                let free = state.shape.seats.is_none_or(|seats| state.running < seats);
-                let Some(next) = free.then(|| state.next()).flatten() else { return };
-                state.running += 1;
+                let Some(next) = state.next() else { return };
+                state.start(next.width);
                 next
             };
             // Sent without the lock: a seat that nobody waits for any more is dropped here, which comes back to this function.
-            if let Err(taken) = next.send(Taken(self.clone())) {
+            if let Err(taken) = next.sender.send(Taken { level: self.clone(), width: next.width }) {
                 drop(taken);
                 return;
             }
@@ -100,33 +172,58 @@ impl Level {
 }
 
 impl State {
-    fn enqueue(&mut self, flow: u64) -> Result<oneshot::Receiver<Taken>, Full> {
+    /// A request that is wider than all there is runs alone.
+    fn has_room(&self, width: usize) -> bool {
+        self.shape.seats.is_none() || self.running + width <= self.limit || (self.running == 0 && self.limit > 0)
+    }
+
+    fn start(&mut self, width: usize) {
+        self.running += width;
+        self.demand = self.demand.max(self.running + self.queued);
+    }
+
+    fn enqueue(&mut self, flow: u64, width: usize) -> Result<oneshot::Receiver<Taken>, Full> {
         if self.shape.queues == 0 {
-            return Err(Full);
+            return Err(Full::NoQueue);
         }
         // Who left does not count.
         let hand = deal(flow, self.queues.len(), self.shape.hand);
         for at in &hand {
-            self.queues[*at].retain(|sender| !sender.is_closed());
+            let queued = &mut self.queued;
+            self.queues[*at].retain(|waiting| {
+                let stays = !waiting.sender.is_closed();
+                *queued -= if stays { 0 } else { waiting.width };
+                stays
+            });
         }
-        let shortest = hand.into_iter().min_by_key(|at| self.queues[*at].len()).ok_or(Full)?;
+        let shortest = hand.into_iter().min_by_key(|at| self.queues[*at].len()).ok_or(Full::QueueFull)?;
         if self.queues[shortest].len() >= self.shape.length {
-            return Err(Full);
+            return Err(Full::QueueFull);
         }
         let (sender, receiver) = oneshot::channel();
-        self.queues[shortest].push_back(sender);
+        self.queues[shortest].push_back(Waiting { width, sender });
+        self.queued += width;
+        self.demand = self.demand.max(self.running + self.queued);
         Ok(receiver)
     }
 
-    fn next(&mut self) -> Option<oneshot::Sender<Taken>> {
+    /// The next request in turn, if there is room for it. When there is none everyone waits: a wide request must not be passed
+    /// by narrow ones for ever.
+    fn next(&mut self) -> Option<Waiting> {
         for _ in 0..self.queues.len() {
             let at = self.turn % self.queues.len();
-            self.turn = at + 1;
-            while let Some(sender) = self.queues[at].pop_front() {
-                if !sender.is_closed() {
-                    return Some(sender);
-                }
+            while self.queues[at].front().is_some_and(|waiting| waiting.sender.is_closed()) {
+                self.queued -= self.queues[at].pop_front().map_or(0, |gone| gone.width);
             }
+            if let Some(width) = self.queues[at].front().map(|waiting| waiting.width) {
+                if !self.has_room(width) {
+                    return None;
+                }
+                self.turn = at + 1;
+                self.queued -= width;
+                return self.queues[at].pop_front();
+            }
+            self.turn = at + 1;
         }
         None
     }
@@ -134,8 +231,8 @@ impl State {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.0.state.lock().running -= 1;
-        self.0.dispatch();
+        self.level.state.lock().running -= self.width;
+        self.level.dispatch();
     }
 }
 
@@ -166,7 +263,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
 
     fn level(seats: usize, queues: usize, length: usize) -> Arc<Level> {
-        Arc::new(Level::new("l", "u", Shape { seats: Some(seats), queues, hand: 1, length }))
+        Arc::new(Level::new("l", "u", Shape { seats: Some(seats), least: seats, most: seats, queues, hand: 1, length }))
     }
 
     #[test]
@@ -184,44 +281,44 @@ mod tests {
     #[tokio::test]
     async fn seats_are_counted_and_come_free() {
         let level = level(2, 0, 0);
-        let first = Level::take(&level, 0, SOON).await.unwrap();
-        let _second = Level::take(&level, 0, SOON).await.unwrap();
-        assert!(Level::take(&level, 0, SOON).await.is_err(), "no queue: rejected at once");
+        let first = Level::take(&level, 0, 1, SOON).await.unwrap();
+        let _second = Level::take(&level, 0, 1, SOON).await.unwrap();
+        assert!(Level::take(&level, 0, 1, SOON).await.is_err(), "no queue: rejected at once");
         drop(first);
-        assert!(Level::take(&level, 0, SOON).await.is_ok());
+        assert!(Level::take(&level, 0, 1, SOON).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_gets_the_next_seat_or_gives_up() {
         let level = level(1, 4, 1);
-        let first = Level::take(&level, 0, SOON).await.unwrap();
+        let first = Level::take(&level, 0, 1, SOON).await.unwrap();
         let waiting = tokio::spawn({
             let level = level.clone();
-            async move { Level::take(&level, 0, SOON).await.is_ok() }
+            async move { Level::take(&level, 0, 1, SOON).await.is_ok() }
         });
         tokio::task::yield_now().await;
-        assert!(Level::take(&level, 0, SOON).await.is_err(), "the flow's queue is full");
+        assert!(Level::take(&level, 0, 1, SOON).await.is_err(), "the flow's queue is full");
         let other = tokio::spawn({
             let level = level.clone();
-            async move { Level::take(&level, 1, SOON).await.is_ok() }
+            async move { Level::take(&level, 1, 1, SOON).await.is_ok() }
         });
         tokio::task::yield_now().await;
         drop(first);
         assert!(waiting.await.unwrap());
         assert!(other.await.unwrap(), "another flow has another queue");
-        let _held = Level::take(&level, 0, SOON).await.unwrap();
-        assert!(Level::take(&level, 1, SOON).await.is_err(), "patience has an end");
+        let _held = Level::take(&level, 0, 1, SOON).await.unwrap();
+        assert!(Level::take(&level, 1, 1, SOON).await.is_err(), "patience has an end");
     }
 
     #[tokio::test]
     async fn a_flood_does_not_keep_another_flow_from_its_turn() {
         let level = level(1, 2, 100);
-        let held = Level::take(&level, 0, SOON).await.unwrap();
+        let held = Level::take(&level, 0, 1, SOON).await.unwrap();
         let order = Arc::new(Mutex::new(Vec::new()));
         let spawn = |flow: u64| {
             let (level, order) = (level.clone(), order.clone());
             tokio::spawn(async move {
-                let _taken = Level::take(&level, flow, SOON).await.unwrap();
+                let _taken = Level::take(&level, flow, 1, SOON).await.unwrap();
                 order.lock().push(flow);
             })
         };
@@ -234,5 +331,43 @@ mod tests {
             task.await.unwrap();
         }
         assert!(order.lock().iter().position(|flow| *flow == 1).unwrap() <= 2);
+    }
+
+    #[tokio::test]
+    async fn a_wide_request_takes_many_seats_and_is_not_passed_by() {
+        let level = level(4, 4, 10);
+        let narrow = Level::take(&level, 0, 1, SOON).await.unwrap();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let spawn = |flow: u64, width: usize| {
+            let (level, order) = (level.clone(), order.clone());
+            tokio::spawn(async move {
+                let _taken = Level::take(&level, flow, width, SOON).await.unwrap();
+                order.lock().push(width);
+            })
+        };
+        let wide = spawn(1, 4);
+        tokio::task::yield_now().await;
+        let later = spawn(2, 1);
+        tokio::task::yield_now().await;
+        assert!(order.lock().is_empty(), "three seats are free, and are kept for the wide one");
+        drop(narrow);
+        wide.await.unwrap();
+        later.await.unwrap();
+        assert_eq!(*order.lock(), [4, 1]);
+        assert!(Level::take(&level, 0, 9, SOON).await.is_ok(), "one that is wider than the level runs alone");
+    }
+
+    #[tokio::test]
+    async fn a_borrowed_seat_is_given_to_who_waits() {
+        let level = level(1, 4, 10);
+        let _held = Level::take(&level, 0, 1, SOON).await.unwrap();
+        let waiting = tokio::spawn({
+            let level = level.clone();
+            async move { Level::take(&level, 0, 1, SOON).await.is_ok() }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(level.wish().unwrap().demand, 2);
+        level.limit(2);
+        assert!(waiting.await.unwrap());
     }
 }

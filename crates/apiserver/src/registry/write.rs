@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::{HeaderValue, header};
 use serde_json::{Map, Value};
 
-use corten_api::field::{Faults, Path};
+use corten_api::field::Faults;
 use corten_api::names;
 use corten_api::status::Status;
 use corten_kinds::{Context, Strategy};
@@ -109,11 +109,10 @@ impl<'a> Writing<'a> {
         object: Option<Value>,
         old: Option<Value>,
     ) -> AdmissionRequest {
-        let (group, version, kind) = match self.target.version().subresource(&self.subresource) {
-            Some(sub) => (sub.group.clone(), sub.version.clone(), sub.kind.clone()),
-            None => (self.target.resource.group.clone(), self.target.version().name.clone(), self.target.resource.kind.clone()),
+        let (version, kind) = match self.target.version().subresource(&self.subresource) {
+            Some(sub) => (sub.version.clone(), sub.kind.clone()),
+            None => (self.target.version().name.clone(), self.target.resource.kind.clone()),
         };
-        let _ = group;
         AdmissionRequest {
             operation,
             group: self.target.resource.group.clone(),
@@ -291,17 +290,8 @@ pub(crate) fn meta_text<'d>(document: &'d Value, field: &str) -> &'d str {
 
 /// Finalizers of built-in kinds are qualified, or one of the three that Kubernetes itself has.
 pub(crate) fn validate_finalizer_names(target: &Target, meta: &Value, faults: &mut Faults) {
-    if target.resource.custom || target.resource.group == "apiextensions.k8s.io" {
-        return;
-    }
-    let path = Path::new("metadata");
-    let path = path.child("finalizers");
-    for (at, name) in meta["finalizers"].as_array().into_iter().flatten().enumerate() {
-        let name = name.as_str().unwrap_or_default();
-        if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
-            let why = "name is neither a standard finalizer name nor is it fully qualified";
-            faults.invalid_str(&path.index(at), name, why);
-        }
+    if !target.resource.custom && target.resource.group != "apiextensions.k8s.io" {
+        corten_kinds::check_finalizers(meta, faults);
     }
 }
 

@@ -1,0 +1,137 @@
+//! The metrics of priority and fairness, by upstream's names. Those of a schema are looked up once, when it is read.
+
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use super::queues::Level;
+
+/// Upstream's buckets of waiting and running, in seconds.
+const SECONDS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
+const BOTH: [&str; 2] = ["priority_level", "flow_schema"];
+const VALID: &str = "names and labels are fixed and distinct";
+
+/// All families.
+pub(super) struct FlowMetrics {
+    rejected: IntCounterVec,
+    dispatched: IntCounterVec,
+    queued: IntGaugeVec,
+    executing: IntGaugeVec,
+    waited: HistogramVec,
+    ran: HistogramVec,
+    widths: HistogramVec,
+    /// Nominal, current, lower, upper and taken seats, as [`Level::figures`] has them.
+    seats: [IntGaugeVec; 5],
+}
+
+/// Those of one schema.
+pub(super) struct SchemaMetrics {
+    rejected: IntCounterVec,
+    labels: [String; 2],
+    pub(super) dispatched: IntCounter,
+    pub(super) queued: IntGauge,
+    pub(super) executing: IntGauge,
+    pub(super) waited: Histogram,
+    pub(super) refused: Histogram,
+    pub(super) ran: Histogram,
+    pub(super) widths: Histogram,
+}
+
+impl FlowMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let counters = |name, help, labels: &[&str]| {
+            let made = IntCounterVec::new(Opts::new(name, help), labels).expect(VALID);
+            registry.register(Box::new(made.clone())).expect(VALID);
+            made
+        };
+        let gauges = |name, help, labels: &[&str]| {
+            let made = IntGaugeVec::new(Opts::new(name, help), labels).expect(VALID);
+            registry.register(Box::new(made.clone())).expect(VALID);
+            made
+        };
+        let histograms = |name, help, buckets: &[f64], labels: &[&str]| {
+            let made = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels).expect(VALID);
+            registry.register(Box::new(made.clone())).expect(VALID);
+            made
+        };
+        Self {
+            rejected: counters(
+                "apiserver_flowcontrol_rejected_requests_total",
+                "Number of requests rejected by API Priority and Fairness subsystem",
+                &["priority_level", "flow_schema", "reason"],
+            ),
+            dispatched: counters(
+                "apiserver_flowcontrol_dispatched_requests_total",
+                "Number of requests executed by API Priority and Fairness subsystem",
+                &BOTH,
+            ),
+            queued: gauges(
+                "apiserver_flowcontrol_current_inqueue_requests",
+                "Number of requests currently pending in queues of the API Priority and Fairness subsystem",
+                &BOTH,
+            ),
+            executing: gauges(
+                "apiserver_flowcontrol_current_executing_requests",
+                "Number of requests in initial (for a WATCH) or any (for a non-WATCH) execution stage in the API Priority and Fairness subsystem",
+                &BOTH,
+            ),
+            waited: histograms(
+                "apiserver_flowcontrol_request_wait_duration_seconds",
+                "Length of time a request spent waiting in its queue",
+                &SECONDS,
+                &["priority_level", "flow_schema", "execute"],
+            ),
+            ran: histograms(
+                "apiserver_flowcontrol_request_execution_seconds",
+                "Duration of initial stage (for a WATCH) or any (for a non-WATCH) stage of request execution in the API Priority and Fairness subsystem",
+                &SECONDS,
+                &["priority_level", "flow_schema", "type"],
+            ),
+            widths: histograms(
+                "apiserver_flowcontrol_work_estimated_seats",
+                "Number of estimated seats (maximum of initial and final seats) associated with requests in API Priority and Fairness",
+                &[1.0, 2.0, 4.0, 10.0],
+                &BOTH,
+            ),
+            seats: [
+                ("apiserver_flowcontrol_nominal_limit_seats", "Nominal number of execution seats configured for each priority level"),
+                ("apiserver_flowcontrol_current_limit_seats", "current derived number of execution seats available to each priority level"),
+                ("apiserver_flowcontrol_lower_limit_seats", "Configured lower bound on number of execution seats available to each priority level"),
+                ("apiserver_flowcontrol_upper_limit_seats", "Configured upper bound on number of execution seats available to each priority level"),
+                ("apiserver_flowcontrol_current_executing_seats", "Concurrency (number of seats) occupied by the currently executing (initial stage for a WATCH, any stage otherwise) requests in the API Priority and Fairness subsystem"),
+            ]
+            .map(|(name, help)| gauges(name, help, &["priority_level"])),
+        }
+    }
+
+    /// Those of a schema that leads to a level.
+    pub(super) fn of(&self, schema: &str, level: &str) -> SchemaMetrics {
+        let both = [level, schema];
+        SchemaMetrics {
+            rejected: self.rejected.clone(),
+            labels: [level.to_owned(), schema.to_owned()],
+            dispatched: self.dispatched.with_label_values(&both),
+            queued: self.queued.with_label_values(&both),
+            executing: self.executing.with_label_values(&both),
+            waited: self.waited.with_label_values(&[level, schema, "true"]),
+            refused: self.waited.with_label_values(&[level, schema, "false"]),
+            ran: self.ran.with_label_values(&[level, schema, "regular"]),
+            widths: self.widths.with_label_values(&both),
+        }
+    }
+
+    /// Reads the seats of all levels.
+    pub(super) fn read<'a>(&self, levels: impl Iterator<Item = &'a std::sync::Arc<Level>>) {
+        for level in levels {
+            for (gauge, figure) in self.seats.iter().zip(level.figures().into_iter().flatten()) {
+                gauge.with_label_values(&[&level.name]).set(i64::try_from(figure).unwrap_or(i64::MAX));
+            }
+        }
+    }
+}
+
+impl SchemaMetrics {
+    /// A request was turned away.
+    pub(super) fn reject(&self, reason: &str) {
+        let [level, schema] = &self.labels;
+        self.rejected.with_label_values(&[level, schema, reason]).inc();
+    }
+}

@@ -125,8 +125,10 @@ impl Event {
         Some(self.left.get_or_init(|| Arc::new(before.at(self.now.revision))))
     }
 
+    /// Bytes that the ring keeps alive for it, roughly: the state before. The state after is current, or is the state before of
+    /// a later event.
     fn weight(&self) -> usize {
-        self.now.size() + self.before.as_ref().map_or(0, |_| 64)
+        128 + self.before.as_ref().map_or(0, |before| before.size())
     }
 }
 

@@ -122,14 +122,20 @@ fn decode_whole(
 ) -> Result<Value, Status> {
     let kind = expected.kind;
     let encoding = negotiate::content_type(content_type)?;
-    let meta = type_meta(body, encoding).map_err(|why| unrecognized(kind, &why, body))?;
     let api_version = join(expected.group, expected.version);
-    let given_kind = if meta.kind.is_empty() { kind } else { meta.kind.as_str() };
-    let given_version = if meta.api_version.is_empty() { api_version.as_str() } else { meta.api_version.as_str() };
-    if given_kind != kind || given_version != api_version {
-        return Err(other_kind(writing, expected, given_kind, given_version));
-    }
     let decoded = read(body, encoding, Types::get().named(expected.type_name), as_sent);
+    // A body that says of itself what it is needs no look for that. All others get it first, so that faults are told in its words.
+    let says = |decoded: &Decoded| {
+        decoded.strict.is_empty() && decoded.document["kind"] == kind && decoded.document["apiVersion"] == *api_version
+    };
+    if !decoded.as_ref().is_ok_and(says) {
+        let meta = type_meta(body, encoding).map_err(|why| unrecognized(kind, &why, body))?;
+        let given_kind = if meta.kind.is_empty() { kind } else { meta.kind.as_str() };
+        let given_version = if meta.api_version.is_empty() { api_version.as_str() } else { meta.api_version.as_str() };
+        if given_kind != kind || given_version != api_version {
+            return Err(other_kind(writing, expected, given_kind, given_version));
+        }
+    }
     let cannot =
         |why: &str| Status::bad_request(format!("{kind} in version {:?} cannot be handled as a {kind}: {why}", expected.version));
     let decoded = decoded.map_err(|why| cannot(&why))?;

@@ -95,15 +95,22 @@ fn finish<K, E>(
 fn is_conflict(err: &(dyn StdError + 'static)) -> bool {
     let mut cause = Some(err);
     while let Some(err) = cause {
-        if let Some(kube::Error::Api(status)) = err.downcast_ref::<kube::Error>() {
-            return status.is_conflict();
-        }
-        if let Some(status) = err.downcast_ref::<kube::core::Status>() {
+        if let Some(status) = status_of(err) {
             return status.is_conflict();
         }
         cause = err.source();
     }
     false
+}
+
+/// The server's answer, if this link of a chain of errors is one.
+fn status_of<'a>(err: &'a (dyn StdError + 'static)) -> Option<&'a kube::core::Status> {
+    // A boxed source shows itself as the box.
+    let boxed = err.downcast_ref::<Box<kube::Error>>().map(|err| &**err);
+    match boxed.or_else(|| err.downcast_ref::<kube::Error>()) {
+        Some(kube::Error::Api(status)) => Some(status),
+        _ => err.downcast_ref::<kube::core::Status>(),
+    }
 }
 
 /// An error with its causes, in one line.
@@ -118,8 +125,8 @@ impl fmt::Display for Chain<'_> {
                 f.write_str(": ")?;
             }
             first = false;
-            if let Some(kube::Error::Api(status)) = err.downcast_ref::<kube::Error>() {
-                // Its own text repeats the status as debug output.
+            if let Some(status) = status_of(err) {
+                // The error's own text repeats the status as debug output.
                 return f.write_str(&status.message);
             }
             write!(f, "{err}")?;
@@ -161,6 +168,20 @@ mod tests {
         assert_eq!(runs.load(Ordering::SeqCst), 4);
         // 5 ms and 10 ms of back-off, then the delay asked for.
         assert_eq!(start.elapsed().as_millis(), 7015);
+    }
+
+    #[test]
+    fn a_conflict_is_found_behind_what_was_tried() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("update pod default/web")]
+        struct Update(#[source] Box<kube::Error>);
+        let answer = |code: u16, reason: &str| {
+            let status = kube::core::Status::failure("the object has been modified", reason).with_code(code);
+            Update(Box::new(kube::Error::Api(Box::new(status))))
+        };
+        assert!(is_conflict(&answer(409, "Conflict")));
+        assert!(!is_conflict(&answer(404, "NotFound")));
+        assert_eq!(Chain(&answer(409, "Conflict")).to_string(), "update pod default/web: the object has been modified");
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,7 +19,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::context::{Context, synced};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::meta::{controller_reference, label, map, name, namespace, reference};
 use crate::pods::node_name;
 use crate::selector::has_all;
@@ -121,7 +121,7 @@ impl Slices {
         }
         let existing = self.slices.indexed(BY_SERVICE, &term(CONTROLLER, key));
         if self.tracker.is_stale(key, &existing) {
-            return Err(Error::Invalid("the cache of endpoint slices is behind".into()));
+            return Ok(Requeue::OnChange); // The tracker queues it when the cache moves on.
         }
         let pods: Vec<Arc<Pod>> =
             self.pods.list_in(&key.namespace).into_iter().filter(|pod| has_all(selector, map(&pod.metadata.labels))).collect();

@@ -13,7 +13,7 @@ use super::packing::{self, Plan};
 use super::write::{Tracker, Writer};
 use super::{BY_SERVICE, MANAGED_BY, SERVICE_NAME, by_service, term};
 use crate::context::{Context, synced};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::meta::{annotation, controller_reference, is_deleting, label, map, name, namespace};
 
 const CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
@@ -76,7 +76,7 @@ impl Mirroring {
     async fn reconcile(&self, key: &Key) -> Result<Requeue> {
         let existing = self.slices.indexed(BY_SERVICE, &term(CONTROLLER, key));
         if self.tracker.is_stale(key, &existing) {
-            return Err(Error::Invalid("the cache of endpoint slices is behind".into()));
+            return Ok(Requeue::OnChange); // The tracker queues it when the cache moves on.
         }
         let endpoints = self.endpoints.get(key).filter(|endpoints| is_mirrored(endpoints));
         let service = self.services.get(key).filter(|service| has_no_selector(service));

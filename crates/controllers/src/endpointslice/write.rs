@@ -16,7 +16,15 @@ use crate::meta::{name, uid};
 /// What was written and may not be in the cache yet, by service.
 #[derive(Debug, Default)]
 pub(crate) struct Tracker {
-    services: Mutex<HashMap<Key, HashMap<String, Written>>>,
+    services: Mutex<HashMap<Key, Service>>,
+}
+
+#[derive(Debug, Default)]
+struct Service {
+    /// The last write of each slice, by uid.
+    slices: HashMap<String, Written>,
+    /// Somebody waits for the cache to show them.
+    awaited: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,35 +36,40 @@ enum Written {
 
 impl Tracker {
     fn note(&self, service: &Key, slice: &EndpointSlice, written: Written) {
-        self.services.lock().entry(service.clone()).or_default().insert(uid(&slice.metadata).to_owned(), written);
+        self.services.lock().entry(service.clone()).or_default().slices.insert(uid(&slice.metadata).to_owned(), written);
     }
 
-    /// The cache shows a change of `slice`. Returns whether it was somebody else's.
+    /// The cache shows a change of `slice`. Returns whether the service has to be looked at: the change was somebody else's, or
+    /// a reconciliation found the cache stale and waits for it.
     pub(crate) fn observe(&self, service: &Key, slice: &EndpointSlice, deleted: bool) -> bool {
         let mut services = self.services.lock();
-        let Some(slices) = services.get_mut(service) else { return true };
-        let known = slices.get(uid(&slice.metadata)).copied();
+        let Some(service) = services.get_mut(service) else { return true };
+        let awaited = std::mem::take(&mut service.awaited);
+        let known = service.slices.get(uid(&slice.metadata)).copied();
         if deleted {
-            slices.remove(uid(&slice.metadata));
-            return known != Some(Written::Deleted);
+            service.slices.remove(uid(&slice.metadata));
+            return awaited || known != Some(Written::Deleted);
         }
         let generation = slice.metadata.generation.unwrap_or(0);
         // Our own writes come back with exactly the generation we were told, or an earlier one.
-        !matches!(known, Some(Written::Exists(ours)) if generation <= ours) && known != Some(Written::Deleted)
+        let foreign = !matches!(known, Some(Written::Exists(ours)) if generation <= ours) && known != Some(Written::Deleted);
+        awaited || foreign
     }
 
-    /// Whether `cached` lacks something that was written, or has what was deleted.
+    /// Whether `cached` lacks something that was written, or has what was deleted. [`Tracker::observe`] then tells of the next
+    /// change, which brings it nearer.
     pub(crate) fn is_stale(&self, service: &Key, cached: &[Arc<EndpointSlice>]) -> bool {
-        let services = self.services.lock();
-        let Some(slices) = services.get(service) else { return false };
-        slices.iter().any(|(uid_, written)| {
+        let mut services = self.services.lock();
+        let Some(service) = services.get_mut(service) else { return false };
+        service.awaited = service.slices.iter().any(|(uid_, written)| {
             let found = cached.iter().find(|slice| uid(&slice.metadata) == uid_);
             match (written, found) {
                 (Written::Exists(generation), Some(slice)) => slice.metadata.generation.unwrap_or(0) < *generation,
                 (Written::Exists(_), None) | (Written::Deleted, Some(_)) => true,
                 (Written::Deleted, None) => false,
             }
-        })
+        });
+        service.awaited
     }
 
     /// The service is gone.

@@ -9,7 +9,7 @@ up: deps
 	@scripts/up
 
 down:
-	@target/release/corten down --data-dir $(CORTEN_DATA_DIR)
+	@$${CARGO_TARGET_DIR:-target}/release/corten down --data-dir $(CORTEN_DATA_DIR)
 
 build: deps
 	$(CARGO) build --release -p corten

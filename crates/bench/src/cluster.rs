@@ -60,12 +60,14 @@ pub fn run(corten: &Path, args: &Args) -> anyhow::Result<()> {
     bench.apply(&pod("first"))?;
     bench.wait_running("first")?;
     println!("empty data directory: first pod Running {}", millis(start.elapsed()));
+    println!("one pod: {:.1} MiB PSS", machine::pss_mib(up.pid));
 
     let begin = Instant::now();
     let starts = pods::starts(&bench.enclosure.network(), bench.client()?, args.single, args.many)?;
     let (name, elapsed) = ("one pod, create to Running".into(), begin.elapsed());
     Sample { name, latencies: starts.single, elapsed, cpu: 0.0, client: 0.0 }.print();
     println!("{} pods, first create to all Running: {}", args.many, millis(starts.many));
+    println!("{} pods: {:.1} MiB PSS", args.many, machine::pss_mib(up.pid));
     bench.kubectl(&["delete", "pods", "--all", "--grace-period=1", "--timeout=120s"])?;
 
     let seconds = |n| std::thread::sleep(Duration::from_secs(n));
@@ -73,11 +75,11 @@ pub fn run(corten: &Path, args: &Args) -> anyhow::Result<()> {
     let before = machine::cpu_seconds(up.pid);
     seconds(args.idle);
     let share = (machine::cpu_seconds(up.pid) - before) / args.idle as f64 * 100.0;
-    println!("idle: {share:.2} % of a core over {} s, {:.1} MiB PSS", args.idle, machine::pss_mib(up.pid));
+    println!("idle, pods gone: {share:.2} % of a core over {} s, {:.1} MiB PSS", args.idle, machine::pss_mib(up.pid));
 
     let written = machine::written_bytes(up.pid);
     let syncs = count_syncs(up.pid, args.quiet)?;
-    println!("idle: {syncs} fsyncs, {} bytes written in {} s", machine::written_bytes(up.pid) - written, args.quiet);
+    println!("idle, pods gone: {syncs} fsyncs, {} bytes written in {} s", machine::written_bytes(up.pid) - written, args.quiet);
 
     bench.stop(up)?;
     let start = Instant::now();

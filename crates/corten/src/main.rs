@@ -26,7 +26,9 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     let first = args.next();
     // The shim of a pod is this binary too. It must stay tiny and single-threaded: nothing else may run before it.
-    if first.as_deref() == Some("runtime-shim".as_ref()) {
+    let shim = first.as_deref() == Some("runtime-shim".as_ref());
+    allow_huge_pages(shim);
+    if shim {
         return corten_runtime::embedded::shim::main(args);
     }
     match cli::run(first, args) {
@@ -36,4 +38,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Transparent huge pages would double the memory of an idle cluster: a heap of small documents touches a little of every
+/// page. Containers inherit the switch from their shim and shall have them. A kernel without huge pages has nothing to switch.
+fn allow_huge_pages(allowed: bool) {
+    let _ = nix::sys::prctl::set_thp_disable(!allowed);
 }

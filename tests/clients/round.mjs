@@ -92,6 +92,7 @@ test('a watch', async () => {
     const { metadata } = await core.listNamespacedConfigMap({ namespace });
     const seen = [];
     const path = `/api/v1/namespaces/${namespace}/configmaps`;
+    let open;
     await new Promise((resolve, reject) => {
         const query = { resourceVersion: metadata.resourceVersion, labelSelector: 'watched' };
         const event = (type, object) => {
@@ -99,13 +100,15 @@ test('a watch', async () => {
             if (type === 'DELETED') resolve();
         };
         new k8s.Watch(config).watch(path, query, event, (error) => error && reject(error)).then(async (controller) => {
+            open = controller;
             await core.createNamespacedConfigMap({ namespace, body: configMap('w', { k: '1' }, { watched: 'yes' }) });
             const body = { data: { k: '2' } };
             await core.patchNamespacedConfigMap({ namespace, name: 'w', body }, patchAs(k8s.PatchStrategy.MergePatch));
             await core.deleteNamespacedConfigMap({ namespace, name: 'w' });
-            return controller;
         }).catch(reject);
     });
+    // A watch that is left open keeps the program from ending.
+    open.abort();
     assert.deepEqual(seen, [['ADDED', '1'], ['MODIFIED', '2'], ['DELETED', '2']]);
 });
 

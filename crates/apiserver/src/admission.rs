@@ -16,11 +16,13 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::Value;
 
 use corten_api::status::Status;
 
+use crate::metrics::{Admission, Timed};
 use crate::state::State;
 use crate::user::User;
 
@@ -103,41 +105,67 @@ pub trait Plugin: Send + Sync + 'static {
 
 /// The plugins of this server, in order.
 pub struct Chain {
-    plugins: Vec<Box<dyn Plugin>>,
+    plugins: Vec<(Box<dyn Plugin>, Timed)>,
+    metrics: Admission,
 }
 
 impl Chain {
-    /// A chain of `plugins`, asked in this order.
+    /// A chain of `plugins`, asked in this order and timed in `metrics`.
     #[must_use]
-    pub fn new(plugins: Vec<Box<dyn Plugin>>) -> Self {
-        Self { plugins }
+    pub fn new(plugins: Vec<Box<dyn Plugin>>, metrics: Admission) -> Self {
+        let plugins = plugins.into_iter().map(|plugin| {
+            let timed = metrics.plugin(plugin.name());
+            (plugin, timed)
+        });
+        Self { plugins: plugins.collect(), metrics }
     }
 
     /// The changing pass.
     pub async fn mutate(&self, request: &mut AdmissionRequest) -> Result<(), Status> {
-        for plugin in &self.plugins {
+        let (since, operation) = (Instant::now(), request.operation);
+        let mut outcome = Ok(());
+        for (plugin, timed) in &self.plugins {
             if plugin.handles(request) {
-                plugin.admit(request).await?;
+                let started = Instant::now();
+                outcome = plugin.admit(request).await;
+                timed.observe(false, operation, outcome.is_err(), started.elapsed());
+                if outcome.is_err() {
+                    break;
+                }
             }
         }
-        Ok(())
+        self.metrics.steps().observe(false, operation, outcome.is_err(), since.elapsed());
+        outcome
     }
 
     /// The judging pass, on the object as it will be stored.
     pub async fn validate(&self, request: &AdmissionRequest) -> Result<crate::proof::Admitted, Status> {
-        for plugin in &self.plugins {
+        let (since, operation) = (Instant::now(), request.operation);
+        let mut outcome = Ok(());
+        for (plugin, timed) in &self.plugins {
             if plugin.handles(request) {
-                plugin.validate(request).await?;
+                let started = Instant::now();
+                outcome = plugin.validate(request).await;
+                timed.observe(true, operation, outcome.is_err(), started.elapsed());
+                if outcome.is_err() {
+                    break;
+                }
             }
         }
-        Ok(crate::proof::Admitted::new())
+        self.metrics.steps().observe(true, operation, outcome.is_err(), since.elapsed());
+        outcome.map(|()| crate::proof::Admitted::new())
     }
 }
 
 impl Chain {
     /// The plugins that the configuration switches on, in upstream's order.
     #[must_use]
-    pub fn standard(config: &crate::Config, reader: &crate::reader::Reader, authz: &Arc<crate::authz::Authorizer>) -> Self {
+    pub fn standard(
+        config: &crate::Config,
+        reader: &crate::reader::Reader,
+        authz: &Arc<crate::authz::Authorizer>,
+        registry: &prometheus::Registry,
+    ) -> Self {
         let reader = || reader.clone();
         let mut plugins: Vec<Box<dyn Plugin>> = vec![
             Box::new(namespace_lifecycle::NamespaceLifecycle { reader: reader() }),
@@ -168,12 +196,12 @@ impl Chain {
         plugins.retain(|plugin| !off.iter().any(|name| name == plugin.name()));
         // No plugin of upstream's and never off: the check of the role storage.
         plugins.push(Box::new(crate::authz::escalation::Escalation::new(authz.clone())));
-        Self::new(plugins)
+        Self::new(plugins, Admission::new(registry))
     }
 
     /// Gives plugins that write the server they belong to; called once, when it is put together.
     pub fn attach(&self, state: &Arc<State>) {
-        for plugin in &self.plugins {
+        for (plugin, _) in &self.plugins {
             plugin.attach(state);
         }
     }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::metrics::Audited;
 use crate::request::RequestInfo;
 use crate::reviews::user_info;
 use crate::user::User;
@@ -88,13 +89,15 @@ impl Audit {
         self.target.is_some()
     }
 
-    /// A request was answered.
-    pub fn answered(&self, record: &Record<'_>) {
+    /// A request was answered, and is counted in `metrics` by what the policy says of it.
+    pub fn answered(&self, record: &Record<'_>, metrics: &Audited) {
         let Some((policy, log)) = &self.target else { return };
         let level = policy.level(record.user, record.info);
-        if level != Level::None && !policy.omits("ResponseComplete") {
+        let is_written = level != Level::None && !policy.omits("ResponseComplete");
+        if is_written {
             log.write(&event(record, level));
         }
+        metrics.audited(level.name(), u64::from(is_written));
     }
 }
 

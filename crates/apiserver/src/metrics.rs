@@ -1,12 +1,16 @@
 //! `/metrics`: counters, gauges and histograms in the Prometheus text format, by upstream's names.
 
+mod families;
+
+pub use families::{Access, Admission, Audited, Storage, Timed};
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    Counter, Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use corten_api::status::Status;
@@ -50,6 +54,14 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     durations: HistogramVec,
+    sli_durations: HistogramVec,
+    response_sizes: HistogramVec,
+    /// Authentication and authorization.
+    pub access: Access,
+    /// The store.
+    pub storage: Storage,
+    /// Audit.
+    pub audited: Audited,
     long_running: IntGaugeVec,
     inflight: IntGaugeVec,
     storage_objects: IntGaugeVec,
@@ -84,6 +96,18 @@ impl Metrics {
             "Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
         );
         let durations = HistogramVec::new(histogram.buckets(DURATIONS.to_vec()), &request[..8]);
+        let without_dry_run = [&request[..1], &request[2..8]].concat();
+        let sli = HistogramOpts::new(
+            "apiserver_request_sli_duration_seconds",
+            "Response latency distribution (not counting webhook duration and priority & fairness queue wait times) in seconds for each verb, group, version, resource, subresource, scope and component.",
+        );
+        let sli = HistogramVec::new(sli.buckets(DURATIONS[2..].to_vec()), &without_dry_run);
+        let sizes = HistogramOpts::new(
+            "apiserver_response_sizes",
+            "Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component.",
+        );
+        let sizes =
+            HistogramVec::new(sizes.buckets(prometheus::exponential_buckets(1000.0, 10.0, 7).expect(VALID)), &without_dry_run);
         let gauges = |name, help, labels: &[&str]| IntGaugeVec::new(Opts::new(name, help), labels).expect(VALID);
         let info = IntGaugeVec::new(
             Opts::new("kubernetes_build_info", "A metric with a constant '1' value labeled by major, minor, git version."),
@@ -94,6 +118,11 @@ impl Metrics {
         let metrics = Self {
             requests: requests.expect(VALID),
             durations: durations.expect(VALID),
+            sli_durations: sli.expect(VALID),
+            response_sizes: sizes.expect(VALID),
+            access: Access::new(&registry),
+            storage: Storage::new(&registry),
+            audited: Audited::new(&registry),
             long_running: gauges(
                 "apiserver_longrunning_requests",
                 "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.",
@@ -126,6 +155,8 @@ impl Metrics {
         for collector in [
             Box::new(metrics.requests.clone()) as Box<dyn prometheus::core::Collector>,
             Box::new(metrics.durations.clone()),
+            Box::new(metrics.sli_durations.clone()),
+            Box::new(metrics.response_sizes.clone()),
             Box::new(metrics.long_running.clone()),
             Box::new(metrics.inflight.clone()),
             Box::new(metrics.storage_objects.clone()),
@@ -144,11 +175,12 @@ impl Metrics {
         &self.registry
     }
 
-    /// A request was answered.
-    pub fn request(&self, info: &RequestInfo, code: u16, took: Duration) {
+    /// A request was answered. `queued` of the time it waited for a seat.
+    pub fn request(&self, info: &RequestInfo, facts: &RequestFacts, code: u16, took: Duration, queued: Duration) {
         let shown = self.shown(info, code);
-        let verb = verb(info);
-        let values = [verb, "", &shown.group, &shown.version, &shown.resource, &shown.subresource, scope(&shown), "apiserver"];
+        let verb = if facts.is_apply && info.verb == "patch" { "APPLY" } else { verb(info) };
+        let values =
+            [verb, facts.dry_run, &shown.group, &shown.version, &shown.resource, &shown.subresource, scope(&shown), "apiserver"];
         let code = code.to_string();
         let mut with_code = values.to_vec();
         with_code.push(&code);
@@ -156,7 +188,19 @@ impl Metrics {
         // What goes on for as long as the client likes has no latency.
         if !info.is_long_running() {
             self.durations.with_label_values(&values).observe(took.as_secs_f64());
+            let without_dry_run = [verb, values[2], values[3], values[4], values[5], values[6], values[7]];
+            self.sli_durations.with_label_values(&without_dry_run).observe(took.saturating_sub(queued).as_secs_f64());
         }
+    }
+
+    /// Where the size of the answer to a request that reads is counted.
+    #[must_use]
+    pub fn response_size(&self, info: &RequestInfo, code: u16) -> Option<prometheus::Histogram> {
+        if !info.is_resource || info.is_long_running() || !info.is_read_only() || code >= 400 {
+            return None;
+        }
+        let values = [verb(info), &info.group, &info.version, &info.resource, &info.subresource, scope(info), "apiserver"];
+        Some(self.response_sizes.with_label_values(&values))
     }
 
     /// A request that is not long-running is being worked on, until the value is dropped.
@@ -187,8 +231,32 @@ impl Metrics {
     }
 }
 
+/// What metrics tell of a request beside what it asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestFacts {
+    /// `All`, empty, or `invalid`.
+    pub dry_run: &'static str,
+    /// Whether a patch is an apply.
+    pub is_apply: bool,
+}
+
+impl RequestFacts {
+    /// Reads the query and the headers.
+    #[must_use]
+    pub fn of(query: &crate::request::Query, headers: &http::HeaderMap) -> Self {
+        let dry_run = match query.all("dryRun").collect::<Vec<_>>().as_slice() {
+            [] => "",
+            all if all.iter().all(|one| *one == "All") => "All",
+            _ => "invalid",
+        };
+        let kind = headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        Self { dry_run, is_apply: kind.starts_with("application/apply-patch+") }
+    }
+}
+
 /// Counts one in a gauge until it is dropped.
 #[must_use]
+#[derive(Debug)]
 pub struct Held(prometheus::IntGauge);
 
 impl Held {
@@ -209,8 +277,11 @@ const VALID: &str = "names and labels are fixed and distinct";
 /// What Prometheus clients tell of their process, read from `/proc` when asked.
 struct Process {
     memory: Gauge,
-    cpu: Gauge,
+    cpu: Counter,
     files: Gauge,
+    most_files: Gauge,
+    virtual_memory: Gauge,
+    most_virtual_memory: Gauge,
     started: Gauge,
 }
 
@@ -221,9 +292,17 @@ impl Process {
             registry.register(Box::new(gauge.clone())).expect(VALID);
             gauge
         };
+        let cpu = Counter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.").expect(VALID);
+        registry.register(Box::new(cpu.clone())).expect(VALID);
         let process = Self {
             memory: gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
-            cpu: gauge("process_cpu_seconds_total", "Total user and system CPU time spent in seconds."),
+            cpu,
+            most_files: gauge("process_max_fds", "Maximum number of open file descriptors."),
+            virtual_memory: gauge("process_virtual_memory_bytes", "Virtual memory size in bytes."),
+            most_virtual_memory: gauge(
+                "process_virtual_memory_max_bytes",
+                "Maximum amount of virtual memory available in bytes.",
+            ),
             files: gauge("process_open_fds", "Number of open file descriptors."),
             started: gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
         };
@@ -235,18 +314,30 @@ impl Process {
     fn read(&self) {
         /// `sysconf(_SC_CLK_TCK)` of every Linux there is.
         const TICKS: f64 = 100.0;
-        if let Ok(status) = std::fs::read_to_string("/proc/self/status")
-            && let Some(line) = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))
-            && let Ok(kib) = line.trim().trim_end_matches(" kB").trim().parse::<f64>()
-        {
-            self.memory.set(kib * 1024.0);
+        if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
+            let bytes = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+                Some(line.trim().trim_end_matches(" kB").trim().parse::<f64>().ok()? * 1024.0)
+            };
+            bytes("VmRSS:").into_iter().for_each(|bytes| self.memory.set(bytes));
+            bytes("VmSize:").into_iter().for_each(|bytes| self.virtual_memory.set(bytes));
+        }
+        if let Ok(limits) = std::fs::read_to_string("/proc/self/limits") {
+            let limit = |name: &str| {
+                let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+                let soft = line.split_whitespace().next()?;
+                // Without a limit Go's client shows the greatest number there is.
+                if soft == "unlimited" { Some(u64::MAX as f64) } else { soft.parse().ok() }
+            };
+            limit("Max open files").into_iter().for_each(|limit| self.most_files.set(limit));
+            limit("Max address space").into_iter().for_each(|limit| self.most_virtual_memory.set(limit));
         }
         // The name, in parentheses, may hold spaces; utime and stime are the 12th and 13th fields after it.
         if let Ok(stat) = std::fs::read_to_string("/proc/self/stat")
             && let Some((_, rest)) = stat.rsplit_once(')')
         {
             let ticks: f64 = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
-            self.cpu.set(ticks / TICKS);
+            self.cpu.inc_by((ticks / TICKS - self.cpu.get()).max(0.0));
         }
         if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
             self.files.set(files.count() as f64);

@@ -113,20 +113,33 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
     let _counted = (!info.is_long_running()).then(|| state.metrics.inflight(&info));
     let limit = (!info.is_long_running()).then(|| time_limit(&query, state.config.request_timeout));
     let logged = info.clone();
+    let facts = metrics::RequestFacts::of(&query, &parts.headers);
+    let queued = Mutex::new(Duration::ZERO);
     let recorded = state.audit.is_on().then(|| Recorded::of(&parts, &caller));
     let identity = Mutex::new(None);
     let work = async {
         parsed?;
         let who = match caller {
-            Caller::Peer(peer) => state.authn.authenticate(&parts.headers, &peer).await?,
+            Caller::Peer(peer) => {
+                let who = state.authn.authenticate(&parts.headers, &peer).await;
+                let user = who.as_ref().ok().map(|who| who.user().name.as_str());
+                state.metrics.access.authenticated(user, since.elapsed());
+                who?
+            }
             Caller::Known(who) => who,
         };
         let who = state.authz.impersonate(who, &parts.headers, &info).await?;
         if state.audit.is_on() {
             *identity.lock() = Some(who.clone());
         }
-        let auth = state.authz.authorize(who, info).await?;
-        let seat = state.flow.seat(&auth, &query).await?;
+        let started = Instant::now();
+        let auth = state.authz.authorize(who, info).await;
+        state.metrics.access.authorized(auth.is_ok(), started.elapsed());
+        let auth = auth?;
+        let started = Instant::now();
+        let seat = state.flow.seat(&auth, &query).await;
+        *queued.lock() = started.elapsed();
+        let seat = seat?;
         let http::request::Parts { method, uri, headers, extensions, .. } = parts;
         let call = Call { auth, method, uri, headers, query, body: Mutex::new(body), extensions, since };
         let mut response = route(state, call).await;
@@ -157,7 +170,10 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     let (code, took) = (response.status().as_u16(), since.elapsed());
-    state.metrics.request(&logged, code, took);
+    let waited = *queued.lock();
+    state.metrics.request(&logged, &facts, code, took, waited);
+    let held = (logged.is_long_running() && code < 400).then(|| state.metrics.long_running(&logged));
+    response.body_mut().counted(held, state.metrics.response_size(&logged, code));
     if let Some(recorded) = recorded {
         recorded.answered(state, &id, &logged, identity.lock().as_ref(), code);
     }
@@ -184,7 +200,7 @@ impl Recorded {
     }
 
     fn answered(&self, state: &State, id: &str, info: &RequestInfo, who: Option<&Authenticated>, code: u16) {
-        state.audit.answered(&Record {
+        let record = Record {
             id,
             info,
             uri: &self.uri,
@@ -194,7 +210,8 @@ impl Recorded {
             source: &self.source,
             code,
             received: self.received,
-        });
+        };
+        state.audit.answered(&record, &state.metrics.audited);
     }
 }
 

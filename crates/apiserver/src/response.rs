@@ -9,9 +9,12 @@ use futures::{Stream, StreamExt};
 use http::{HeaderValue, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
+use prometheus::Histogram;
 use serde_json::Value;
 
 use corten_api::status::Status;
+
+use crate::metrics::Held;
 
 /// An error of a body's sender.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -23,7 +26,24 @@ pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
 pub type Response = http::Response<Body>;
 
 /// The body of a response.
-pub struct Body(Kind);
+pub struct Body(Kind, Option<Box<Tail>>);
+
+/// What is counted while a body is sent.
+struct Tail {
+    /// The gauge of long-running requests.
+    _held: Option<Held>,
+    /// Where the size is counted, and the bytes so far.
+    sizes: Option<Histogram>,
+    bytes: u64,
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        if let Some(sizes) = &self.sizes {
+            sizes.observe(self.bytes as f64);
+        }
+    }
+}
 
 enum Kind {
     Whole(Option<Bytes>),
@@ -34,12 +54,12 @@ impl Body {
     /// No body.
     #[must_use]
     pub fn empty() -> Self {
-        Self(Kind::Whole(None))
+        Self(Kind::Whole(None), None)
     }
 
     /// Chunks as they come; the client's pace is the stream's pace.
     pub fn stream(chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Self {
-        Self(Kind::Stream(Box::pin(chunks)))
+        Self(Kind::Stream(Box::pin(chunks)), None)
     }
 
     /// Another body, passed on.
@@ -50,6 +70,13 @@ impl Body {
     {
         use http_body_util::BodyExt;
         Self::stream(body.into_data_stream().map(|chunk| chunk.map_err(Into::into)))
+    }
+
+    /// Holds a gauge until the body is sent or given up, and counts its size.
+    pub(crate) fn counted(&mut self, held: Option<Held>, sizes: Option<Histogram>) {
+        if held.is_some() || sizes.is_some() {
+            self.1 = Some(Box::new(Tail { _held: held, sizes, bytes: 0 }));
+        }
     }
 
     /// The bytes, when they are known already.
@@ -65,7 +92,7 @@ impl Body {
 impl<B: Into<Bytes>> From<B> for Body {
     fn from(bytes: B) -> Self {
         let bytes = bytes.into();
-        Self(Kind::Whole((!bytes.is_empty()).then_some(bytes)))
+        Self(Kind::Whole((!bytes.is_empty()).then_some(bytes)), None)
     }
 }
 
@@ -74,10 +101,14 @@ impl http_body::Body for Body {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.0 {
-            Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Kind::Stream(stream) => stream.as_mut().poll_next(cx).map_ok(Frame::data),
+        let polled = match &mut self.0 {
+            Kind::Whole(bytes) => Poll::Ready(bytes.take().map(Ok)),
+            Kind::Stream(stream) => stream.as_mut().poll_next(cx),
+        };
+        if let (Poll::Ready(Some(Ok(chunk))), Some(tail)) = (&polled, &mut self.1) {
+            tail.bytes += chunk.len() as u64;
         }
+        polled.map_ok(Frame::data)
     }
 
     fn is_end_stream(&self) -> bool {

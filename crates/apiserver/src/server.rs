@@ -101,7 +101,7 @@ impl ApiServer {
             authn: Authenticator::new(&config, &certs, &tokens, &reader)?,
             flow: Flow::new(&config, &reader, metrics.registry()),
             audit: Audit::open(&config)?,
-            admission: Chain::standard(&config, &reader, &authz),
+            admission: Chain::standard(&config, &reader, &authz, metrics.registry()),
             allocators: Allocators::new(&config, &reader)?,
             metrics,
             catalogue: ArcSwap::from_pointee(registry::enabled(catalogue, &config)),

@@ -209,7 +209,17 @@ impl<'a> Writing<'a> {
     ) -> Result<u64, CommitError> {
         let key = self.target.store_key(&self.namespace, name).map_err(|status| CommitError::Status(Box::new(status)))?;
         let durability = if self.is_lazy() { Durability::Lazy } else { Durability::Sync };
-        match self.state.store.write(Write { key, value, expect, durability }).await {
+        let operation = match (&value, &expect) {
+            (None, _) => "delete",
+            (_, Expect::Absent) => "create",
+            _ => "update",
+        };
+        let started = std::time::Instant::now();
+        let written = self.state.store.write(Write { key, value, expect, durability }).await;
+        let failed = !matches!(written, Ok(_) | Err(WriteError::Conflict { .. }));
+        let resource = &self.target.resource;
+        self.state.metrics.storage.wrote(operation, &resource.group, &resource.plural, started.elapsed(), failed);
+        match written {
             Ok(revision) => {
                 self.state.caches.wait_for(revision.0).await;
                 Ok(revision.0)

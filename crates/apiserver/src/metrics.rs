@@ -2,7 +2,8 @@
 
 mod families;
 
-pub use families::{Access, Admission, Audited, Storage, Timed};
+use families::Watches;
+pub use families::{Access, Admission, Audited, Storage, Timed, Watched};
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -62,6 +63,7 @@ pub struct Metrics {
     pub storage: Storage,
     /// Audit.
     pub audited: Audited,
+    watches: Watches,
     long_running: IntGaugeVec,
     inflight: IntGaugeVec,
     storage_objects: IntGaugeVec,
@@ -123,6 +125,7 @@ impl Metrics {
             access: Access::new(&registry),
             storage: Storage::new(&registry),
             audited: Audited::new(&registry),
+            watches: Watches::new(&registry),
             long_running: gauges(
                 "apiserver_longrunning_requests",
                 "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.",
@@ -191,6 +194,12 @@ impl Metrics {
             let without_dry_run = [verb, values[2], values[3], values[4], values[5], values[6], values[7]];
             self.sli_durations.with_label_values(&without_dry_run).observe(took.saturating_sub(queued).as_secs_f64());
         }
+    }
+
+    /// Where the events of a watch are counted.
+    #[must_use]
+    pub fn watched(&self, info: &RequestInfo) -> Watched {
+        self.watches.of(&info.group, &info.version, &info.resource)
     }
 
     /// Where the size of the answer to a request that reads is counted.

@@ -210,6 +210,36 @@ async fn services_get_addresses_and_ports_and_give_them_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_and_ports_outlive_a_restart_and_are_given_back() {
+    let api = Api::start().await;
+    let path = "/api/v1/namespaces/a/services";
+    let service = |name: &str| json!({"metadata": {"name": name}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+    let (_, one) = api.send("POST", path, Some(service("one"))).await;
+    let (ip, port) = (one["spec"]["clusterIP"].clone(), one["spec"]["ports"][0]["nodePort"].clone());
+    let api = api.restart().await;
+    let mut same = service("two");
+    same["spec"]["clusterIP"] = ip.clone();
+    assert_eq!(api.send("POST", path, Some(same.clone())).await.0, 422, "the address is taken after a restart");
+    same["spec"]["clusterIP"] = Value::Null;
+    same["spec"]["ports"][0]["nodePort"] = port.clone();
+    assert_eq!(api.send("POST", path, Some(same.clone())).await.0, 422, "and so is the port");
+    // A port that a Service no longer wants is free, and so is everything of one that is gone or was never stored.
+    let internal = json!({"spec": {"type": "ClusterIP", "ports": [{"port": 80, "nodePort": null}]}});
+    let (code, changed) = api.send("PATCH", &format!("{path}/one"), Some(internal)).await;
+    assert_eq!((code, &changed["spec"]["ports"][0]["nodePort"]), (200, &Value::Null), "{changed}");
+    assert_eq!(api.send("POST", &format!("{path}?dryRun=All"), Some(same.clone())).await.0, 201);
+    assert_eq!(api.send("POST", path, Some(same.clone())).await.0, 201);
+    api.send("DELETE", &format!("{path}/one"), None).await;
+    let mut three = service("three");
+    three["spec"]["clusterIP"] = ip;
+    assert_eq!(api.send("POST", path, Some(three)).await.0, 201, "the address is free again");
+    let (_, addresses) = api.send("GET", "/apis/networking.k8s.io/v1/ipaddresses", None).await;
+    // Those of two, three and the API server's own Service.
+    assert_eq!(addresses["items"].as_array().unwrap().len(), 3, "{addresses}");
+    api.tasks.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writers_of_one_object_never_lose_an_update() {
     let api = Arc::new(Api::start().await);
     api.create("shared", json!({})).await;

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use super::{DURATIONS, VALID};
 
@@ -237,5 +237,48 @@ impl Timed {
             }
         });
         histogram.observe(took.as_secs_f64());
+    }
+}
+
+/// Events that watches send, by resource.
+pub(super) struct Watches {
+    events: IntCounterVec,
+    sizes: HistogramVec,
+}
+
+/// Those of one watch.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    events: IntCounter,
+    sizes: Histogram,
+}
+
+impl Watches {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let labels = ["group", "version", "resource"];
+        let buckets = prometheus::exponential_buckets(1024.0, 2.0, 8).expect(VALID);
+        Self {
+            events: counters(registry, "apiserver_watch_events_total", "Number of events sent in watch clients", &labels),
+            sizes: histograms(
+                registry,
+                "apiserver_watch_events_sizes",
+                "Watch event size distribution in bytes",
+                &buckets,
+                &labels,
+            ),
+        }
+    }
+
+    pub(super) fn of(&self, group: &str, version: &str, resource: &str) -> Watched {
+        let labels = [group, version, resource];
+        Watched { events: self.events.with_label_values(&labels), sizes: self.sizes.with_label_values(&labels) }
+    }
+}
+
+impl Watched {
+    /// An event of an object of so many bytes was sent.
+    pub fn sent(&self, bytes: usize) {
+        self.events.inc();
+        self.sizes.observe(bytes as f64);
     }
 }

@@ -20,6 +20,7 @@ use super::read;
 use super::render::{self, ItemWriter};
 use super::target::{Filter, Target};
 use crate::cache::{self, Batch, Caches, Entry, Event, EventKind, Feed, Interest, Map, Watcher};
+use crate::metrics::Watched;
 use crate::negotiate::{Encoding, Endpoint, Shape};
 use crate::pipeline::Call;
 use crate::response::{self, Body, Response};
@@ -70,6 +71,7 @@ pub(crate) async fn watch(
         bookmarks: options.bookmarks,
         end_mark: options.initial_events == Some(true) && options.bookmarks,
         first_row: true,
+        counted: state.metrics.watched(call.info()),
         deadline: now + lasts,
         next_bookmark,
         alarm: Box::pin(tokio::time::sleep_until(if options.bookmarks { next_bookmark.min(now + lasts) } else { now + lasts })),
@@ -207,6 +209,8 @@ struct Stream {
     bookmarks: bool,
     end_mark: bool,
     first_row: bool,
+    /// Counts the events that are sent.
+    counted: Watched,
     deadline: Instant,
     next_bookmark: Instant,
     /// Rings at the deadline or the next bookmark. Kept armed over many events: arming takes a lock that all watches share.
@@ -348,6 +352,9 @@ impl Stream {
     /// Events as all watches of everything see them.
     fn shared(&mut self, batch: &Batch) -> Bytes {
         self.sent = self.sent.max(batch.revision());
+        for event in batch.events() {
+            self.counted.sent(event.now.size());
+        }
         batch.frames()
     }
 
@@ -373,6 +380,7 @@ impl Stream {
     }
 
     fn frame(&mut self, out: &mut Vec<u8>, kind: &str, entry: &Entry) -> Result<(), Status> {
+        self.counted.sent(entry.size());
         let first = std::mem::take(&mut self.first_row);
         if self.encoding == Encoding::Protobuf {
             let mut document = Vec::new();

@@ -92,8 +92,8 @@ impl Audit {
     /// A request was answered, and is counted in `metrics` by what the policy says of it.
     pub fn answered(&self, record: &Record<'_>, metrics: &Audited) {
         let Some((policy, log)) = &self.target else { return };
-        let level = policy.level(record.user, record.info);
-        let is_written = level != Level::None && !policy.omits("ResponseComplete");
+        let (level, has_stage) = policy.decide(record.user, record.info, "ResponseComplete");
+        let is_written = level != Level::None && has_stage;
         if is_written {
             log.write(&event(record, level));
         }

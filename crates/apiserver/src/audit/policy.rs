@@ -50,6 +50,9 @@ struct Rule {
     namespaces: Vec<String>,
     #[serde(default, rename = "nonResourceURLs")]
     paths: Vec<String>,
+    /// Stages that are omitted besides those of the policy.
+    #[serde(default)]
+    omit_stages: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -78,12 +81,17 @@ impl Policy {
         }
     }
 
-    pub(super) fn level(&self, user: Option<&User>, info: &RequestInfo) -> Level {
-        self.rules.iter().find(|rule| rule.fits(user, info)).map_or(Level::None, |rule| rule.level)
+    /// How much is recorded of a request, and whether this stage is.
+    pub(super) fn decide(&self, user: Option<&User>, info: &RequestInfo, stage: &str) -> (Level, bool) {
+        match self.rules.iter().find(|rule| rule.fits(user, info)) {
+            Some(rule) => (rule.level, !self.omit_stages.iter().chain(&rule.omit_stages).any(|omitted| omitted == stage)),
+            None => (Level::None, false),
+        }
     }
 
-    pub(super) fn omits(&self, stage: &str) -> bool {
-        self.omit_stages.iter().any(|omitted| omitted == stage)
+    #[cfg(test)]
+    fn level(&self, user: Option<&User>, info: &RequestInfo) -> Level {
+        self.decide(user, info, "ResponseComplete").0
     }
 }
 
@@ -171,6 +179,14 @@ mod tests {
         assert_eq!(policy.level(Some(&alice), &resource("get", "secrets", "")), Level::Metadata);
         assert_eq!(policy.level(Some(&alice), &resource("get", "pods", "log")), Level::Metadata);
         assert_eq!(policy.level(None, &resource("get", "pods", "")), Level::Request);
+        let policy = Policy::parse(
+            "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
+             - {level: Metadata, verbs: [get], omitStages: [ResponseComplete]}\n- {level: Metadata}\n",
+        )
+        .unwrap();
+        let recorded = |verb, stage| policy.decide(None, &resource(verb, "pods", ""), stage).1;
+        assert!(!recorded("get", "ResponseComplete") && !recorded("get", "RequestReceived"));
+        assert!(recorded("list", "ResponseComplete") && !recorded("list", "RequestReceived"));
         assert!(Policy::parse("apiVersion: v1\nkind: Policy\nrules: []").is_err());
     }
 }

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    corten_sys::allocator::return_free_memory_soon();
     let mut args = std::env::args_os().skip(1);
     let first = args.next();
     // The shim of a pod is this binary too. It must stay tiny and single-threaded: nothing else may run before it.

@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod allocator;
 pub mod devices;
 pub mod fds;
 pub mod mount;

@@ -7,6 +7,8 @@
 mod cluster;
 #[path = "e2e/components.rs"]
 mod components;
+#[path = "e2e/containers.rs"]
+mod containers;
 #[path = "e2e/crash.rs"]
 mod crash;
 #[path = "e2e/faults.rs"]
@@ -31,8 +33,10 @@ type Test = fn(&Cluster, &str);
 fn main() -> ExitCode {
     let args = Arguments::from_args();
     let shared = Arc::new(Shared::default());
-    let trials = [workloads::TESTS, registry::TESTS, faults::TESTS, components::TESTS, crash::TESTS].concat().into_iter().map(
-        |(name, test)| {
+    let trials = [workloads::TESTS, containers::TESTS, registry::TESTS, faults::TESTS, components::TESTS, crash::TESTS]
+        .concat()
+        .into_iter()
+        .map(|(name, test)| {
             let shared = shared.clone();
             Trial::test(name, move || {
                 let cluster = shared.cluster()?;
@@ -41,8 +45,7 @@ fn main() -> ExitCode {
                 cluster.delete_namespace(&namespace);
                 Ok(())
             })
-        },
-    );
+        });
     let conclusion = libtest_mimic::run(&args, trials.collect());
     match shared.stop() {
         Ok(()) => conclusion.exit_code(),

@@ -3,9 +3,9 @@
 use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
-use crate::check;
 use crate::doc::{Read, Write};
 use crate::pod::{self, Options, validation, warnings};
+use crate::{check, names};
 
 mod daemon_set;
 mod deployment;
@@ -100,11 +100,27 @@ pub(crate) fn runs_forever(faults: &mut Faults, path: &Path<'_>, template: &Valu
     }
 }
 
-/// Warnings about `spec.template`, once the object or the template is new.
+/// Whether nothing that a generation counts has changed: then an update repeats no warnings.
+pub(crate) fn same_generation(object: &Value, old: Option<&Value>) -> bool {
+    old.is_some_and(|old| old["metadata"].int("generation") == object["metadata"].int("generation"))
+}
+
+/// Warns of a new object whose name cannot be the hostname of the pods that get it.
+pub(crate) fn name_warning(object: &Value, old: Option<&Value>) -> Option<String> {
+    let wrong = names::dns_label(object["metadata"].text("name"));
+    (old.is_none() && !wrong.is_empty()).then(|| {
+        format!(
+            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is \
+             recommended: [{}]",
+            wrong.join(" ")
+        )
+    })
+}
+
+/// Warnings about `spec.template`, when the object is new or its generation has changed.
 pub(crate) fn template_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
     let mut found = Vec::new();
-    let unchanged = old.is_some_and(|old| old["spec"]["template"] == object["spec"]["template"]);
-    if !unchanged {
+    if !same_generation(object, old) {
         let spec = Path::new("spec");
         let template = &object["spec"]["template"];
         warnings::spec(&mut found, Some(&spec.child("template")), &template["spec"], &template["metadata"]);
@@ -139,11 +155,11 @@ pub(crate) fn at_most_replicas(faults: &mut Faults, status: &Value, keys: &[&str
     }
 }
 
-/// Available pods are ready ones.
-pub(crate) fn available_is_ready(faults: &mut Faults, status: &Value) {
+/// Available pods are ready ones. `ready` is the name of the field of ready pods, as the kind's message has it.
+pub(crate) fn available_is_ready(faults: &mut Faults, status: &Value, ready: &str) {
     if status.int("availableReplicas") > status.int("readyReplicas") {
         let path = Path::new("status");
-        let detail = "cannot be greater than readyReplicas";
+        let detail = &format!("cannot be greater than {ready}");
         faults.invalid_int(&path.child("availableReplicas"), status.int("availableReplicas"), detail);
     }
 }

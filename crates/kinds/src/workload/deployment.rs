@@ -1,7 +1,7 @@
 //! Deployments.
 
 use corten_api::field::{Faults, Path};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     at_most_replicas, available_is_ready, collisions_only_rise, counts, default_template, reset_status, selector, template,
@@ -74,7 +74,10 @@ impl Strategy for Deployments {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if ctx.subresource.is_empty() { super::template_warnings(object, old) } else { Vec::new() }
+        if !ctx.subresource.is_empty() {
+            return Vec::new();
+        }
+        super::name_warning(object, old).into_iter().chain(super::template_warnings(object, old)).collect()
     }
 
     fn revalidates_metadata(&self) -> bool {
@@ -142,19 +145,10 @@ fn rolling_update(faults: &mut Faults, path: &Path<'_>, rolling: &Value) {
     let (unavailable, surge) = (&rolling["maxUnavailable"], &rolling["maxSurge"]);
     check::int_or_percent(faults, &path.child("maxUnavailable"), unavailable);
     check::int_or_percent(faults, &path.child("maxSurge"), surge);
-    if check::int_or_percent_value(unavailable) == 0
-        && check::int_or_percent_value(surge) == 0
-        && is_number(surge)
-        && is_number(unavailable)
-    {
+    if check::int_or_percent_value(unavailable) == 0 && check::int_or_percent_value(surge) == 0 {
         faults.invalid(&path.child("maxUnavailable"), unavailable, "may not be 0 when `maxSurge` is 0");
     }
     check::at_most_all(faults, &path.child("maxUnavailable"), unavailable);
-}
-
-/// Whether the value can be read as a number; a malformed percentage reads as 0 and has its own fault.
-fn is_number(value: &Value) -> bool {
-    value.is_i64() || value.is_null() || check::percent(value).is_some() || value.is_string()
 }
 
 fn status(faults: &mut Faults, status: &Value) {
@@ -173,6 +167,5 @@ fn status(faults: &mut Faults, status: &Value) {
         ],
     );
     at_most_replicas(faults, status, &["updatedReplicas", "readyReplicas", "availableReplicas"]);
-    available_is_ready(faults, status);
-    let _ = json!(null);
+    available_is_ready(faults, status, "readyReplicas");
 }

@@ -59,7 +59,7 @@ impl Strategy for ReplicaSets {
                 ],
             );
             at_most_replicas(&mut faults, status, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"]);
-            available_is_ready(&mut faults, status);
+            available_is_ready(&mut faults, status, "readyReplicas");
             return faults;
         }
         spec(&mut faults, object, Some(old));
@@ -69,7 +69,10 @@ impl Strategy for ReplicaSets {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if ctx.subresource.is_empty() { super::template_warnings(object, old) } else { Vec::new() }
+        if !ctx.subresource.is_empty() {
+            return Vec::new();
+        }
+        super::name_warning(object, old).into_iter().chain(super::template_warnings(object, old)).collect()
     }
 
     fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {

@@ -59,7 +59,7 @@ impl Strategy for ReplicationControllers {
             let all = ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
             counts(&mut faults, status, &all);
             at_most_replicas(&mut faults, status, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"]);
-            available_is_ready(&mut faults, status);
+            available_is_ready(&mut faults, status, "readyReplicas");
             return faults;
         }
         spec(&mut faults, object, Some(old));
@@ -67,7 +67,10 @@ impl Strategy for ReplicationControllers {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if ctx.subresource.is_empty() { super::template_warnings(object, old) } else { Vec::new() }
+        if !ctx.subresource.is_empty() {
+            return Vec::new();
+        }
+        super::name_warning(object, old).into_iter().chain(super::template_warnings(object, old)).collect()
     }
 
     fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {

@@ -84,7 +84,7 @@ impl Strategy for StatefulSets {
             ];
             counts(&mut faults, status, &all);
             at_most_replicas(&mut faults, status, &["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"]);
-            available_is_ready(&mut faults, status);
+            available_is_ready(&mut faults, status, "status.readyReplicas");
             collisions_only_rise(&mut faults, status, &old["status"]);
             return faults;
         }

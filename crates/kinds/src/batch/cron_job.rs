@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{cron, job};
 use crate::doc::{Read, Write};
-use crate::pod::{Options, defaults, warnings};
+use crate::pod::{Options, defaults};
 use crate::{Column, Context, Strategy, check, columns, meta, table};
 
 pub(crate) struct CronJobs;
@@ -62,23 +62,22 @@ impl Strategy for CronJobs {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        let mut found = Vec::new();
         if !ctx.subresource.is_empty() {
-            return found;
+            return Vec::new();
         }
-        let name = crate::names::dns_label(object["metadata"].text("name"));
-        if old.is_none() && !name.is_empty() {
-            let text = "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is \
-                        recommended";
-            found.push(format!("{text}: [{}]", name.join(" ")));
+        let mut found: Vec<String> = crate::workload::name_warning(object, old).into_iter().collect();
+        if !crate::workload::same_generation(object, old) {
+            let spec = Path::new("spec");
+            let template = spec.child("jobTemplate");
+            job::spec_warnings(&mut found, &template.child("spec"), &object["spec"]["jobTemplate"]["spec"]);
         }
-        let spec = Path::new("spec");
-        let job_template = spec.child("jobTemplate");
-        let job_spec = job_template.child("spec");
-        let template = &object["spec"]["jobTemplate"]["spec"]["template"];
-        warnings::spec(&mut found, Some(&job_spec.child("template")), &template["spec"], &template["metadata"]);
-        if object["spec"].text("schedule").contains("TZ") {
-            found.push("CRON_TZ or TZ used in \"spec.schedule\" is not officially supported, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details".into());
+        if old.is_some() && object["spec"].text("schedule").contains("TZ") {
+            // The doubled word is the reference server's.
+            found.push(
+                "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see \
+                 https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"
+                    .into(),
+            );
         }
         found
     }
@@ -171,10 +170,14 @@ fn time_zone(faults: &mut Faults, path: &Path<'_>, zone: &str) {
         faults.invalid_str(path, zone, "timeZone must be nil or non-empty string");
     } else if !zone.split('/').all(part_fits) {
         faults.invalid_str(path, zone, &unknown);
-    } else if zone.eq_ignore_ascii_case("local") {
-        let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
-        faults.invalid_str(path, zone, detail);
-    } else if !cron::is_zone(zone) {
-        faults.invalid_str(path, zone, &unknown);
+    } else {
+        if zone.eq_ignore_ascii_case("local") {
+            let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+            faults.invalid_str(path, zone, detail);
+        }
+        // Exactly `Local` is known to the reference's library; in another case it is one more fault.
+        if zone != "Local" && !cron::is_zone(zone) {
+            faults.invalid_str(path, zone, &unknown);
+        }
     }
 }

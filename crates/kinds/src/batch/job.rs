@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use corten_api::field::{Fault, FaultKind, Faults, Path};
+use corten_api::field::{Fault, FaultKind, Faults, Path, quoted};
 use serde_json::{Value, json};
 
 use super::job_status;
@@ -90,25 +90,10 @@ impl Strategy for Jobs {
         if !ctx.subresource.is_empty() {
             return Vec::new();
         }
-        let mut found = Vec::new();
-        let name = names::dns_label(object["metadata"].text("name"));
-        if old.is_none() && !name.is_empty() {
-            let text = "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is \
-                        recommended";
-            found.push(format!("{text}: [{}]", name.join(" ")));
+        let mut found: Vec<String> = crate::workload::name_warning(object, old).into_iter().collect();
+        if !crate::workload::same_generation(object, old) {
+            spec_warnings(&mut found, &Path::new("spec"), &object["spec"]);
         }
-        let spec = &object["spec"];
-        if spec.text("completionMode") == "Indexed" {
-            let (completions, parallelism) = (spec.int("completions"), spec.int("parallelism"));
-            if completions > COMPLETIONS_SOFT_LIMIT && parallelism > LIMIT_ABOVE_SOFT {
-                let text = "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes \
-                            might not be able to track completedIndexes when a big number of indexes fail";
-                found.push(text.into());
-            }
-        }
-        let root = Path::new("spec");
-        let template = &spec["template"];
-        warnings::spec(&mut found, Some(&root.child("template")), &template["spec"], &template["metadata"]);
         found
     }
 
@@ -161,6 +146,21 @@ impl Strategy for Jobs {
             table::selector(&spec["selector"]).into(),
         ]
     }
+}
+
+/// Warnings about the spec of a job, also of one that a CronJob makes.
+pub(super) fn spec_warnings(found: &mut Vec<String>, path: &Path<'_>, spec: &Value) {
+    if spec.text("completionMode") == "Indexed"
+        && spec.int("completions") > COMPLETIONS_SOFT_LIMIT
+        && spec.int("parallelism") > LIMIT_ABOVE_SOFT
+    {
+        found.push(format!(
+            "{path}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might \
+             not be able to track completedIndexes when a big number of indexes fail"
+        ));
+    }
+    let template = &spec["template"];
+    warnings::spec(found, Some(&path.child("template")), &template["spec"], &template["metadata"]);
 }
 
 /// A condition in a failure policy means `True` when it says nothing.
@@ -436,6 +436,9 @@ fn exit_codes(faults: &mut Faults, path: &Path<'_>, codes: &Value, containers: &
 fn success_policy(faults: &mut Faults, path: &Path<'_>, policy: &Value, spec: &Value) {
     let at = path.child("rules");
     let rules = policy.list("rules");
+    if rules.is_empty() {
+        faults.required(&at, "at least one rules must be specified when the successPolicy is specified");
+    }
     if rules.len() > 20 {
         faults.too_many(&at, rules.len(), 20);
     }
@@ -476,32 +479,9 @@ pub(super) fn count_indexes(text: &str, completions: i64) -> Result<i64, String>
     if text.is_empty() {
         return Ok(0);
     }
-    let number = |text: &str| -> Result<i64, String> {
-        let value: i64 = text.parse().map_err(|_| format!("cannot convert string to integer for index: {text:?}"))?;
-        if value >= completions { Err(format!("too large index: {text:?}")) } else { Ok(value) }
-    };
-    let falling = |before: i64, now: i64| format!("non-increasing order, previous: {before}, current: {now}");
     let (mut total, mut last) = (0, None);
-    for interval in text.split(',') {
-        let parts: Vec<&str> = interval.split('-').collect();
-        let (first, end) = match parts[..] {
-            [one] => {
-                let one = number(one)?;
-                (one, one)
-            }
-            [first, end] => {
-                let (first, end) = (number(first)?, number(end)?);
-                if first >= end {
-                    return Err(falling(first, end));
-                }
-                (first, end)
-            }
-            _ => {
-                return Err(format!(
-                    "the fragment {interval:?} violates the requirement that an index interval can have at most two parts separated by '-'"
-                ));
-            }
-        };
+    for part in text.split(',') {
+        let (first, end) = interval(part, completions)?;
         if let Some(last) = last.filter(|last| *last >= first) {
             return Err(falling(last, first));
         }
@@ -509,6 +489,29 @@ pub(super) fn count_indexes(text: &str, completions: i64) -> Result<i64, String>
         last = Some(end);
     }
     Ok(total)
+}
+
+/// The first and last index of `4` or `2-4`, both below `completions`.
+pub(super) fn interval(text: &str, completions: i64) -> Result<(i64, i64), String> {
+    let number = |text: &str| -> Result<i64, String> {
+        let value: i64 = text.parse().map_err(|_| format!("cannot convert string to integer for index: {}", quoted(text)))?;
+        if value >= completions { Err(format!("too large index: {}", quoted(text))) } else { Ok(value) }
+    };
+    match text.split('-').collect::<Vec<_>>()[..] {
+        [one] => number(one).map(|one| (one, one)),
+        [first, end] => match (number(first)?, number(end)?) {
+            (first, end) if first >= end => Err(falling(first, end)),
+            both => Ok(both),
+        },
+        _ => Err(format!(
+            "the fragment {} violates the requirement that an index interval can have at most two parts separated by '-'",
+            quoted(text)
+        )),
+    }
+}
+
+fn falling(before: i64, now: i64) -> String {
+    format!("non-increasing order, previous: {before}, current: {now}")
 }
 
 fn changes(faults: &mut Faults, job: &Value, old: &Value, options: &Options) {

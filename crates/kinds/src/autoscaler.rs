@@ -42,7 +42,7 @@ impl Strategy for HorizontalPodAutoscalers {
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        spec(&mut faults, &object["spec"]);
+        spec(&mut faults, &object["spec"], None);
         faults
     }
 
@@ -50,7 +50,7 @@ impl Strategy for HorizontalPodAutoscalers {
         object.copy_from(old, if ctx.subresource == "status" { "spec" } else { "status" });
     }
 
-    fn validate_update(&self, object: &Value, _: &Value, ctx: &Context<'_>) -> Faults {
+    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
         if ctx.subresource == "status" {
             let path = Path::new("status");
@@ -58,9 +58,13 @@ impl Strategy for HorizontalPodAutoscalers {
                 check::field_not_negative(&mut faults, &path, &object["status"], key);
             }
         } else {
-            spec(&mut faults, &object["spec"]);
+            spec(&mut faults, &object["spec"], Some(&old["spec"]));
         }
         faults
+    }
+
+    fn revalidates_metadata(&self) -> bool {
+        false
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -147,39 +151,46 @@ fn metrics_shown(specs: &[Value], currents: &[Value]) -> String {
     if more > 0 { format!("{listed} + {more} more...") } else { listed }
 }
 
-fn spec(faults: &mut Faults, spec: &Value) {
+fn spec(faults: &mut Faults, spec: &Value, old: Option<&Value>) {
     let path = Path::new("spec");
     let (least, most) = (spec.opt_int("minReplicas"), spec.int("maxReplicas"));
-    if let Some(least) = least.filter(|n| *n < 1) {
-        faults.invalid_int(&path.child("minReplicas"), least, "must be greater than or equal to 1");
+    // Scaling to zero is off by default; what scaled to zero once may go on.
+    let bound = i64::from(old.is_none_or(|old| old.opt_int("minReplicas") != Some(0)));
+    if let Some(least) = least.filter(|n| *n < bound) {
+        faults.invalid_int(&path.child("minReplicas"), least, &format!("must be greater than or equal to {bound}"));
     }
-    if most < 1 {
-        faults.required(&path.child("maxReplicas"), "must be set and greater than 0");
+    match most {
+        0 => faults.required(&path.child("maxReplicas"), "must be set and greater than 0"),
+        ..0 => faults.invalid_int(&path.child("maxReplicas"), most, "must be greater than 0"),
+        _ => {}
     }
     if least.is_some_and(|least| most < least) {
         faults.invalid_int(&path.child("maxReplicas"), most, "must be greater than or equal to `minReplicas`");
     }
     let target = &spec["scaleTargetRef"];
-    let at = path.child("scaleTargetRef");
-    for key in ["kind", "name"] {
-        let value = target.text(key);
-        if value.is_empty() {
-            faults.required(&at.child(key), "");
-        } else {
-            check::invalid_each(faults, &at.child(key), value, names::name_is_path_segment(value, false));
-        }
-    }
-    let version = target.text("apiVersion");
-    if !version.contains('/') && target.text("kind") != "ReplicationController" {
-        faults.invalid_str(&at.child("apiVersion"), version, "apiVersion must specify API group");
-    } else if version.matches('/').count() > 1 {
-        let detail = format!("unexpected GroupVersion string: {version}");
-        faults.invalid_str(&at.child("apiVersion"), version, &detail);
-    }
+    let same_target = old.is_some_and(|old| {
+        let before = &old["scaleTargetRef"];
+        before.text("apiVersion") == target.text("apiVersion") && before.text("kind") == target.text("kind")
+    });
+    let version = match (same_target, target.text("kind")) {
+        (true, _) => Version::Any,
+        (false, "ReplicationController") => Version::AnyGroup,
+        (false, _) => Version::Grouped,
+    };
+    reference(faults, &path.child("scaleTargetRef"), target, version);
+    let was_wrong = old.is_some_and(|old| {
+        old.list("metrics").iter().any(|metric| {
+            let described = &metric["object"]["describedObject"];
+            metric.text("type") == "Object"
+                && metric.has("object")
+                && version_fault(described.text("apiVersion"), Version::AnyGroup).is_some()
+        })
+    });
+    let version = if was_wrong { Version::Any } else { Version::AnyGroup };
     let metrics = path.child("metrics");
     let mut outside = false;
     for (i, item) in spec.list("metrics").iter().enumerate() {
-        metric(faults, &metrics.index(i), item);
+        metric(faults, &metrics.index(i), item, version);
         outside |= matches!(item.text("type"), "Object" | "External");
     }
     if least == Some(0) && !outside {
@@ -190,6 +201,44 @@ fn spec(faults: &mut Faults, spec: &Value) {
         if let Some(rules) = spec["behavior"].opt(key) {
             scaling_rules(faults, &behavior.child(key), rules);
         }
+    }
+}
+
+/// What an `apiVersion` in a reference must be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    /// Anything: what is stored already stays usable.
+    Any,
+    /// Readable as a group and a version; the core group has no name.
+    AnyGroup,
+    /// With the name of a group.
+    Grouped,
+}
+
+fn version_fault(text: &str, wanted: Version) -> Option<String> {
+    if wanted == Version::Any {
+        return None;
+    }
+    let group = match text.matches('/').count() {
+        0 => "",
+        1 => text.split('/').next().unwrap_or_default(),
+        _ => return Some(format!("unexpected GroupVersion string: {text}")),
+    };
+    (wanted == Version::Grouped && group.is_empty()).then(|| "apiVersion must specify API group".to_owned())
+}
+
+fn reference(faults: &mut Faults, path: &Path<'_>, reference: &Value, version: Version) {
+    for key in ["kind", "name"] {
+        let value = reference.text(key);
+        if value.is_empty() {
+            faults.required(&path.child(key), "");
+        } else {
+            check::invalid_each(faults, &path.child(key), value, names::name_is_path_segment(value, false));
+        }
+    }
+    let text = reference.text("apiVersion");
+    if let Some(fault) = version_fault(text, version) {
+        faults.invalid_str(&path.child("apiVersion"), text, &fault);
     }
 }
 
@@ -220,55 +269,63 @@ fn scaling_rules(faults: &mut Faults, path: &Path<'_>, rules: &Value) {
             faults.invalid_int(&here.child("periodSeconds"), policy.int("periodSeconds"), "must be less than or equal to 1800");
         }
     }
+    if let Some(tolerance) = Quantity::of(&rules["tolerance"]).filter(Quantity::is_negative) {
+        faults.invalid_str(&path.child("tolerance"), &tolerance.to_string(), "must be greater or equal to zero");
+    }
 }
 
-fn metric(faults: &mut Faults, path: &Path<'_>, metric: &Value) {
+fn metric(faults: &mut Faults, path: &Path<'_>, metric: &Value, version: Version) {
     const KINDS: &[&str] = &["ContainerResource", "External", "Object", "Pods", "Resource"];
     let kind = metric.text("type");
     if kind.is_empty() {
         faults.required(&path.child("type"), "must specify a metric source type");
-    } else {
-        check::one_of(faults, &path.child("type"), kind, KINDS);
     }
+    check::one_of(faults, &path.child("type"), kind, KINDS);
     let mut filled = Vec::new();
     for key in ["object", "external", "pods", "resource", "containerResource"] {
         let Some(source) = metric.opt(key) else { continue };
         let at = path.child(key);
         if filled.is_empty() {
-            metric_source(faults, &at, key, source);
+            metric_source(faults, &at, key, source, version);
         }
         filled.push(key);
     }
-    if !kind.is_empty() {
-        let expected = match kind {
-            "Resource" | "ContainerResource" | "Pods" | "Object" | "External" => Some(source_key(kind)),
-            _ => None,
-        };
-        match expected {
-            None => faults.not_supported(&path.child("type"), kind, KINDS),
-            Some(expected) => {
-                if !filled.contains(&expected) {
-                    faults.required(&path.child(expected), "must populate information for the given metric source");
-                }
-                for key in filled.iter().filter(|key| **key != expected) {
-                    let detail = "must populate the given metric source only";
-                    faults.forbidden(&path.child(key), detail);
-                }
-            }
+    let expected = match kind {
+        "Resource" | "ContainerResource" | "Pods" | "Object" | "External" => Some(source_key(kind)),
+        _ => None,
+    };
+    match expected {
+        None => faults.not_supported(&path.child("type"), kind, KINDS),
+        Some(expected) if !filled.contains(&expected) => {
+            faults.required(&path.child(expected), "must populate information for the given metric source");
+        }
+        Some(_) => {}
+    }
+    // A single source, though not the one named, is not forbidden as well.
+    if filled.len() > 1 {
+        for key in filled.iter().filter(|key| Some(**key) != expected) {
+            faults.forbidden(&path.child(key), "must populate the given metric source only");
         }
     }
 }
 
-fn metric_source(faults: &mut Faults, path: &Path<'_>, key: &str, source: &Value) {
+fn metric_source(faults: &mut Faults, path: &Path<'_>, key: &str, source: &Value, version: Version) {
     let target = &source["target"];
     let at = path.child("target");
     let (value, average, utilization) = (target.has("value"), target.has("averageValue"), target.has("averageUtilization"));
-    if key == "containerResource" && source.text("container").is_empty() {
-        faults.required(&path.child("container"), "must specify a container");
-    }
     if matches!(key, "resource" | "containerResource") {
-        if source.text("name").is_empty() {
+        let name = source.text("name");
+        if name.is_empty() {
             faults.required(&path.child("name"), "must specify a resource name");
+        }
+        if key == "containerResource" {
+            if !name.is_empty() {
+                crate::resources::check_container_name(faults, &path.child("name"), name);
+            }
+            match source.text("container") {
+                "" => faults.required(&path.child("container"), "must specify a container"),
+                container => check::dns_label(faults, &path.child("container"), container),
+            }
         }
         metric_target(faults, &at, target);
         if !utilization && !average {
@@ -280,17 +337,12 @@ fn metric_source(faults: &mut Faults, path: &Path<'_>, key: &str, source: &Value
         return;
     }
     if key == "object" {
-        let described = path.child("describedObject");
-        for part in ["kind", "name"] {
-            if source["describedObject"].text(part).is_empty() {
-                faults.required(&described.child(part), "");
-            }
-        }
+        reference(faults, &path.child("describedObject"), &source["describedObject"], version);
     }
     let identifier = path.child("metric");
     let name = source["metric"].text("name");
     if name.is_empty() {
-        faults.required(&identifier.child("name"), "");
+        faults.required(&identifier.child("name"), "must specify a metric name");
     } else {
         check::invalid_each(faults, &identifier.child("name"), name, names::name_is_path_segment(name, false));
     }
@@ -310,7 +362,7 @@ fn metric_source(faults: &mut Faults, path: &Path<'_>, key: &str, source: &Value
                 };
                 faults.required(&at.child("averageValue"), detail);
             }
-            if value && average {
+            if value && average && key == "external" {
                 faults.forbidden(&at.child("value"), "may not set both a target value for metric and a per-pod target");
             }
         }
@@ -322,7 +374,7 @@ fn metric_target(faults: &mut Faults, path: &Path<'_>, target: &Value) {
     if kind.is_empty() {
         faults.required(&path.child("type"), "must specify a metric target type");
     }
-    if !matches!(kind, "" | "Utilization" | "Value" | "AverageValue") {
+    if !matches!(kind, "Utilization" | "Value" | "AverageValue") {
         faults.invalid_str(&path.child("type"), kind, "must be either Utilization, Value, or AverageValue");
     }
     if let Some(value) = Quantity::of(&target["value"]).filter(|value| !value.is_positive()) {

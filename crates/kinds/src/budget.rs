@@ -25,7 +25,6 @@ impl Strategy for PodDisruptionBudgets {
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
         crate::workload::reset_status(object, COUNTS);
         meta::set_generation(object, 1);
-        let _ = json!(null);
     }
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
@@ -63,6 +62,7 @@ impl Strategy for PodDisruptionBudgets {
         }
         let mut faults = Faults::default();
         let path = Path::new("status");
+        check::conditions(&mut faults, &path.child("conditions"), object["status"].list("conditions"));
         for key in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
             check::field_not_negative(&mut faults, &path, &object["status"], key);
         }

@@ -219,22 +219,22 @@ pub(crate) fn duplicate(faults: &mut Faults, path: &Path<'_>, value: &str) {
     faults.duplicate(path, &json!(value));
 }
 
-/// A string must be the text of an IP address (the lax form that takes leading zeros, as stored objects have them).
+/// A string must be the text of an IP address that every parser reads alike: no leading zeros, no IPv4-mapped IPv6 (KEP-4858).
 pub(crate) fn ip(faults: &mut Faults, path: &Path<'_>, value: &str) -> bool {
-    let valid = names::parse_ip(value).is_some();
-    if !valid {
-        faults.invalid_str(path, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+    let wrong = names::ip_faults(value);
+    for detail in &wrong {
+        faults.invalid_str(path, value, detail);
     }
-    valid
+    wrong.is_empty()
 }
 
-/// A string must be the text of a CIDR.
+/// A string must be the text of a CIDR that every parser reads alike, and that means a network: no bits set beyond its prefix.
 pub(crate) fn cidr(faults: &mut Faults, path: &Path<'_>, value: &str) -> bool {
-    let valid = names::parse_cidr(value).is_some();
-    if !valid {
-        faults.invalid_str(path, value, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+    let wrong = names::cidr_fault(value);
+    if let Some(detail) = wrong {
+        faults.invalid_str(path, value, detail);
     }
-    valid
+    wrong.is_none()
 }
 
 /// An address that can be an endpoint: neither unspecified, loopback nor link-local.
@@ -343,9 +343,42 @@ pub(crate) fn percent(value: &Value) -> Option<i64> {
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) { None } else { digits.parse().ok() }
 }
 
-/// The number of an `IntOrString`, its percentage as a number when it is one.
+/// The number of an `IntOrString`, its percentage as a number when it is one, or a string's number.
 pub(crate) fn int_or_percent_value(value: &Value) -> i64 {
-    percent(value).or_else(|| value.as_i64()).unwrap_or_default()
+    percent(value).or_else(|| value.as_i64()).or_else(|| value.as_str()?.parse().ok()).unwrap_or_default()
+}
+
+/// The `conditions` of newer kinds: one of each type, with a time and a reason (`metav1.Condition`).
+pub(crate) fn conditions(faults: &mut Faults, path: &Path<'_>, list: &[Value]) {
+    let mut seen = HashSet::new();
+    for (i, condition) in list.iter().enumerate() {
+        let at = path.index(i);
+        let kind = condition.text("type");
+        if !seen.insert(kind) {
+            duplicate(faults, &at.child("type"), kind);
+        }
+        qualified_name(faults, &at.child("type"), kind);
+        one_of(faults, &at.child("status"), condition.text("status"), &["False", "True", "Unknown"]);
+        let generation = condition.int("observedGeneration");
+        if generation < 0 {
+            faults.invalid_int(&at.child("observedGeneration"), generation, "must be greater than or equal to zero");
+        }
+        if !condition.has("lastTransitionTime") {
+            faults.required(&at.child("lastTransitionTime"), "");
+        }
+        let reason = condition.text("reason");
+        if reason.is_empty() {
+            faults.required(&at.child("reason"), "");
+        } else {
+            invalid_each(faults, &at.child("reason"), reason, names::condition_reason(reason));
+            if reason.len() > 1024 {
+                faults.too_long(&at.child("reason"), 1024);
+            }
+        }
+        if condition.text("message").len() > 32 * 1024 {
+            faults.too_long(&at.child("message"), 32 * 1024);
+        }
+    }
 }
 
 /// Reports each string that occurs again, at its index.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use corten_api::field::{Faults, Path};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::doc::{Read, Write, semantic_equal};
 use crate::pod::containers::PROTOCOLS;
@@ -134,6 +134,9 @@ impl Strategy for EndpointSlices {
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
         meta::set_generation(object, 1);
+        for endpoint in object.items("endpoints") {
+            endpoint.drop_key("deprecatedTopology");
+        }
     }
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
@@ -147,21 +150,27 @@ impl Strategy for EndpointSlices {
 
     fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         let same = |key: &str| semantic_equal(&object[key], &old[key]);
-        let changed = !(same("endpoints")
-            && same("ports")
-            && same("addressType")
-            && semantic_equal(&object["metadata"]["labels"], &old["metadata"]["labels"])
-            && semantic_equal(&object["metadata"]["annotations"], &old["metadata"]["annotations"])
-            && semantic_equal(&object["metadata"]["ownerReferences"], &old["metadata"]["ownerReferences"])
-            && semantic_equal(&object["metadata"]["deletionTimestamp"], &old["metadata"]["deletionTimestamp"]));
+        let same_endpoints = same("endpoints");
+        let labels = semantic_equal(&object["metadata"]["labels"], &old["metadata"]["labels"]);
+        let changed = !(same_endpoints && same("ports") && same("addressType") && labels);
         let generation = old["metadata"].int("generation") + i64::from(changed);
         object.object("metadata").put("generation", generation);
+        if !same_endpoints {
+            for endpoint in object.items("endpoints") {
+                endpoint.drop_key("deprecatedTopology");
+            }
+        }
     }
 
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
         let mut faults = self.validate(object, ctx);
         check::immutable(&mut faults, &Path::new("addressType"), &object["addressType"], &old["addressType"]);
         faults
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>, _: &Context<'_>) -> Vec<String> {
+        let named = old.is_none() && object.text("addressType") == "FQDN";
+        if named { vec!["addressType: FQDN endpoints are deprecated".into()] } else { Vec::new() }
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -218,29 +227,21 @@ fn slice_endpoints(faults: &mut Faults, endpoints: &[Value], kind: &str) {
         }
         for (j, address) in addresses.iter().enumerate() {
             let here = addresses_at.index(j);
-            let parsed = names::parse_ip(address);
             match kind {
-                "IPv4" | "IPv6" => {
+                "IPv4" | "IPv6" if check::ip(faults, &here, address) => {
                     let wanted_v4 = kind == "IPv4";
-                    if parsed.is_none_or(|ip| ip.is_ipv4() != wanted_v4) {
+                    if names::parse_ip(address).is_none_or(|ip| ip.is_ipv4() != wanted_v4) {
                         let article = if wanted_v4 { "must be an IPv4 address" } else { "must be an IPv6 address" };
                         faults.invalid_str(&addresses_at, address, article);
                     }
                     check::non_special_ip(faults, &here, address);
                 }
-                "FQDN" => check::dns_subdomain(faults, &here, address),
+                "FQDN" => domain_name(faults, &here, address),
                 _ => {}
             }
         }
         if let Some(node) = endpoint.opt_text("nodeName") {
             check::dns_subdomain(faults, &at.child("nodeName"), node);
-        }
-        let topology = at.child("deprecatedTopology");
-        let map = endpoint.map("deprecatedTopology");
-        check::labels(faults, &topology, map);
-        if map.contains_key("kubernetes.io/hostname") {
-            let detail = "may not be set, use `nodeName` instead";
-            faults.invalid_str(&topology.key("kubernetes.io/hostname"), "kubernetes.io/hostname", detail);
         }
         if let Some(hostname) = endpoint.opt_text("hostname") {
             check::dns_label(faults, &at.child("hostname"), hostname);
@@ -248,6 +249,25 @@ fn slice_endpoints(faults: &mut Faults, endpoints: &[Value], kind: &str) {
         if let Some(hints) = endpoint.opt("hints") {
             slice_hints(faults, &at.child("hints"), hints);
         }
+    }
+}
+
+/// A domain name of at least two labels; a dot may end it.
+fn domain_name(faults: &mut Faults, path: &Path<'_>, name: &str) {
+    if name.is_empty() {
+        return faults.required(path, "");
+    }
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let wrong = names::dns_subdomain(name);
+    if !wrong.is_empty() {
+        return faults.invalid_str(path, name, &wrong.join(","));
+    }
+    if !name.contains('.') {
+        return faults.invalid_str(path, name, "should be a domain with at least two segments separated by dots");
+    }
+    let bad = name.split('.').map(|label| (label, names::dns_label(label))).find(|(_, wrong)| !wrong.is_empty());
+    if let Some((label, wrong)) = bad {
+        faults.invalid_str(path, label, &wrong.join(","));
     }
 }
 
@@ -267,7 +287,7 @@ fn slice_hints(faults: &mut Faults, path: &Path<'_>, hints: &Value) {
                 check::duplicate(faults, &here.child("name"), name);
             }
             if what == "zones" {
-                check::invalid_each(faults, &here, name, names::label_value(name));
+                check::invalid_each(faults, &here.child("name"), name, names::label_value(name));
             } else {
                 check::dns_subdomain(faults, &here.child("name"), name);
             }
@@ -298,5 +318,4 @@ fn slice_ports(faults: &mut Faults, ports: &[Value]) {
             check::qualified_name(faults, &at.child("appProtocol"), protocol);
         }
     }
-    let _ = json!(null);
 }

@@ -32,6 +32,39 @@ pub(crate) fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
     (length <= if ip.is_ipv4() { 32 } else { 128 }).then_some((ip, length))
 }
 
+/// What is wrong with the text of an IP address, read strictly.
+pub(crate) fn ip_faults(text: &str) -> Vec<&'static str> {
+    if parse_ip(text).is_none() {
+        return vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"];
+    }
+    match text.parse::<IpAddr>() {
+        Err(_) => vec!["must not have leading 0s"],
+        Ok(ip) if is_mapped(ip) => vec!["must not be an IPv4-mapped IPv6 address"],
+        Ok(_) => Vec::new(),
+    }
+}
+
+/// What is wrong with the text of a CIDR, read strictly.
+pub(crate) fn cidr_fault(text: &str) -> Option<&'static str> {
+    let Some((_, length)) = parse_cidr(text) else {
+        return Some("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+    };
+    let (address, prefix) = text.split_once('/')?;
+    let Ok(ip) = address.parse::<IpAddr>() else { return Some("must not have leading 0s in IP or prefix length") };
+    if prefix.len() > 1 && prefix.starts_with('0') {
+        return Some("must not have leading 0s in IP or prefix length");
+    }
+    if is_mapped(ip) {
+        return Some("must not have an IPv4-mapped IPv6 address");
+    }
+    let network = ipnet::IpNet::new(ip, length).ok()?;
+    (network.network() != ip).then_some("must not have bits set beyond the prefix length")
+}
+
+fn is_mapped(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
+}
+
 /// A name checked as a prefix may end with a dash: what is checked then stands for a longer name.
 pub(crate) fn mask_trailing_dash(name: &str) -> String {
     match name.strip_suffix('-') {
@@ -96,6 +129,23 @@ pub(crate) fn domain_prefixed_path(value: &str) -> Vec<String> {
         ));
     }
     wrong
+}
+
+/// The reason of a condition.
+pub(crate) fn condition_reason(reason: &str) -> Vec<String> {
+    let edge = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let fits = reason.starts_with(|c: char| c.is_ascii_alphabetic())
+        && reason.ends_with(edge)
+        && reason.chars().all(|c| edge(c) || matches!(c, ',' | ':'));
+    if fits {
+        return Vec::new();
+    }
+    vec![corten_api::names::regex_fault(
+        "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', \
+         and must end with an alphanumeric character or '_'",
+        "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?",
+        &["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"],
+    )]
 }
 
 /// A name of at least three segments, as webhooks have.

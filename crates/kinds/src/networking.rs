@@ -47,13 +47,11 @@ impl Strategy for IngressClasses {
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
         let path = Path::new("spec");
         check::immutable(&mut faults, &path.child("controller"), &object["spec"]["controller"], &old["spec"]["controller"]);
-        if let Some(parameters) = object["spec"].opt("parameters") {
-            class_parameters(&mut faults, &path.child("parameters"), parameters);
-        }
+        faults.0.extend(self.validate(object, ctx).0);
         faults
     }
 
@@ -72,7 +70,8 @@ impl Strategy for IngressClasses {
     }
 }
 
-fn class_parameters(faults: &mut Faults, path: &Path<'_>, reference: &Value) {
+/// A reference to an object by group, kind and name.
+fn typed_reference(faults: &mut Faults, path: &Path<'_>, reference: &Value) {
     if let Some(group) = reference.opt_text("apiGroup") {
         check::dns_subdomain(faults, &path.child("apiGroup"), group);
     }
@@ -84,6 +83,10 @@ fn class_parameters(faults: &mut Faults, path: &Path<'_>, reference: &Value) {
             check::invalid_each(faults, &path.child(key), value, names::name_is_path_segment(value, false));
         }
     }
+}
+
+fn class_parameters(faults: &mut Faults, path: &Path<'_>, reference: &Value) {
+    typed_reference(faults, path, reference);
     let namespace_at = path.child("namespace");
     let namespace = reference.opt_text("namespace");
     match reference.opt_text("scope") {
@@ -138,11 +141,12 @@ impl Strategy for IpAddresses {
     }
 
     fn validate_name(&self, name: &str, _: bool) -> Vec<String> {
+        let wrong = names::ip_faults(name);
         match names::parse_ip(name) {
-            None => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()],
-            Some(ip) if ip.is_ipv4() && ip.to_string() != name => vec!["must not have leading 0s".into()],
-            Some(ip) if ip.to_string() != name => vec![format!("must be in canonical form ({:?})", ip.to_string())],
-            Some(_) => Vec::new(),
+            Some(ip) if wrong.is_empty() && ip.to_string() != name => {
+                vec![format!("must be in canonical form ({:?})", ip.to_string())]
+            }
+            _ => wrong.into_iter().map(str::to_owned).collect(),
         }
     }
 
@@ -188,6 +192,7 @@ impl Strategy for ServiceCidrs {
         let all: Vec<&str> = object["spec"].texts("cidrs").collect();
         if all.is_empty() {
             faults.required(&path, "at least one CIDR required");
+            return faults;
         }
         if all.len() > 2 {
             let shown = json!({ "CIDRs": all }).to_string();
@@ -195,24 +200,19 @@ impl Strategy for ServiceCidrs {
             return faults;
         }
         let parsed: Vec<_> = all.iter().map(|cidr| names::parse_cidr(cidr)).collect();
-        if all.len() == 2
-            && let [Some((a, _)), Some((b, _))] = parsed[..]
-            && a.is_ipv4() == b.is_ipv4()
-        {
+        let dual = matches!(parsed[..], [Some((a, _)), Some((b, _))] if a.is_ipv4() != b.is_ipv4());
+        if all.len() == 2 && !dual {
             let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
             faults.invalid(&path, &object["spec"]["cidrs"], detail);
+            return faults;
         }
         for (i, (cidr, parsed)) in all.iter().zip(&parsed).enumerate() {
             let at = path.index(i);
-            let Some((ip, length)) = parsed else {
-                check::cidr(&mut faults, &at, cidr);
+            if !check::cidr(&mut faults, &at, cidr) {
                 continue;
-            };
-            let network: Option<ipnet::IpNet> = ipnet::IpNet::new(*ip, *length).ok();
-            if network.is_some_and(|network| network.network() != *ip) {
-                faults.invalid_str(&at, cidr, "must not have bits set beyond the prefix length");
-            } else if network.is_some_and(|network| network.to_string() != *cidr) {
-                let wanted = network.map(|network| network.to_string()).unwrap_or_default();
+            }
+            let network = parsed.and_then(|(ip, length)| ipnet::IpNet::new(ip, length).ok());
+            if let Some(wanted) = network.map(|network| network.to_string()).filter(|wanted| wanted != cidr) {
                 faults.invalid_str(&at, cidr, &format!("must be in canonical form ({wanted:?})"));
             }
         }

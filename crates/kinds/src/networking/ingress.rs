@@ -23,19 +23,15 @@ impl Strategy for Ingresses {
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
+        spec(&mut faults, &object["spec"]);
         let class = object["metadata"]["annotations"].opt_text(CLASS_ANNOTATION);
         if let Some(class) =
             class.filter(|class| object["spec"].has("ingressClassName") && *class != object["spec"].text("ingressClassName"))
         {
-            let metadata = Path::new("metadata");
-            let annotations = metadata.child("annotations");
-            faults.invalid_str(
-                &annotations.child(CLASS_ANNOTATION),
-                class,
-                "must match `ingressClassName` when both are specified",
-            );
+            let at = Path::new("annotations");
+            let detail = "must match `ingressClassName` when both are specified";
+            faults.invalid_str(&at.child(CLASS_ANNOTATION), class, detail);
         }
-        spec(&mut faults, &object["spec"]);
         faults
     }
 
@@ -115,7 +111,7 @@ impl Strategy for Ingresses {
 fn spec(faults: &mut Faults, spec: &Value) {
     let path = Path::new("spec");
     if spec.list("rules").is_empty() && !spec.has("defaultBackend") {
-        faults.invalid(&path, &Value::Null, "either `defaultBackend` or `rules` must be specified");
+        faults.invalid(&path, &spec["rules"], "either `defaultBackend` or `rules` must be specified");
     }
     if let Some(default) = spec.opt("defaultBackend") {
         backend(faults, &path.child("defaultBackend"), default);
@@ -171,7 +167,7 @@ fn http_path(faults: &mut Faults, path: &Path<'_>, item: &Value) {
     let at = path.child("path");
     let text = item.text("path");
     match item.opt_text("pathType") {
-        None => faults.required(&path.child("pathType"), "pathType must be specified"),
+        None => return faults.required(&path.child("pathType"), "pathType must be specified"),
         Some("Exact" | "Prefix") => {
             if !text.starts_with('/') {
                 faults.invalid_str(&at, text, "must be an absolute path");
@@ -206,16 +202,9 @@ fn backend(faults: &mut Faults, path: &Path<'_>, backend: &Value) {
         (Some(_), Some(_)) => faults.invalid_str(path, "", "cannot set both resource and service backends"),
         (None, Some(resource)) => {
             let at = path.child("resource");
-            for key in ["name", "kind"] {
-                if resource.text(key).is_empty() {
-                    faults.required(&at.child(key), "");
-                }
-            }
-            if let Some(group) = resource.opt_text("apiGroup").filter(|group| !group.is_empty()) {
-                check::dns_subdomain(faults, &at.child("apiGroup"), group);
-            }
+            super::typed_reference(faults, &at, resource);
         }
-        (None, None) => faults.required(path, "resource or service backend is required"),
+        (None, None) => faults.invalid_str(path, "", "resource or service backend is required"),
         (Some(service), None) => {
             let parent = path.child("service");
             let name = service.text("name");

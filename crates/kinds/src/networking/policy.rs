@@ -127,19 +127,15 @@ fn ip_block(faults: &mut Faults, path: &Path<'_>, block: &Value) {
     if cidr.is_empty() {
         return faults.required(&path.child("cidr"), "");
     }
-    if !check::cidr(faults, &path.child("cidr"), cidr) {
-        return;
-    }
+    check::cidr(faults, &path.child("cidr"), cidr);
     let net =
         |text: &str| names::parse_cidr(text).and_then(|(ip, length)| ipnet::IpNet::new(ip, length).ok()).map(|net| net.trunc());
-    let whole = net(cidr);
+    let Some(whole) = net(cidr) else { return };
     let at = path.child("except");
     for (i, except) in block.texts("except").enumerate() {
         let here = at.index(i);
-        if !check::cidr(faults, &here, except) {
-            continue;
-        }
-        let (Some(whole), Some(part)) = (whole, net(except)) else { continue };
+        check::cidr(faults, &here, except);
+        let Some(part) = net(except) else { continue };
         if !whole.contains(&part) || whole.prefix_len() >= part.prefix_len() {
             faults.invalid_str(&here, except, "must be a strict subset of `cidr`");
         }

@@ -34,17 +34,10 @@ impl Strategy for StorageClasses {
             faults.required(&path, "");
         } else {
             check::qualified_name(&mut faults, &path, &provisioner.to_lowercase());
-            if let Some(fault) = faults.0.last_mut()
-                && fault.field == "provisioner"
-            {
-                // The value is shown as it was written.
-                let lower = corten_api::field::quoted(&provisioner.to_lowercase());
-                fault.message = fault.message.replacen(&lower, &corten_api::field::quoted(provisioner), 1);
-            }
         }
         parameters(&mut faults, object, true);
-        if let Some(policy) = object.opt_text("reclaimPolicy") {
-            check::required_one_of(&mut faults, &Path::new("reclaimPolicy"), policy, &["Delete", "Retain"]);
+        if let Some(policy) = object.opt_text("reclaimPolicy").filter(|policy| !policy.is_empty()) {
+            check::one_of(&mut faults, &Path::new("reclaimPolicy"), policy, &["Delete", "Retain"]);
         }
         let modes = ["Immediate", "WaitForFirstConsumer"];
         match object.opt_text("volumeBindingMode") {
@@ -55,8 +48,8 @@ impl Strategy for StorageClasses {
         faults
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
-        let mut faults = Faults::default();
+    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+        let mut faults = self.validate(object, ctx);
         for key in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
             let same = object.map(key) == old.map(key) && object[key].as_str() == old[key].as_str();
             if !same {
@@ -64,10 +57,6 @@ impl Strategy for StorageClasses {
             }
         }
         faults
-    }
-
-    fn revalidates_metadata(&self) -> bool {
-        false
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -91,10 +80,6 @@ impl Strategy for StorageClasses {
             object.flag("allowVolumeExpansion").into(),
             table::age(object, now),
         ]
-    }
-
-    fn prepare_update(&self, object: &mut Value, _: &Value, _: &Context<'_>) {
-        let _ = object;
     }
 
     fn warnings(&self, object: &Value, _: Option<&Value>, _: &Context<'_>) -> Vec<String> {

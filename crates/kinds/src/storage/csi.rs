@@ -41,11 +41,6 @@ impl Strategy for CsiDrivers {
         let mut faults = Faults::default();
         let path = Path::new("spec");
         let spec = &object["spec"];
-        for key in ["attachRequired", "podInfoOnMount", "storageCapacity"] {
-            if !spec.has(key) {
-                faults.required(&path.child(key), "");
-            }
-        }
         check::optional_one_of(&mut faults, &path, spec, "fsGroupPolicy", &["File", "None", "ReadWriteOnceWithFSType"]);
         tokens(&mut faults, &path.child("tokenRequests"), spec.list("tokenRequests"));
         for mode in spec.texts("volumeLifecycleModes") {
@@ -62,20 +57,18 @@ impl Strategy for CsiDrivers {
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
-        let mut faults = Faults::default();
+    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+        let mut faults = self.validate(object, ctx);
         let path = Path::new("spec");
-        let (spec, before) = (&object["spec"], &old["spec"]);
-        check::optional_one_of(&mut faults, &path, spec, "fsGroupPolicy", &["File", "None", "ReadWriteOnceWithFSType"]);
-        for key in ["attachRequired", "volumeLifecycleModes"] {
-            check::immutable(&mut faults, &path.child(key), &spec[key], &before[key]);
-        }
-        tokens(&mut faults, &path.child("tokenRequests"), spec.list("tokenRequests"));
-        if let Some(seconds) = spec.opt_int("nodeAllocatableUpdatePeriodSeconds").filter(|seconds| *seconds < 10) {
-            let at = path.child("nodeAllocatableUpdatePeriodSeconds");
-            faults.invalid_int(&at, seconds, "must be greater than or equal to 10 seconds");
+        // The reference server misspells the first in its messages.
+        for (key, shown) in [("attachRequired", "attachedRequired"), ("volumeLifecycleModes", "volumeLifecycleModes")] {
+            check::immutable(&mut faults, &path.child(shown), &object["spec"][key], &old["spec"][key]);
         }
         faults
+    }
+
+    fn revalidates_metadata(&self) -> bool {
+        false
     }
 
     fn warnings(&self, object: &Value, _: Option<&Value>, _: &Context<'_>) -> Vec<String> {
@@ -120,6 +113,7 @@ fn tokens(faults: &mut Faults, path: &Path<'_>, tokens: &[Value]) {
         let at = path.index(i);
         if !seen.insert(token.text("audience")) {
             check::duplicate(faults, &at.child("audience"), token.text("audience"));
+            continue;
         }
         let Some(seconds) = token.opt_int("expirationSeconds") else { continue };
         if seconds < *TOKEN_SECONDS.start() {
@@ -180,7 +174,8 @@ impl Strategy for CsiNodes {
                 let mut same_but_count = now.clone();
                 same_but_count.copy_from(before, "allocatable");
                 if !semantic_equal(&same_but_count, before) {
-                    let shown = internal::shown("CSINodeDriver", now);
+                    same_but_count.drop_key("allocatable");
+                    let shown = internal::shown("CSINodeDriver", &same_but_count);
                     check::invalid_shown(&mut faults, &path.child("drivers"), &shown, check::IMMUTABLE);
                 }
             }
@@ -206,13 +201,11 @@ pub(crate) struct CsiStorageCapacities;
 impl Strategy for CsiStorageCapacities {
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        check::dns_subdomain(&mut faults, &Path::new("storageClassName"), object.text("storageClassName"));
-        for key in ["capacity", "maximumVolumeSize"] {
-            if let Some(amount) = Quantity::of(&object[key]).filter(Quantity::is_negative) {
-                faults.invalid_str(&Path::new(key), &amount.to_string(), check::NEGATIVE);
-            }
-        }
         check::label_selector(&mut faults, &Path::new("nodeTopology"), &object["nodeTopology"], false);
+        check::dns_subdomain(&mut faults, &Path::new("storageClassName"), object.text("storageClassName"));
+        if let Some(amount) = Quantity::of(&object["capacity"]).filter(Quantity::is_negative) {
+            faults.invalid_str(&Path::new("capacity"), &amount.to_string(), check::NEGATIVE);
+        }
         faults
     }
 
@@ -247,46 +240,31 @@ impl Strategy for VolumeAttachments {
     }
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
-        let mut faults = Faults::default();
+        let mut faults = attachment(object);
+        // What holds for new attachments only comes last.
         let path = Path::new("spec");
-        let spec = &object["spec"];
-        let attacher = spec.text("attacher");
-        if attacher.is_empty() {
-            faults.required(&path.child("attacher"), "");
-        } else {
+        let attacher = object["spec"].text("attacher");
+        if !attacher.is_empty() {
             volumes::csi_driver_name(&mut faults, &path.child("attacher"), attacher);
         }
-        let source = &spec["source"];
-        let at = path.child("source");
-        match (source.opt("inlineVolumeSpec"), source.opt_text("persistentVolumeName")) {
-            (None, None) => faults.required(&at, "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
-            (Some(_), Some(_)) => faults.forbidden(&at, "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
-            (None, Some(name)) => {
-                let here = at.child("persistentVolumeName");
-                if name.is_empty() {
-                    faults.required(&here, "must specify non empty persistentVolumeName");
-                }
-                check::dns_subdomain(&mut faults, &here, name);
-            }
-            (Some(inline), None) => volume::spec(&mut faults, &at.child("inlineVolumeSpec"), inline, "", true),
+        let source = path.child("source");
+        if let Some(name) = object["spec"]["source"].opt_text("persistentVolumeName") {
+            check::dns_subdomain(&mut faults, &source.child("persistentVolumeName"), name);
         }
-        check::dns_subdomain(&mut faults, &path.child("nodeName"), spec.text("nodeName"));
         faults
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
         if ctx.subresource == "status" {
             object.copy_from(old, "spec");
-            let labels = object["metadata"]["annotations"].clone();
             meta::reset_for_status(object, old);
-            let _ = labels;
         } else {
             object.copy_from(old, "status");
         }
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
-        let mut faults = self.validate(object, ctx);
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = attachment(object);
         if !semantic_equal(&object["spec"], &old["spec"]) {
             let shown = internal::shown("VolumeAttachmentSpec", &object["spec"]);
             check::invalid_shown(&mut faults, &Path::new("spec"), &shown, check::IMMUTABLE);
@@ -315,6 +293,50 @@ impl Strategy for VolumeAttachments {
     }
 }
 
+/// What holds for every attachment, also one that was there before its kind became stricter.
+fn attachment(object: &Value) -> Faults {
+    let mut faults = Faults::default();
+    let path = Path::new("spec");
+    let spec = &object["spec"];
+    if spec.text("attacher").is_empty() {
+        faults.required(&path.child("attacher"), "");
+    }
+    let source = &spec["source"];
+    let at = path.child("source");
+    match (source.opt("inlineVolumeSpec"), source.opt_text("persistentVolumeName")) {
+        (None, None) => faults.required(&at, "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
+        (Some(_), Some(_)) => faults.forbidden(&at, "must specify exactly one of inlineVolumeSpec and persistentVolumeName"),
+        (None, Some("")) => {
+            faults.required(&at.child("persistentVolumeName"), "must specify non empty persistentVolumeName");
+        }
+        (None, Some(_)) => {}
+        (Some(inline), None) => volume::spec(&mut faults, &at.child("inlineVolumeSpec"), inline, "", true),
+    }
+    check::dns_subdomain(&mut faults, &path.child("nodeName"), spec.text("nodeName"));
+    let path = Path::new("status");
+    let status = &object["status"];
+    let metadata = status.map("attachmentMetadata");
+    if metadata.iter().map(|(key, value)| key.len() + value.as_str().unwrap_or_default().len()).sum::<usize>() > MAX_METADATA {
+        faults.too_long(&path.child("attachmentMetadata"), MAX_METADATA);
+    }
+    for key in ["attachError", "detachError"] {
+        let at = path.child(key);
+        if status[key].text("message").len() > MAX_MESSAGE {
+            // The limit named is that of the metadata.
+            faults.too_long(&at.child("message"), MAX_METADATA);
+        }
+        if let Some(code) = status[key].opt_int("errorCode").filter(|code| *code < 0) {
+            faults.invalid_int(&at.child("errorCode"), code, "must be between 0 and 2147483647, inclusive");
+        }
+    }
+    faults
+}
+
+/// Most bytes of what an attacher says about an attachment: 256 KiB.
+const MAX_METADATA: usize = 256 * 1024;
+/// Most bytes of an error's message: 1 KiB.
+const MAX_MESSAGE: usize = 1024;
+
 pub(crate) struct VolumeAttributesClasses;
 
 impl Strategy for VolumeAttributesClasses {
@@ -325,21 +347,22 @@ impl Strategy for VolumeAttributesClasses {
         if driver.is_empty() {
             faults.required(&path, "");
         } else {
-            let lower = driver.to_lowercase();
-            check::invalid_each(&mut faults, &path, driver, crate::names::qualified_name(&lower));
+            check::qualified_name(&mut faults, &path, &driver.to_lowercase());
         }
         super::parameters(&mut faults, object, false);
         faults
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
-        let mut faults = Faults::default();
+    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+        // The whole is checked before and after.
+        let mut faults = self.validate(object, ctx);
         if object["driverName"] != old["driverName"] {
             faults.forbidden(&Path::new("driverName"), "updates to driverName are forbidden.");
         }
         if object.map("parameters") != old.map("parameters") {
             faults.forbidden(&Path::new("parameters"), "updates to parameters are forbidden.");
         }
+        faults.0.extend(self.validate(object, ctx).0);
         faults
     }
 

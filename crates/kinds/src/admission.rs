@@ -3,6 +3,8 @@
 
 mod policy;
 
+use std::collections::HashSet;
+
 use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
@@ -45,7 +47,7 @@ impl Strategy for Webhooks {
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
         let path = Path::new("webhooks");
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for (i, hook) in object.list("webhooks").iter().enumerate() {
             let at = path.index(i);
             let name = hook.text("name");
@@ -113,11 +115,7 @@ fn webhook(faults: &mut Faults, path: &Path<'_>, hook: &Value, mutating: bool) {
     let at = path.child("clientConfig");
     let client = &hook["clientConfig"];
     match (client.opt_text("url"), client.opt("service")) {
-        (Some(url), None) => {
-            if let Some(why) = url_fault(url) {
-                faults.invalid_str(&at.child("url"), &url_shown(url), &why);
-            }
-        }
+        (Some(text), None) => url(faults, &at.child("url"), text),
         (None, Some(service)) => service_reference(faults, &at.child("service"), service),
         _ => faults.required(&at, "exactly one of url or service is required"),
     }
@@ -127,7 +125,7 @@ fn webhook(faults: &mut Faults, path: &Path<'_>, hook: &Value, mutating: bool) {
     if versions.is_empty() {
         faults.required(&at, "must specify one of v1, v1beta1");
     } else {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for (i, version) in versions.iter().enumerate() {
             if !seen.insert(*version) {
                 faults.invalid_str(&at.index(i), version, "duplicate version");
@@ -141,50 +139,65 @@ fn webhook(faults: &mut Faults, path: &Path<'_>, hook: &Value, mutating: bool) {
     }
 }
 
-fn url_shown(url: &str) -> String {
-    match url.split_once("://") {
-        Some((scheme, _)) if scheme != "https" => scheme.to_owned(),
-        _ => url.to_owned(),
-    }
-}
-
-fn url_fault(url: &str) -> Option<String> {
+/// The address of a webhook: `https`, a host, and a path at most. Each fault shows the part that is wrong.
+fn url(faults: &mut Faults, path: &Path<'_>, url: &str) {
     const FORM: &str = "desired format: https://host[/path]";
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return Some(format!("'https' is the only allowed URL scheme; {FORM}"));
+    let (rest, fragment) = url.split_once('#').unwrap_or((url, ""));
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (scheme, rest) = match rest.split_once(':') {
+        Some((scheme, rest)) if scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && !scheme.contains('/') => (scheme, rest),
+        _ => ("", rest),
     };
+    let authority = rest.strip_prefix("//").map_or("", |rest| rest.split('/').next().unwrap_or_default());
+    let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
     if scheme != "https" {
-        return Some(format!("'https' is the only allowed URL scheme; {FORM}"));
+        faults.invalid_str(path, scheme, &format!("'https' is the only allowed URL scheme; {FORM}"));
     }
-    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if host.is_empty() {
-        return Some(format!("host must be specified; {FORM}"));
+        faults.invalid_str(path, host, &format!("host must be specified; {FORM}"));
     }
-    if host.contains('@') {
-        return Some(format!("user information is not permitted in the URL; {FORM}"));
+    if let Some(user) = user {
+        faults.invalid_str(path, user, "user information is not permitted in the URL");
     }
-    if url.contains('#') {
-        return Some(format!("fragments are not permitted in the URL; {FORM}"));
+    if !fragment.is_empty() {
+        faults.invalid_str(path, fragment, "fragments are not permitted in the URL");
     }
-    if url.contains('?') {
-        return Some(format!("query parameters are not permitted in the URL; {FORM}"));
+    if !query.is_empty() {
+        faults.invalid_str(path, query, "query parameters are not permitted in the URL");
     }
-    None
 }
 
 fn service_reference(faults: &mut Faults, path: &Path<'_>, service: &Value) {
-    if service.text("name").is_empty() {
-        faults.required(&path.child("name"), "service name is required");
-    }
-    if service.text("namespace").is_empty() {
-        faults.required(&path.child("namespace"), "service namespace is required");
+    for key in ["name", "namespace"] {
+        if service.text(key).is_empty() {
+            faults.required(&path.child(key), "");
+        }
     }
     let port = service.int("port");
     if !(1..=65535).contains(&port) {
         faults.invalid_int(&path.child("port"), port, "port is not valid: must be between 1 and 65535, inclusive");
     }
-    if let Some(part) = service.opt_text("path").filter(|part| !part.starts_with('/')) {
-        faults.invalid_str(&path.child("path"), part, "must start with a '/'");
+    let at = path.child("path");
+    let text = match service.text("path") {
+        "" | "/" => return,
+        "//" => return faults.invalid_str(&at, "//", "segment[0] may not be empty"),
+        text => text,
+    };
+    if !text.starts_with('/') {
+        faults.invalid_str(&at, text, "must start with a '/'");
+    }
+    // The first character counts as the slash, whatever it is.
+    let mut rest = text.chars();
+    rest.next();
+    let rest = rest.as_str();
+    for (i, segment) in rest.strip_suffix('/').unwrap_or(rest).split('/').enumerate() {
+        if segment.is_empty() {
+            faults.invalid_str(&at, text, &format!("segment[{i}] may not be empty"));
+            continue;
+        }
+        for message in names::dns_subdomain(segment) {
+            faults.invalid_str(&at, text, &format!("segment[{i}]: {message}"));
+        }
     }
 }
 
@@ -208,18 +221,51 @@ fn rule(faults: &mut Faults, path: &Path<'_>, rule: &Value) {
             }
         }
     }
-    let at = path.child("resources");
-    let all: Vec<&str> = rule.texts("resources").collect();
-    if all.is_empty() {
-        faults.required(&at, "");
-    }
-    if all.contains(&"*/*") && all.len() > 1 {
-        faults.invalid(&at, &rule["resources"], "if '*/*' is present, must not specify other resources");
-    } else if all.contains(&"*") && all.iter().any(|resource| *resource != "*" && !resource.contains('/')) {
-        let detail = "if '*' is present, must not specify other resources without subresources";
-        faults.invalid(&at, &rule["resources"], detail);
-    }
+    resources(faults, &path.child("resources"), &rule["resources"], rule.texts("resources"));
     check::optional_one_of(faults, path, rule, "scope", &["*", "Cluster", "Namespaced"]);
+}
+
+/// The resources of a rule, with or without a subresource: a wildcard must not cover what is named beside it.
+fn resources<'a>(faults: &mut Faults, path: &Path<'_>, shown: &Value, all: impl Iterator<Item = &'a str>) {
+    let (mut whole, mut of_any) = (HashSet::new(), HashSet::new());
+    let (mut count, mut everything, mut any, mut plain) = (0, false, false, false);
+    for (i, item) in all.enumerate() {
+        count += 1;
+        if item.is_empty() {
+            faults.required(&path.index(i), "");
+            continue;
+        }
+        everything |= item == "*/*";
+        any |= item == "*";
+        let Some((resource, sub)) = item.split_once('/') else {
+            // Only the last of the plain names counts, as the reference server has it.
+            plain = item != "*";
+            continue;
+        };
+        if whole.contains(resource) {
+            let detail = format!("if '{resource}/*' is present, must not specify {item}");
+            faults.invalid_str(&path.index(i), item, &detail);
+        }
+        if of_any.contains(sub) {
+            let detail = format!("if '*/{sub}' is present, must not specify {item}");
+            faults.invalid_str(&path.index(i), item, &detail);
+        }
+        if sub == "*" {
+            whole.insert(resource);
+        }
+        if resource == "*" {
+            of_any.insert(sub);
+        }
+    }
+    if count == 0 {
+        faults.required(path, "");
+    }
+    if count > 1 && everything {
+        faults.invalid(path, shown, "if '*/*' is present, must not specify other resources");
+    }
+    if any && plain {
+        faults.invalid(path, shown, "if '*' is present, must not specify other resources without subresources");
+    }
 }
 
 /// `ValidatingAdmissionPolicy` or `MutatingAdmissionPolicy`.

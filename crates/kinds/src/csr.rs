@@ -1,30 +1,45 @@
 //! CertificateSigningRequests.
 
 use base64::Engine;
-use corten_api::field::{Faults, Path};
+use corten_api::field::{Faults, Path, quoted};
 use serde_json::{Value, json};
 
 use crate::doc::{Read, Write};
 use crate::{Column, Context, Strategy, check, columns, names, table};
 
+/// Longest domain, and longest name with its path, of a signer.
+const DOMAIN_BYTES: usize = 253;
+const SIGNER_BYTES: usize = DOMAIN_BYTES + 1 + DOMAIN_BYTES + 63 + 1;
+
 /// The name of a signer: a domain of at least two labels, and a path.
 pub(crate) fn signer_name(faults: &mut Faults, path: &Path<'_>, name: &str) {
-    const FORM: &str = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
     if name.is_empty() {
         return faults.required(path, "");
     }
-    let Some((domain, rest)) = name.split_once('/') else { return faults.invalid_str(path, name, FORM) };
-    if rest.contains('/') {
-        return faults.invalid_str(path, name, FORM);
+    let Some((domain, rest)) = name.split_once('/').filter(|(_, rest)| !rest.contains('/')) else {
+        let form = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        return faults.invalid_str(path, name, form);
+    };
+    if domain.len() > DOMAIN_BYTES {
+        faults.too_long(path, DOMAIN_BYTES);
     }
+    first_bad_label(faults, path, domain, names::dns_label);
     if !domain.contains('.') {
-        return faults.invalid_str(path, name, FORM);
+        faults.invalid_str(path, domain, "should be a domain with at least two segments separated by dots");
     }
-    for message in names::dns_subdomain(domain) {
-        faults.invalid_str(path, domain, &format!("validating label {domain:?}: {message}"));
+    first_bad_label(faults, path, rest, names::dns_subdomain);
+    if name.len() > SIGNER_BYTES {
+        faults.too_long(path, SIGNER_BYTES);
     }
-    for message in names::dns_subdomain(rest) {
-        faults.invalid_str(path, rest, &format!("validating label {rest:?}: {message}"));
+}
+
+/// Reports only the first part between dots that is wrong: the others would repeat it.
+fn first_bad_label(faults: &mut Faults, path: &Path<'_>, text: &str, rule: impl Fn(&str) -> Vec<String>) {
+    let found = text.split('.').map(|label| (label, rule(label))).find(|(_, wrong)| !wrong.is_empty());
+    if let Some((label, wrong)) = found {
+        for message in wrong {
+            faults.invalid_str(path, text, &format!("validating label {}: {message}", quoted(label)));
+        }
     }
 }
 
@@ -80,8 +95,7 @@ impl Strategy for CertificateSigningRequests {
         let path = Path::new("spec");
         let spec = &object["spec"];
         let request = &spec["request"];
-        let bytes = base64::engine::general_purpose::STANDARD.decode(request.as_str().unwrap_or_default()).unwrap_or_default();
-        if let Some(why) = crate::pem::request_fault(&bytes) {
+        if let Some(why) = crate::pem::request_fault(&bytes(request.as_str().unwrap_or_default())) {
             faults.invalid(&path.child("request"), request, &why);
         }
         let usages: Vec<&str> = spec.texts("usages").collect();
@@ -93,7 +107,13 @@ impl Strategy for CertificateSigningRequests {
             check::one_of(&mut faults, &at.index(i), usage, USAGES);
         }
         check::unique_texts(&mut faults, &at, usages.into_iter());
-        signer_name(&mut faults, &path.child("signerName"), spec.text("signerName"));
+        let at = path.child("signerName");
+        match spec.text("signerName") {
+            name @ "kubernetes.io/legacy-unknown" => {
+                faults.invalid_str(&at, name, "the legacy signerName is not allowed via this API version");
+            }
+            name => signer_name(&mut faults, &at, name),
+        }
         if let Some(seconds) = spec.opt_int("expirationSeconds").filter(|seconds| *seconds < 600) {
             let detail = "may not specify a duration less than 600 seconds (10 minutes)";
             faults.invalid_int(&path.child("expirationSeconds"), seconds, detail);
@@ -130,29 +150,39 @@ impl Strategy for CertificateSigningRequests {
         let root = Path::new("status");
         let path = root.child("conditions");
         let (now, before) = (object["status"].list("conditions"), old["status"].list("conditions"));
+        conditions(&mut faults, &path, now, before);
+        let (certificate, had) = (object["status"].text("certificate"), old["status"].text("certificate"));
+        if certificate != had
+            && let Some(why) = crate::pem::certificates_fault(&bytes(certificate))
+        {
+            faults.invalid_str(&root.child("certificate"), "<certificate data>", &why);
+        }
         let count = |list: &[Value], kind: &str| list.iter().filter(|condition| condition.text("type") == kind).count();
-        if ctx.subresource == "status" {
+        for kind in ["Approved", "Denied", "Failed"] {
+            if count(now, kind) < count(before, kind) {
+                faults.forbidden(&path, &format!("updates may not remove a condition of type {kind:?}"));
+            }
+        }
+        if ctx.subresource != "approval" {
             for kind in ["Approved", "Denied"] {
                 if count(now, kind) > count(before, kind) {
                     faults.forbidden(&path, &format!("updates may not add a condition of type {kind:?}"));
                 }
             }
         }
-        for kind in ["Approved", "Denied", "Failed"] {
-            if count(now, kind) < count(before, kind) && (kind != "Failed" || ctx.subresource != "approval") {
-                faults.forbidden(&path, &format!("updates may not remove a condition of type {kind:?}"));
+        if certificate != had {
+            if ctx.subresource != "status" {
+                faults.forbidden(&root.child("certificate"), "updates may not set certificate content");
+            } else if !had.is_empty() {
+                faults.forbidden(&root.child("certificate"), "updates may not modify existing certificate content");
             }
         }
-        let certificate = old["status"].text("certificate");
-        if !certificate.is_empty() && object["status"].text("certificate") != certificate {
-            faults.forbidden(&root.child("certificate"), "updates may not modify existing certificate content");
-        }
-        conditions(&mut faults, &path, now);
         faults
     }
 
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        names::name_is_subdomain(name, prefix)
+        // Any name will do that can stand in a path.
+        names::name_is_path_segment(name, prefix)
     }
 
     fn create_on_update(&self) -> bool {
@@ -215,12 +245,14 @@ fn stamp(object: &mut Value, old: &Value, ctx: &Context<'_>, touch: bool) {
     }
 }
 
-fn conditions(faults: &mut Faults, path: &Path<'_>, list: &[Value]) {
+fn conditions(faults: &mut Faults, path: &Path<'_>, list: &[Value], before: &[Value]) {
+    let has = |list: &[Value], kind: &str| list.iter().any(|condition| condition.text("type") == kind);
+    let (both_before, unnamed_before) = (has(before, "Approved") && has(before, "Denied"), has(before, ""));
     let mut seen = std::collections::HashSet::new();
     for (i, condition) in list.iter().enumerate() {
         let at = path.index(i);
         let (kind, status) = (condition.text("type"), condition.text("status"));
-        if kind.is_empty() {
+        if kind.is_empty() && !unnamed_before {
             faults.required(&at.child("type"), "");
         }
         match (kind, status) {
@@ -228,12 +260,20 @@ fn conditions(faults: &mut Faults, path: &Path<'_>, list: &[Value]) {
             ("Approved" | "Denied" | "Failed", status) => check::one_of(faults, &at.child("status"), status, &["True"]),
             (_, status) => check::one_of(faults, &at.child("status"), status, &["False", "True", "Unknown"]),
         }
+        let opposite = match kind {
+            "Approved" => "Denied",
+            "Denied" => "Approved",
+            _ => "",
+        };
+        if !opposite.is_empty() && seen.contains(opposite) && !both_before {
+            faults.invalid_str(path, kind, "Approved and Denied conditions are mutually exclusive");
+        }
         if !seen.insert(kind) {
             check::duplicate(faults, &at.child("type"), kind);
         }
     }
-    if seen.contains("Approved") && seen.contains("Denied") {
-        let last = list.iter().rev().find(|condition| is_verdict(condition)).map_or("", |condition| condition.text("type"));
-        faults.invalid_str(path, last, "Approved and Denied conditions are mutually exclusive");
-    }
+}
+
+fn bytes(base64: &str) -> Vec<u8> {
+    base64::engine::general_purpose::STANDARD.decode(base64).unwrap_or_default()
 }

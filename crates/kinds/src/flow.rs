@@ -114,7 +114,10 @@ fn rule(faults: &mut Faults, path: &Path<'_>, rule: &Value) {
             faults.invalid(&namespaces, &item["namespaces"], "if '*' is present, must not specify other namespaces");
         } else {
             for (j, name) in item.texts("namespaces").enumerate().filter(|(_, name)| *name != "*") {
-                check::dns_label(faults, &namespaces.index(j), name);
+                for message in names::dns_label(name) {
+                    let detail = format!("each member of this list must be '*' or a DNS-1123 label; {message}");
+                    faults.invalid_str(&namespaces.index(j), name, &detail);
+                }
             }
         }
     }
@@ -266,7 +269,6 @@ impl Strategy for PriorityLevels {
         let name = object["metadata"].text("name");
         if (name == "exempt") != (kind == "Exempt") {
             faults.invalid_str(&path.child("type"), kind, "must be 'Exempt' if and only if `name` is 'exempt'");
-            faults.0.retain(|_| matches!(kind, "Exempt" | "Limited"));
         }
         match kind {
             "Exempt" => {

@@ -55,3 +55,21 @@ pub(crate) fn request_fault(bytes: &[u8]) -> Option<String> {
         Err(_) => Some("asn1: structure error: the request is malformed".into()),
     }
 }
+
+/// What is wrong with certificates in PEM; none at all is fine.
+pub(crate) fn certificates_fault(bytes: &[u8]) -> Option<String> {
+    if bytes.is_empty() {
+        return None;
+    }
+    let blocks = blocks(bytes);
+    if blocks.is_empty() {
+        return Some("must contain at least one CERTIFICATE PEM block".into());
+    }
+    blocks.iter().find_map(|block| {
+        if block.label != "CERTIFICATE" {
+            let label = corten_api::field::quoted(&block.label);
+            return Some(format!("only CERTIFICATE PEM blocks are allowed, found {label}"));
+        }
+        X509Certificate::from_der(&block.contents).err().map(|_| "x509: malformed certificate".into())
+    })
+}

@@ -1,0 +1,363 @@
+//! What the rules of the kinds say of documents with one mistake: every row is a rule, in the words of the reference server.
+
+use std::collections::BTreeMap;
+
+use corten_kinds::{Context, strategy};
+use serde_json::{Value, json};
+
+/// Puts the members of `patch` into `document`; null removes one.
+fn merge(document: &mut Value, patch: &Value) {
+    let Some(patch) = patch.as_object() else { return document.clone_from(patch) };
+    if !document.is_object() {
+        *document = json!({});
+    }
+    let Some(members) = document.as_object_mut() else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            members.remove(key);
+        } else {
+            merge(members.entry(key.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
+fn context<'a>(extra: &'a BTreeMap<String, Vec<String>>, subresource: &'a str) -> Context<'a> {
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    Context { now, namespace: "n", user: "u", user_uid: "", groups: &[], extra, subresource, version: "v1" }
+}
+
+/// The faults of a new object, each as `field: message`.
+fn create(group: &str, resource: &str, object: &Value) -> Vec<String> {
+    let strategy = strategy(group, resource).expect("the kind has rules");
+    let extra = BTreeMap::new();
+    let ctx = context(&extra, "");
+    let mut object = object.clone();
+    strategy.default(&mut object);
+    strategy.prepare_create(&mut object, &ctx);
+    texts(&strategy.validate(&object, &ctx))
+}
+
+/// The faults of a change.
+fn update(group: &str, resource: &str, subresource: &str, old: &Value, patch: &Value) -> Vec<String> {
+    let strategy = strategy(group, resource).expect("the kind has rules");
+    let extra = BTreeMap::new();
+    let ctx = context(&extra, subresource);
+    let mut old = old.clone();
+    strategy.default(&mut old);
+    let mut new = old.clone();
+    merge(&mut new, patch);
+    strategy.default(&mut new);
+    strategy.prepare_update(&mut new, &old, &ctx);
+    texts(&strategy.validate_update(&new, &old, &ctx))
+}
+
+fn texts(faults: &corten_api::field::Faults) -> Vec<String> {
+    faults.0.iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect()
+}
+
+/// Each fault begins as the row says; texts that list a rule's pattern are long.
+#[track_caller]
+fn same(got: &[String], want: &[&str]) {
+    let fits = got.len() == want.len() && got.iter().zip(want).all(|(got, want)| got.starts_with(want));
+    assert!(fits, "got {got:#?}, want {want:#?}");
+}
+
+fn job(spec: Value) -> Value {
+    let mut job = json!({
+        "metadata": { "name": "j", "uid": "1" },
+        "spec": { "template": { "spec": { "restartPolicy": "Never", "containers": [{ "name": "c", "image": "i" }] } } },
+    });
+    merge(&mut job["spec"], &spec);
+    job
+}
+
+#[test]
+fn statuses_of_jobs_are_whole_and_final() {
+    let done = json!({ "conditions": [
+        { "type": "SuccessCriteriaMet", "status": "True" }, { "type": "Complete", "status": "True" },
+    ] });
+    let late = "2024-01-01T00:00:10Z";
+    check(
+        json!({}),
+        json!({ "active": 1 }),
+        &done,
+        &[
+            "status.completionTime: Required value: completionTime is required for Complete jobs",
+            "status.active: Invalid value: 1: active>0 is invalid for finished job",
+            "status.startTime: Required value: startTime is required for finished job",
+        ],
+    );
+    let finished = json!({ "startTime": late, "completionTime": late, "conditions": done["conditions"] });
+    check(
+        json!({}),
+        finished.clone(),
+        &json!({ "completionTime": "2024-01-01T00:00:11Z" }),
+        &["status.completionTime: Invalid value: \"2024-01-01T00:00:11Z\": completionTime cannot be mutated"],
+    );
+    check(
+        json!({}),
+        finished,
+        &json!({ "conditions": [] }),
+        &[
+            "status.completionTime: Invalid value: \"2024-01-01T00:00:10Z\": cannot set completionTime when there is no Complete=True",
+            "status.conditions: Invalid value: cannot disable the terminal Complete=True condition",
+            "status.conditions: Invalid value: cannot disable the SuccessCriteriaMet=True condition",
+        ],
+    );
+    let indexed = json!({ "completionMode": "Indexed", "completions": 9, "parallelism": 2, "backoffLimitPerIndex": 1 });
+    check(
+        indexed,
+        json!({}),
+        &json!({ "completedIndexes": "1-4", "failedIndexes": "0,3" }),
+        &["status.failedIndexes: Invalid value: \"0,3\": failedIndexes and completedIndexes overlap at index: 3"],
+    );
+    check(
+        json!({}),
+        json!({}),
+        &json!({ "completedIndexes": "1" }),
+        &[
+            "status.completedIndexes: Invalid value: \"1\": error parsing completedIndexes: too large index: \"1\"",
+            "status.completedIndexes: Invalid value: \"1\": cannot set non-empty completedIndexes when non-indexed",
+        ],
+    );
+
+    #[track_caller]
+    fn check(spec: Value, status: Value, patch: &Value, want: &[&str]) {
+        let mut old = job(spec);
+        old["status"] = status;
+        same(&update("batch", "jobs", "status", &old, &json!({ "status": patch })), want);
+    }
+}
+
+#[test]
+fn cron_jobs_name_their_zone() {
+    check("Local", &["spec.timeZone: Invalid value: \"Local\": timeZone must be an explicit time zone"]);
+    check("Mars/Olympus", &["spec.timeZone: Invalid value: \"Mars/Olympus\": unknown time zone Mars/Olympus"]);
+    check("", &["spec.timeZone: Invalid value: \"\": timeZone must be nil or non-empty string"]);
+
+    #[track_caller]
+    fn check(zone: &str, want: &[&str]) {
+        let spec = json!({ "schedule": "@daily", "timeZone": zone, "jobTemplate": { "spec": job(json!({}))["spec"] } });
+        same(&create("batch", "cronjobs", &json!({ "metadata": { "name": "c" }, "spec": spec })), want);
+    }
+}
+
+#[test]
+fn autoscalers_say_what_they_measure() {
+    let cpu = json!({ "name": "cpu", "target": { "type": "Utilization", "averageUtilization": 5 } });
+    check(
+        json!([{ "resource": cpu }]),
+        &[
+            "spec.metrics[0].type: Required value: must specify a metric source type",
+            "spec.metrics[0].type: Unsupported value: \"\"",
+            "spec.metrics[0].type: Unsupported value: \"\"",
+        ],
+    );
+    check(
+        json!([{ "type": "Pods", "pods": { "metric": {}, "target": { "averageValue": "0" } } }]),
+        &[
+            "spec.metrics[0].pods.metric.name: Required value: must specify a metric name",
+            "spec.metrics[0].pods.target.type: Required value: must specify a metric target type",
+            "spec.metrics[0].pods.target.type: Invalid value: \"\": must be either Utilization, Value, or AverageValue",
+            "spec.metrics[0].pods.target.averageValue: Invalid value: \"0\": must be positive",
+        ],
+    );
+    check(
+        json!([{ "type": "Resource", "resource": cpu, "pods": null, "external": {} }]),
+        &[
+            "spec.metrics[0].external.metric.name: Required value",
+            "spec.metrics[0].external.target.type: Required value",
+            "spec.metrics[0].external.target.type: Invalid value",
+            "spec.metrics[0].external.target.averageValue: Required value",
+            "spec.metrics[0].external: Forbidden: must populate the given metric source only",
+        ],
+    );
+    let container = json!({ "name": "gold", "container": "A", "target": { "type": "Utilization", "averageUtilization": 5 } });
+    check(
+        json!([{ "type": "ContainerResource", "containerResource": container }]),
+        &[
+            "spec.metrics[0].containerResource.name: Invalid value: \"gold\": must be a standard resource",
+            "spec.metrics[0].containerResource.name: Invalid value: \"gold\": must be a standard resource for containers",
+            "spec.metrics[0].containerResource.container: Invalid value: \"A\": a lowercase RFC 1123 label",
+        ],
+    );
+
+    #[track_caller]
+    fn check(metrics: Value, want: &[&str]) {
+        let target = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "name": "d" });
+        let spec = json!({ "maxReplicas": 3, "scaleTargetRef": target, "metrics": metrics });
+        same(&create("autoscaling", "horizontalpodautoscalers", &json!({ "metadata": { "name": "h" }, "spec": spec })), want);
+    }
+}
+
+#[test]
+fn addresses_and_ranges_are_read_strictly() {
+    let policy =
+        |cidr: &str| json!({ "spec": { "podSelector": {}, "ingress": [{ "from": [{ "ipBlock": { "cidr": cidr } }] }] } });
+    let at = "spec.ingress[0].from[0].ipBlock.cidr: Invalid value:";
+    check(
+        "networkpolicies",
+        "networking.k8s.io",
+        &policy("192.168.0.5/24"),
+        &[&format!("{at} \"192.168.0.5/24\": must not have bits set beyond the prefix length")],
+    );
+    check(
+        "networkpolicies",
+        "networking.k8s.io",
+        &policy("010.0.0.0/8"),
+        &[&format!("{at} \"010.0.0.0/8\": must not have leading 0s in IP or prefix length")],
+    );
+    check(
+        "networkpolicies",
+        "networking.k8s.io",
+        &policy("10.0.0.0"),
+        &[&format!("{at} \"10.0.0.0\": must be a valid CIDR value")],
+    );
+    let slice = |kind: &str, address: &str| json!({ "addressType": kind, "endpoints": [{ "addresses": [address] }] });
+    check(
+        "endpointslices",
+        "discovery.k8s.io",
+        &slice("IPv4", "10.0.0.256"),
+        &["endpoints[0].addresses[0]: Invalid value: \"10.0.0.256\": must be a valid IP address"],
+    );
+    check(
+        "endpointslices",
+        "discovery.k8s.io",
+        &slice("IPv6", "10.0.0.1"),
+        &["endpoints[0].addresses: Invalid value: \"10.0.0.1\": must be an IPv6 address"],
+    );
+    check(
+        "endpointslices",
+        "discovery.k8s.io",
+        &slice("FQDN", "single"),
+        &["endpoints[0].addresses[0]: Invalid value: \"single\": should be a domain with at least two segments"],
+    );
+
+    #[track_caller]
+    fn check(resource: &str, group: &str, object: &Value, want: &[&str]) {
+        same(&create(group, resource, object), want);
+    }
+}
+
+#[test]
+fn ingresses_lead_somewhere() {
+    check(
+        json!({ "defaultBackend": {} }),
+        &["spec.defaultBackend: Invalid value: \"\": resource or service backend is required"],
+    );
+    check(
+        json!({ "defaultBackend": { "resource": { "apiGroup": "" } } }),
+        &[
+            "spec.defaultBackend.resource.apiGroup: Invalid value: \"\": a lowercase RFC 1123 subdomain",
+            "spec.defaultBackend.resource.kind: Required value",
+            "spec.defaultBackend.resource.name: Required value",
+        ],
+    );
+    // Without a type nothing more is said of the path.
+    check(
+        json!({ "rules": [{ "http": { "paths": [{ "path": "x" }] } }] }),
+        &["spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified"],
+    );
+
+    #[track_caller]
+    fn check(spec: Value, want: &[&str]) {
+        same(&create("networking.k8s.io", "ingresses", &json!({ "spec": spec })), want);
+    }
+}
+
+#[test]
+fn signers_have_a_domain_and_a_path() {
+    check("single/path", &["spec.signerName: Invalid value: \"single\": should be a domain with at least two segments"]);
+    check("a.B.c/path", &["spec.signerName: Invalid value: \"a.B.c\": validating label \"B\": a lowercase RFC 1123 label"]);
+    check("a.b/c/d", &["spec.signerName: Invalid value: \"a.b/c/d\": must be a fully qualified domain and path"]);
+    check(
+        "kubernetes.io/legacy-unknown",
+        &["spec.signerName: Invalid value: \"kubernetes.io/legacy-unknown\": the legacy signerName is not allowed"],
+    );
+
+    #[track_caller]
+    fn check(signer: &str, want: &[&str]) {
+        let spec = json!({ "signerName": signer, "usages": ["any"] });
+        let got = create("certificates.k8s.io", "certificatesigningrequests", &json!({ "spec": spec }));
+        let got: Vec<String> = got.into_iter().filter(|text| !text.starts_with("spec.request")).collect();
+        same(&got, want);
+    }
+}
+
+#[test]
+fn storage_keeps_what_it_was_made_with() {
+    let class = json!({ "provisioner": "P", "parameters": { "a": "b" } });
+    same(
+        &update("storage.k8s.io", "storageclasses", "", &class, &json!({ "provisioner": "Bad Name" })),
+        &[
+            "provisioner: Invalid value: \"bad name\": name part must consist of",
+            "provisioner: Invalid value: \"Bad Name\": field is immutable",
+        ],
+    );
+    let driver = json!({ "spec": { "attachRequired": true } });
+    same(
+        &update("storage.k8s.io", "csidrivers", "", &driver, &json!({ "spec": { "attachRequired": false } })),
+        &["spec.attachedRequired: Invalid value: false: field is immutable"],
+    );
+    let attachment = json!({ "spec": { "attacher": "a", "nodeName": "n", "source": { "persistentVolumeName": "p" } } });
+    let failed = json!({ "status": { "attachError": { "errorCode": -1 } } });
+    same(
+        &update("storage.k8s.io", "volumeattachments", "status", &attachment, &failed),
+        &["status.attachError.errorCode: Invalid value: -1: must be between 0 and 2147483647, inclusive"],
+    );
+}
+
+#[test]
+fn webhooks_are_called_at_plain_addresses() {
+    let url = |url: &str| json!({ "url": url });
+    check(
+        url("http://u:p@/x?q#f"),
+        &[
+            "webhooks[0].clientConfig.url: Invalid value: \"http\": 'https' is the only allowed URL scheme; desired format",
+            "webhooks[0].clientConfig.url: Invalid value: \"\": host must be specified; desired format",
+            "webhooks[0].clientConfig.url: Invalid value: \"u:p\": user information is not permitted in the URL",
+            "webhooks[0].clientConfig.url: Invalid value: \"f\": fragments are not permitted in the URL",
+            "webhooks[0].clientConfig.url: Invalid value: \"q\": query parameters are not permitted in the URL",
+        ],
+    );
+    check(
+        json!({ "service": { "name": "s", "namespace": "", "port": 443, "path": "/a//B" } }),
+        &[
+            "webhooks[0].clientConfig.service.namespace: Required value",
+            "webhooks[0].clientConfig.service.path: Invalid value: \"/a//B\": segment[1] may not be empty",
+            "webhooks[0].clientConfig.service.path: Invalid value: \"/a//B\": segment[2]: a lowercase RFC 1123 subdomain",
+        ],
+    );
+
+    #[track_caller]
+    fn check(client: Value, want: &[&str]) {
+        let hook = json!({ "name": "a.b.c", "sideEffects": "None", "admissionReviewVersions": ["v1"], "clientConfig": client });
+        same(&create("admissionregistration.k8s.io", "validatingwebhookconfigurations", &json!({ "webhooks": [hook] })), want);
+    }
+}
+
+#[test]
+fn wildcards_of_rules_cover_nothing_named_beside_them() {
+    check(
+        json!(["pods/*", "pods/log"]),
+        &["[1]: Invalid value: \"pods/log\": if 'pods/*' is present, must not specify pods/log"],
+    );
+    check(json!(["*/scale", "pods/scale"]), &["[1]: Invalid value: \"pods/scale\": if '*/scale' is present"]);
+    check(
+        json!(["*", "pods"]),
+        &[": Invalid value: [\"*\",\"pods\"]: if '*' is present, must not specify other resources without"],
+    );
+    check(json!([""]), &["[0]: Required value"]);
+
+    #[track_caller]
+    fn check(resources: Value, want: &[&str]) {
+        let rule = json!({ "operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": resources });
+        let hook = json!({
+            "name": "a.b.c", "sideEffects": "None", "admissionReviewVersions": ["v1"], "rules": [rule],
+            "clientConfig": { "url": "https://example.com" },
+        });
+        let want: Vec<String> = want.iter().map(|want| format!("webhooks[0].rules[0].resources{want}")).collect();
+        let want: Vec<&str> = want.iter().map(String::as_str).collect();
+        same(&create("admissionregistration.k8s.io", "mutatingwebhookconfigurations", &json!({ "webhooks": [hook] })), &want);
+    }
+}

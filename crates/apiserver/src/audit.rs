@@ -1,15 +1,24 @@
-//! Audit: a record of who did what, as the policy says, one JSON document a line.
+//! Audit: a record of who did what, as the policy says, one event a line.
 //!
-//! Events are written when a request is answered (stage `ResponseComplete`). Bodies are not recorded: a rule that asks for
-//! them gets the metadata.
+//! A [`Trail`] goes with every request that is recorded. Handlers tell it what they read and answer; the pipeline tells it of
+//! the stages. What is kept is what the policy asks for and no more: a body that it does not ask for is not even copied.
 
+mod event;
 mod log;
 mod policy;
+mod sink;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use http::HeaderMap;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
+
+use corten_api::status::Status;
+use corten_task::Tasks;
 
 use crate::config::Config;
 use crate::metrics::Audited;
@@ -17,12 +26,21 @@ use crate::request::RequestInfo;
 use crate::reviews::user_info;
 use crate::user::User;
 
+use event::Event;
+pub use event::Stage;
 use log::Log;
-use policy::{Level, Policy};
+use policy::{Level, Policy, Recording};
+use sink::Sink;
 
 /// Writes audit events as the policy says.
 pub struct Audit {
-    target: Option<(Policy, Log)>,
+    target: Option<Arc<Target>>,
+}
+
+struct Target {
+    policy: Policy,
+    sink: Sink,
+    counted: Audited,
 }
 
 /// Why auditing could not be set up.
@@ -46,25 +64,17 @@ pub enum AuditError {
     },
 }
 
-/// What is known of a request when it is answered.
-#[derive(Clone, Copy, Debug)]
-pub struct Record<'a> {
-    /// The id that the client got as `Audit-Id`.
-    pub id: &'a str,
-    /// What was asked for.
-    pub info: &'a RequestInfo,
+/// What is known of a request before anything is done with it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The id that the client gets as `Audit-Id`.
+    pub id: String,
     /// Path and query as they came.
-    pub uri: &'a str,
-    /// In whose name; `None` when that was not found out.
-    pub user: Option<&'a User>,
-    /// Who really sent it, when that is somebody else.
-    pub impersonator: Option<&'a User>,
+    pub uri: String,
     /// `User-Agent`
-    pub user_agent: &'a str,
-    /// Where it came from; empty for requests from inside the process.
-    pub source: &'a str,
-    /// The code of the answer.
-    pub code: u16,
+    pub user_agent: String,
+    /// Where it came from, proxies first; none for requests from inside the process.
+    pub sources: Vec<String>,
     /// When it came.
     pub received: Timestamp,
 }
@@ -74,13 +84,19 @@ impl Audit {
     ///
     /// # Errors
     /// When the policy cannot be read or understood, or the log cannot be written. Without a policy nothing is recorded.
-    pub fn open(config: &Config) -> Result<Self, AuditError> {
-        let (Some(policy), Some(log)) = (&config.audit_policy_file, &config.audit_log_path) else {
+    pub fn open(config: &Config, counted: Audited, tasks: &Tasks) -> Result<Self, AuditError> {
+        let (Some(policy), Some(path)) = (&config.audit_policy_file, &config.audit_log_path) else {
             return Ok(Self { target: None });
         };
         let policy = Policy::read(policy)?;
-        let log = Log::open(log, config.audit_log_maxsize, config.audit_log_maxbackup)?;
-        Ok(Self { target: Some((policy, log)) })
+        let limits = log::Limits {
+            megabytes: config.audit_log_maxsize,
+            backups: config.audit_log_maxbackup,
+            days: config.audit_log_maxage,
+        };
+        let log = Log::open(path, limits, config.audit_log_format)?;
+        let sink = Sink::start(log, config.audit_log_mode, counted.clone(), tasks);
+        Ok(Self { target: Some(Arc::new(Target { policy, sink, counted })) })
     }
 
     /// Whether anything is recorded at all.
@@ -89,54 +105,177 @@ impl Audit {
         self.target.is_some()
     }
 
-    /// A request was answered, and is counted in `metrics` by what the policy says of it.
-    pub fn answered(&self, record: &Record<'_>, metrics: &Audited) {
-        let Some((policy, log)) = &self.target else { return };
-        let (level, has_stage) = policy.decide(record.user, record.info, "ResponseComplete");
-        let is_written = level != Level::None && has_stage;
-        if is_written {
-            log.write(&event(record, level));
+    /// The trail of a request by `user` (`None` when that was not found out), if the policy wants one.
+    #[must_use]
+    pub fn trail(&self, request: Request, info: &RequestInfo, user: Option<&User>) -> Option<Arc<Trail>> {
+        let target = self.target.as_ref()?;
+        let recording = target.policy.decide(user, info);
+        target.counted.level(recording.level.name());
+        if recording.level == Level::None {
+            return None;
         }
-        metrics.audited(level.name(), u64::from(is_written));
+        let event = Event {
+            level: recording.level.name(),
+            request,
+            verb: info.verb.clone(),
+            user: user.map_or_else(|| json!({}), user_info),
+            impersonated: None,
+            object: info.is_resource.then(|| event::object_ref(info)).unwrap_or_default(),
+            status: None,
+            request_object: None,
+            response_object: None,
+            annotations: BTreeMap::new(),
+        };
+        Some(Arc::new(Trail { target: target.clone(), recording, event: Mutex::new(event) }))
     }
 }
 
-fn event(record: &Record<'_>, level: Level) -> Value {
-    let info = record.info;
-    let mut event = json!({
-        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": level.name(), "auditID": record.id,
-        "stage": "ResponseComplete", "requestURI": record.uri, "verb": info.verb,
-        "user": record.user.map_or_else(|| json!({}), user_info),
-        "responseStatus": {"metadata": {}, "code": record.code},
-        "requestReceivedTimestamp": corten_api::time::micros(record.received),
-        "stageTimestamp": corten_api::time::micros(Timestamp::now()),
-    });
-    if let Some(impersonator) = record.impersonator {
-        // In upstream's events `user` is who was authenticated.
-        event["impersonatedUser"] = event["user"].take();
-        event["user"] = user_info(impersonator);
+/// What is recorded of one request.
+pub struct Trail {
+    target: Arc<Target>,
+    recording: Recording,
+    event: Mutex<Event>,
+}
+
+impl Trail {
+    /// Writes an event of this stage, unless the policy omits it. False when it had to be written and could not.
+    #[must_use = "in one of the modes a request whose event cannot be written is refused"]
+    pub fn stage(&self, stage: Stage) -> bool {
+        if self.recording.omitted.contains(&stage) {
+            return true;
+        }
+        let event = self.event.lock();
+        let at = if stage == Stage::RequestReceived { event.request.received } else { Timestamp::now() };
+        self.target.counted.event();
+        self.target.sink.write(&event, stage, at)
     }
-    if !record.source.is_empty() {
-        event["sourceIPs"] = json!([record.source]);
+
+    /// In whose name the request is made.
+    pub fn impersonated(&self, user: &User) {
+        self.event.lock().impersonated = Some(user_info(user));
     }
-    if !record.user_agent.is_empty() {
-        event["userAgent"] = record.user_agent.into();
+
+    /// Adds an annotation; the first one of a key stays.
+    pub fn annotate(&self, key: &str, value: &str) {
+        self.event.lock().annotations.entry(key.to_owned()).or_insert_with(|| value.to_owned());
     }
-    if info.is_resource {
-        let mut object = serde_json::Map::new();
-        for (key, value) in [
-            ("resource", &info.resource),
-            ("namespace", &info.namespace),
-            ("name", &info.name),
-            ("apiGroup", &info.group),
-            ("apiVersion", &info.version),
-            ("subresource", &info.subresource),
-        ] {
-            if !value.is_empty() {
-                object.insert(key.into(), value.clone().into());
+
+    /// The object of the body. Its name is noted where the path has none, its content where the policy wants it.
+    pub fn request_object(&self, document: &Value) {
+        let mut event = self.event.lock();
+        for field in ["namespace", "name", "uid", "resourceVersion"] {
+            if let Some(text) = document["metadata"][field].as_str().filter(|text| !text.is_empty()) {
+                event.object.entry(field).or_insert_with(|| text.into());
             }
         }
-        event["objectRef"] = object.into();
+        if self.recording.level >= Level::Request {
+            event.request_object = Some(self.shown(document.clone()));
+        }
     }
-    event
+
+    /// A patch, as it came. What is neither JSON nor YAML has no place in an event.
+    pub fn patch(&self, body: &[u8]) {
+        if self.recording.level < Level::Request {
+            return;
+        }
+        let document = serde_json::from_slice(body).or_else(|_| serde_yaml_ng::from_slice(body));
+        if let Ok(document) = document {
+            self.event.lock().request_object = Some(document);
+        }
+    }
+
+    /// Whether the policy wants the answer's body.
+    #[must_use]
+    pub fn wants_response(&self) -> bool {
+        self.recording.level >= Level::RequestResponse
+    }
+
+    /// The document that is answered with.
+    pub fn response_object(&self, document: Value) {
+        if self.wants_response() {
+            let document = self.shown(document);
+            self.event.lock().response_object = Some(document);
+        }
+    }
+
+    /// A Status that is answered with.
+    pub fn response_status(&self, status: &Value) {
+        let mut shown = json!({"metadata": {}});
+        for field in ["status", "message", "reason", "details", "code"] {
+            if let Some(value) = status.get(field).filter(|value| !value.is_null()) {
+                shown[field] = value.clone();
+            }
+        }
+        self.event.lock().status = Some(shown);
+        self.response_object(status.clone());
+    }
+
+    /// The code of the answer.
+    pub fn code(&self, code: u16) {
+        let mut event = self.event.lock();
+        let status = event.status.get_or_insert_with(|| json!({"metadata": {}}));
+        status["code"] = code.into();
+    }
+
+    /// A handler panicked with this text.
+    pub fn panicked(&self, text: &str) {
+        let message = format!("APIServer panic'd: {text}");
+        let status = Status::failure(500, "InternalError", message);
+        let mut status = status.to_document();
+        if let Some(status) = status.as_object_mut() {
+            status.remove("kind");
+            status.remove("apiVersion");
+        }
+        self.event.lock().status = Some(status);
+        let _ = self.stage(Stage::Panic);
+    }
+
+    fn shown(&self, mut document: Value) -> Value {
+        if self.recording.omit_managed_fields {
+            event::drop_managed_fields(&mut document);
+        }
+        document
+    }
+}
+
+/// Ends a trail when the last byte of the answer is sent, or nobody reads it any more.
+pub struct Ending(pub Arc<Trail>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.stage(Stage::ResponseComplete);
+    }
+}
+
+/// Where a request came from: through which proxies, as they say, and from which address, which is certain.
+#[must_use]
+pub fn sources(headers: &HeaderMap, peer: Option<std::net::IpAddr>) -> Vec<String> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let address = |text: &str| text.trim().parse::<std::net::IpAddr>().ok();
+    let mut sources: Vec<std::net::IpAddr> = text("x-forwarded-for").split(',').filter_map(address).collect();
+    if let Some(real) = address(text("x-real-ip")).filter(|real| !sources.contains(real)) {
+        sources.push(real);
+    }
+    if let Some(peer) = peer.filter(|peer| sources.last() != Some(peer)) {
+        sources.push(peer);
+    }
+    sources.iter().map(std::net::IpAddr::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_begin_with_the_first_proxy_and_end_with_the_peer() {
+        let peer = Some([10, 0, 0, 9].into());
+        let of = |pairs: &[(&'static str, &'static str)]| {
+            let headers =
+                pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)));
+            sources(&headers.collect(), peer).join(" ")
+        };
+        assert_eq!(of(&[]), "10.0.0.9");
+        assert_eq!(of(&[("x-forwarded-for", "1.1.1.1, x, 2.2.2.2"), ("x-real-ip", "1.1.1.1")]), "1.1.1.1 2.2.2.2 10.0.0.9");
+        assert_eq!(of(&[("x-real-ip", "10.0.0.9")]), "10.0.0.9");
+    }
 }

@@ -112,9 +112,19 @@ impl Authorizer {
     /// # Errors
     /// 403 in upstream's words.
     pub async fn authorize(&self, who: Authenticated, info: RequestInfo) -> Result<Authorized, Status> {
+        self.judge(who, info).map_err(|denied| denied.status)
+    }
+
+    /// Proof that the user may do this, or why not.
+    ///
+    /// # Errors
+    /// When the user may not.
+    pub fn judge(&self, who: Authenticated, info: RequestInfo) -> Result<Authorized, Denied> {
         match self.decide(&Attributes::of(who.user(), &info)) {
             Decision::Allow(reason) => Ok(Authorized::new(who, info, reason)),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(&Attributes::of(who.user(), &info), &reason)),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => {
+                Err(Denied { status: forbidden(&Attributes::of(who.user(), &info), &reason), reason })
+            }
         }
     }
 
@@ -220,6 +230,15 @@ impl<'a> Attributes<'a> {
             term.strip_prefix("==").or_else(|| term.strip_prefix('=')) == Some(value)
         })
     }
+}
+
+/// A request that its sender may not make.
+#[derive(Debug)]
+pub struct Denied {
+    /// 403 in upstream's words.
+    pub status: Status,
+    /// What the modes said, for audit; empty when none of them said anything.
+    pub reason: String,
 }
 
 /// 403 `pods "x" is forbidden: User "alice" cannot get resource "pods" in API group "" in the namespace "default": reason`.

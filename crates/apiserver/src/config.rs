@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -65,8 +66,14 @@ pub struct Config {
     pub audit_log_path: Option<PathBuf>,
     /// Size of an audit log in MiB at which it is rotated.
     pub audit_log_maxsize: u32,
-    /// Rotated audit logs kept.
+    /// Rotated audit logs kept; 0 keeps all.
     pub audit_log_maxbackup: u32,
+    /// Days for which rotated audit logs are kept; 0 keeps them for ever.
+    pub audit_log_maxage: u32,
+    /// How events are written.
+    pub audit_log_format: AuditFormat,
+    /// When events are written.
+    pub audit_log_mode: AuditMode,
     /// How long a request may take that is not long-running.
     pub request_timeout: Duration,
     /// Shortest time after which a watch without `timeoutSeconds` is ended; up to twice of it, by chance.
@@ -132,7 +139,10 @@ impl Config {
             audit_policy_file: None,
             audit_log_path: None,
             audit_log_maxsize: 100,
-            audit_log_maxbackup: 10,
+            audit_log_maxbackup: 100,
+            audit_log_maxage: 366,
+            audit_log_format: AuditFormat::default(),
+            audit_log_mode: AuditMode::default(),
             request_timeout: Duration::from_secs(60),
             min_request_timeout: Duration::from_secs(1800),
             max_requests_inflight: 400,
@@ -154,5 +164,52 @@ impl Config {
     #[must_use]
     pub fn feature(&self, name: &str, default: bool) -> bool {
         self.feature_gates.get(name).copied().unwrap_or(default)
+    }
+}
+
+/// How audit events are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuditFormat {
+    /// One JSON document a line.
+    #[default]
+    Json,
+    /// A line of text, without bodies.
+    Legacy,
+}
+
+/// When audit events are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuditMode {
+    /// Before the request goes on; it goes on whether that works or not.
+    #[default]
+    Blocking,
+    /// Before the request goes on, or else it is refused.
+    BlockingStrict,
+    /// Gathered, and a little later.
+    Batch,
+}
+
+impl FromStr for AuditFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "json" => Ok(Self::Json),
+            "legacy" => Ok(Self::Legacy),
+            other => Err(format!("invalid audit log format {other}, allowed formats are legacy,json")),
+        }
+    }
+}
+
+impl FromStr for AuditMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "blocking" => Ok(Self::Blocking),
+            "blocking-strict" => Ok(Self::BlockingStrict),
+            "batch" => Ok(Self::Batch),
+            other => Err(format!("invalid audit log mode {other}, allowed modes are batch,blocking,blocking-strict")),
+        }
     }
 }

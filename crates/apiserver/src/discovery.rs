@@ -24,12 +24,12 @@ pub const GIT_VERSION: &str = concat!("v1.36.0+corten-", env!("CARGO_PKG_VERSION
 /// # Errors
 /// 404 for groups and versions there are not, 405 for anything but reading.
 pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> {
-    if !matches!(call.method, Method::GET | Method::HEAD) {
+    if call.method != Method::GET && parts_of(&call.info().path).next().is_some() {
         return Err(not_allowed());
     }
     let catalogue = state.catalogue();
     let path = call.info().path.clone();
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let parts: Vec<&str> = parts_of(&path).collect();
     let aggregated = matches!(parts.as_slice(), ["api"] | ["apis"]).then(|| aggregated_version(call)).flatten();
     if let Some(version) = aggregated {
         return Ok(aggregated_response(call, &documents::aggregated(&catalogue, parts[0] == "api", version), version));
@@ -45,10 +45,15 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
         ["apis", group, version] => documents::resources(&catalogue, group, version).ok_or_else(not_found)?,
         _ => return Ok(response::no_such_page()),
     };
-    let form = negotiate::accept(call.header(header::ACCEPT), Endpoint::Object, call.query.flag("pretty"))?;
+    let pretty = negotiate::wants_pretty(&call.query, call.header(header::USER_AGENT));
+    let form = negotiate::accept(call.header(header::ACCEPT), Endpoint::Object, pretty, &String::new)?;
     // There is no protobuf form of these here; clients that ask for it take JSON too.
     let form = negotiate::Form { shape: negotiate::Shape::Whole, encoding: json_or_yaml(form.encoding), ..form };
     Ok(response::bytes(200, negotiate::content_type_of(form.encoding), negotiate::document(&document, form)?))
+}
+
+fn parts_of(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|part| !part.is_empty())
 }
 
 fn json_or_yaml(encoding: negotiate::Encoding) -> negotiate::Encoding {

@@ -14,15 +14,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, header};
 use parking_lot::Mutex;
-
-use corten_api::status::{Details, Status};
 
 use crate::config::Config;
 use crate::proof::Authorized;
 use crate::reader::Reader;
 use crate::request::{Query, RequestInfo};
+use crate::response::{self, Response};
 
 use config::{GROUP, Plan};
 use metrics::FlowMetrics;
@@ -47,12 +46,14 @@ pub struct Flow {
     metrics: FlowMetrics,
 }
 
+/// UIDs of the flow schema and the priority level.
+type Classified = Option<(Arc<str>, Arc<str>)>;
+
 /// The right to run; given back when dropped.
 #[must_use]
 pub struct Seat {
     _taken: Option<Taken>,
-    /// UIDs of the flow schema and the priority level.
-    classified: Option<(Arc<str>, Arc<str>)>,
+    classified: Classified,
     /// Since when the request runs, and where that is counted.
     running: Option<(Instant, prometheus::IntGauge, prometheus::Histogram)>,
 }
@@ -85,8 +86,8 @@ impl Flow {
     /// Waits for a seat; 429 when there is none in time. Long-running requests give it back once they are under way.
     ///
     /// # Errors
-    /// 429 with `Retry-After`.
-    pub async fn seat(&self, request: &Authorized, query: &Query) -> Result<Seat, Status> {
+    /// When there is none.
+    pub async fn seat(&self, request: &Authorized, query: &Query) -> Result<Seat, Rejected> {
         let free = Seat { _taken: None, classified: None, running: None };
         if !self.enabled {
             return Ok(free);
@@ -119,7 +120,7 @@ impl Flow {
                 metrics.refused.observe(since.elapsed().as_secs_f64());
                 metrics.reject(full.reason());
                 tracing::debug!(level = %level.name, user = request.user().name, reason = full.reason(), "a request was rejected");
-                Err(too_many())
+                Err(Rejected { classified })
             }
         }
     }
@@ -171,14 +172,33 @@ impl Flow {
     }
 }
 
+/// There was no seat for a request in time.
+pub struct Rejected {
+    classified: Classified,
+}
+
+impl Rejected {
+    /// 429 with `Retry-After`, as plain text: upstream does not negotiate here.
+    pub(crate) fn response(&self) -> Response {
+        let mut response = response::plain(429, "Too many requests, please try again later.\n");
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        mark(&self.classified, response.headers_mut());
+        response
+    }
+}
+
 impl Seat {
     /// Tells the client how its request was classified.
     pub fn mark(&self, headers: &mut HeaderMap) {
-        if let Some((schema, level)) = &self.classified {
-            for (name, uid) in [("x-kubernetes-pf-flowschema-uid", schema), ("x-kubernetes-pf-prioritylevel-uid", level)] {
-                if let Ok(value) = HeaderValue::from_str(uid) {
-                    headers.insert(name, value);
-                }
+        mark(&self.classified, headers);
+    }
+}
+
+fn mark(classified: &Classified, headers: &mut HeaderMap) {
+    if let Some((schema, level)) = classified {
+        for (name, uid) in [("x-kubernetes-pf-flowschema-uid", schema), ("x-kubernetes-pf-prioritylevel-uid", level)] {
+            if let Ok(value) = HeaderValue::from_str(uid) {
+                headers.insert(name, value);
             }
         }
     }
@@ -198,10 +218,4 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
-}
-
-fn too_many() -> Status {
-    let mut status = Status::failure(429, "TooManyRequests", "Too many requests, please try again later.");
-    status.details = Some(Details { retry_after_seconds: 1, ..Details::default() });
-    status
 }

@@ -3,8 +3,6 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use http::{HeaderValue, header};
-
 use corten_api::status::Status;
 
 use crate::pipeline::Call;
@@ -68,8 +66,8 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
     }
     if let Some(only) = only {
         return Ok(match checks.iter().find(|(name, _)| *name == only) {
-            Some((_, true)) => plain(200, "ok".into()),
-            Some((_, false)) => plain(500, "internal server error: reason withheld\n".into()),
+            Some((_, true)) => response::plain(200, "ok"),
+            Some((_, false)) => response::plain(500, "internal server error: reason withheld\n"),
             None => response::no_such_page(),
         });
     }
@@ -99,22 +97,16 @@ fn report(endpoint: &str, checks: &[(&str, bool)], excluded: &[&str], verbose: b
     }
     if !failed.is_empty() {
         tracing::warn!(endpoint, failed = failed.join(","), "a health check failed");
-        return plain(500, format!("{lines}{endpoint} check failed\n"));
+        return response::plain(500, format!("{lines}{endpoint} check failed\n"));
     }
     match verbose {
-        true => plain(200, format!("{lines}{endpoint} check passed\n")),
-        false => plain(200, "ok".into()),
+        true => response::plain(200, format!("{lines}{endpoint} check passed\n")),
+        false => response::plain(200, "ok"),
     }
 }
 
 async fn store_answers(state: &State) -> bool {
     state.store.get("/registry/health").await.is_ok()
-}
-
-fn plain(code: u16, body: String) -> Response {
-    let mut response = response::text(code, body);
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }
 
 #[cfg(test)]

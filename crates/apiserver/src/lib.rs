@@ -41,6 +41,7 @@ pub mod stream;
 pub mod tokens;
 
 pub mod discovery;
+mod duration;
 pub mod health;
 pub mod metrics;
 pub mod openapi;

@@ -8,6 +8,7 @@ use serde_json::Value;
 use corten_api::facts::Types;
 use corten_api::status::{Details, Status};
 
+use crate::request::Query;
 use crate::response::{self, Response};
 
 /// How a document is written on the wire.
@@ -34,6 +35,27 @@ pub enum Shape {
     Partial,
 }
 
+/// Which of the two versions of `meta.k8s.io` a Table or a partial object is written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MetaVersion {
+    /// `meta.k8s.io/v1`
+    #[default]
+    V1,
+    /// `meta.k8s.io/v1beta1`
+    V1beta1,
+}
+
+impl MetaVersion {
+    /// The `apiVersion` of its documents.
+    #[must_use]
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::V1 => "meta.k8s.io/v1",
+            Self::V1beta1 => "meta.k8s.io/v1beta1",
+        }
+    }
+}
+
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Form {
@@ -41,6 +63,8 @@ pub struct Form {
     pub encoding: Encoding,
     /// Of the object.
     pub shape: Shape,
+    /// Version of the shape, when it is another than the object's own.
+    pub meta: MetaVersion,
     /// Whether JSON is indented.
     pub pretty: bool,
 }
@@ -54,81 +78,190 @@ pub enum Endpoint {
     List,
     /// A watch.
     Watch,
+    /// A collection that is deleted: it answers as a list, but offers no streams.
+    Deletion,
 }
 
 const MEDIA_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 const STREAM_TYPES: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
 
-/// Picks the form of the answer from `Accept`, in the client's order of preference.
-pub fn accept(accept: &str, endpoint: Endpoint, pretty: bool) -> Result<Form, Status> {
-    let accept = if accept.trim().is_empty() { "*/*" } else { accept };
-    let clauses = clauses(accept);
-    if !clauses.iter().any(|clause| clause.media == "*/*" || encoding(&clause.media).is_some()) {
-        let streams = if endpoint == Endpoint::Object { String::new() } else { format!(", {STREAM_TYPES}") };
-        let message = format!("406: Not Acceptable\n\nAvailable representations: {MEDIA_TYPES}{streams}");
-        let mut status = Status::failure(406, "NotAcceptable", message);
-        status.details = Some(Details::default());
-        return Err(status);
+/// Picks the form of the answer from `Accept`. `type_name` is what the endpoint answers with as upstream calls it
+/// (`core.Pod`), for the refusal of a list that is wanted as an object and the other way round.
+///
+/// # Errors
+/// 406, when none of the clauses can be fulfilled.
+pub fn accept(accept: &str, endpoint: Endpoint, pretty: bool, type_name: &dyn Fn() -> String) -> Result<Form, Status> {
+    is_offered(accept, endpoint)?;
+    let Some((clause, encoding, shape)) = choose(accept, Restrictions::Resource) else {
+        return Err(not_acceptable(MEDIA_TYPES));
+    };
+    let is_list = matches!(endpoint, Endpoint::List | Endpoint::Deletion);
+    let refuse = |wanted: &str, is: &str| {
+        let name = type_name();
+        let why = format!("you requested {wanted}, but the requested object is {is} (*{name})");
+        Err(Status::failure(406, "NotAcceptable", why))
+    };
+    let (shape, meta) = match shape {
+        Wanted::Whole => (Shape::Whole, MetaVersion::V1),
+        Wanted::Table(meta) => (Shape::Table, meta),
+        Wanted::Partial(_) if is_list => return refuse("PartialObjectMetadata", "a list"),
+        // Upstream cannot make lists of events, and sends the objects themselves.
+        Wanted::PartialList(_) if endpoint == Endpoint::Watch => (Shape::Whole, MetaVersion::V1),
+        Wanted::PartialList(_) if !is_list => return refuse("PartialObjectMetadataList", "not a list"),
+        Wanted::Partial(meta) | Wanted::PartialList(meta) => (Shape::Partial, meta),
+    };
+    if endpoint == Endpoint::Watch && encoding == Encoding::Yaml {
+        return Err(not_acceptable(STREAM_TYPES));
     }
-    for clause in &clauses {
-        let Some(encoding) = matching(&clause.media) else {
-            continue;
-        };
-        if endpoint == Endpoint::Watch && encoding == Encoding::Yaml {
-            continue;
-        }
-        let Some(shape) = clause.shape(endpoint) else {
-            continue;
-        };
-        let pretty = pretty || clause.parameter("pretty").is_some_and(|value| value == "1" || value == "true");
-        return Ok(Form { encoding, shape, pretty });
-    }
-    Err(Status::failure(406, "NotAcceptable", format!("only the following media types are accepted: {MEDIA_TYPES}")))
+    let pretty = pretty || clause.parameter("pretty") == Some("1");
+    Ok(Form { encoding, shape, meta, pretty })
 }
 
-struct Clause {
-    media: String,
-    parameters: Vec<(String, String)>,
+/// The router's own look at `Accept`, before any handler's: coarse, but in words of its own.
+fn is_offered(accept: &str, endpoint: Endpoint) -> Result<(), Status> {
+    let fits = |clause: &str| {
+        let media = clause.split(';').next().unwrap_or_default().trim();
+        media == "*/*" || encoding(media).is_some()
+    };
+    if accept.is_empty() || accept.split(',').any(fits) {
+        return Ok(());
+    }
+    let streams = match endpoint {
+        Endpoint::Object | Endpoint::Deletion => String::new(),
+        Endpoint::List | Endpoint::Watch => format!(", {STREAM_TYPES}"),
+    };
+    let message = format!("406: Not Acceptable\n\nAvailable representations: {MEDIA_TYPES}{streams}");
+    let mut status = Status::failure(406, "NotAcceptable", message);
+    status.details = Some(Details::default());
+    Err(status)
+}
+
+fn not_acceptable(types: &str) -> Status {
+    Status::failure(406, "NotAcceptable", format!("only the following media types are accepted: {types}"))
+}
+
+/// What may be asked for besides a media type.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Restrictions {
+    /// Of a resource: its shapes, and the version of the options.
+    Resource,
+    /// Of everything else, errors above all: nothing.
+    Plain,
+}
+
+/// What the parameters of a clause ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Whole,
+    Table(MetaVersion),
+    Partial(MetaVersion),
+    PartialList(MetaVersion),
+}
+
+/// The first clause that can be fulfilled, in the client's order of preference.
+fn choose(accept: &str, restrictions: Restrictions) -> Option<(Clause<'_>, Encoding, Wanted)> {
+    if accept.is_empty() {
+        return Some((Clause { kind: "*", sub: "*", parameters: Vec::new(), quality: 1.0 }, Encoding::Json, Wanted::Whole));
+    }
+    clauses(accept).into_iter().find_map(|clause| {
+        let (encoding, wanted) = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf]
+            .into_iter()
+            .filter(|encoding| clause.fits(*encoding))
+            .find_map(|encoding| Some((encoding, clause.wants(encoding, restrictions)?)))?;
+        Some((clause, encoding, wanted))
+    })
+}
+
+/// One alternative of an `Accept` header.
+struct Clause<'a> {
+    kind: &'a str,
+    sub: &'a str,
+    parameters: Vec<(&'a str, &'a str)>,
     quality: f32,
 }
 
-impl Clause {
-    fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+impl<'a> Clause<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        let mut pieces = text.split(';');
+        let media = pieces.next().unwrap_or_default();
+        let (kind, sub) = match media.split_once('/') {
+            Some((kind, sub)) if !sub.contains('/') => (kind.trim(), sub.trim()),
+            None if media.trim() == "*" => ("*", "*"),
+            _ => return None,
+        };
+        let mut clause = Self { kind, sub, parameters: Vec::new(), quality: 1.0 };
+        for (key, value) in pieces.filter_map(|piece| piece.split_once('=')) {
+            match key.trim() {
+                "q" => clause.quality = value.parse().unwrap_or(0.0),
+                key => clause.parameters.push((key, value.trim())),
+            }
+        }
+        Some(clause)
     }
 
-    /// The shape that `as`, `g` and `v` ask for; `None` when this endpoint cannot give it.
-    fn shape(&self, endpoint: Endpoint) -> Option<Shape> {
-        let Some(kind) = self.parameter("as") else {
-            return Some(Shape::Whole);
+    fn parameter(&self, name: &str) -> Option<&'a str> {
+        // Of a parameter that is there twice the last one counts.
+        self.parameters.iter().rev().find(|(key, _)| *key == name).map(|(_, value)| *value)
+    }
+
+    fn fits(&self, encoding: Encoding) -> bool {
+        let sub = content_type_of(encoding).trim_start_matches("application/");
+        match self.kind {
+            "*" => self.sub == "*",
+            "application" => self.sub == "*" || self.sub == sub,
+            _ => false,
+        }
+    }
+
+    /// What `as`, `g` and `v` ask for; `None` when it cannot be had in this encoding.
+    fn wants(&self, encoding: Encoding, restrictions: Restrictions) -> Option<Wanted> {
+        let given = |name: &str| self.parameter(name).filter(|value| !value.is_empty());
+        if given("stream").is_some_and(|stream| stream != "watch" || encoding == Encoding::Yaml) {
+            return None;
+        }
+        if given("sv").is_some_and(|version| version != "v1" || restrictions == Restrictions::Plain) {
+            return None;
+        }
+        if !["as", "g", "v"].iter().any(|name| self.parameter(name).is_some()) {
+            return Some(Wanted::Whole);
+        }
+        let meta = match (self.parameter("g"), self.parameter("v")) {
+            (Some("meta.k8s.io"), Some("v1")) => MetaVersion::V1,
+            (Some("meta.k8s.io"), Some("v1beta1")) => MetaVersion::V1beta1,
+            _ => return None,
         };
-        let known = self.parameter("g") == Some("meta.k8s.io") && matches!(self.parameter("v"), Some("v1" | "v1beta1"));
-        match kind {
-            "Table" if known => Some(Shape::Table),
-            "PartialObjectMetadata" if known && endpoint != Endpoint::List => Some(Shape::Partial),
-            "PartialObjectMetadataList" if known && endpoint == Endpoint::List => Some(Shape::Partial),
+        match self.parameter("as")? {
+            _ if restrictions == Restrictions::Plain => None,
+            "Table" => (encoding != Encoding::Protobuf).then_some(Wanted::Table(meta)),
+            "PartialObjectMetadata" => Some(Wanted::Partial(meta)),
+            "PartialObjectMetadataList" => Some(Wanted::PartialList(meta)),
             _ => None,
         }
+    }
+
+    /// Whether it comes before another one: by quality, and what is named before what is not.
+    fn is_before(&self, other: &Self) -> bool {
+        self.quality > other.quality || (self.kind != "*" && other.kind == "*") || (self.sub != "*" && other.sub == "*")
     }
 }
 
 /// The alternatives of an `Accept` header, best first.
-fn clauses(accept: &str) -> Vec<Clause> {
-    let mut clauses: Vec<Clause> = Vec::new();
-    for part in accept.split(',') {
-        let mut pieces = part.split(';').map(str::trim);
-        let media = pieces.next().unwrap_or_default().to_ascii_lowercase();
-        if media.is_empty() {
-            continue;
-        }
-        let parameters: Vec<(String, String)> = pieces
-            .filter_map(|piece| piece.split_once('='))
-            .map(|(key, value)| (key.trim().to_owned(), value.trim().trim_matches('"').to_owned()))
-            .collect();
-        let quality = parameters.iter().find(|(key, _)| key == "q").and_then(|(_, q)| q.parse().ok()).unwrap_or(1.0);
-        clauses.push(Clause { media, parameters, quality });
+fn clauses(accept: &str) -> Vec<Clause<'_>> {
+    /// Up to here the order is upstream's even where its rule contradicts itself (`*/*;q=1, a/b;q=0.1`).
+    const SMALL: usize = 12;
+    let mut clauses: Vec<Clause<'_>> = accept.split(',').filter_map(Clause::read).collect();
+    if clauses.len() > SMALL {
+        let wild = |clause: &Clause<'_>| (clause.kind == "*", clause.sub == "*");
+        clauses.sort_by(|a, b| wild(a).cmp(&wild(b)).then(b.quality.total_cmp(&a.quality)));
+        return clauses;
     }
-    clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+    for at in 1..clauses.len() {
+        let mut at = at;
+        while at > 0 && clauses[at].is_before(&clauses[at - 1]) {
+            clauses.swap(at, at - 1);
+            at -= 1;
+        }
+    }
     clauses
 }
 
@@ -141,42 +274,94 @@ fn encoding(media: &str) -> Option<Encoding> {
     }
 }
 
-fn matching(media: &str) -> Option<Encoding> {
-    match media {
-        "*/*" | "application/*" => Some(Encoding::Json),
-        media => encoding(media),
+/// Whether JSON is indented: on demand, and for people at a terminal.
+#[must_use]
+pub fn wants_pretty(query: &Query, user_agent: &str) -> bool {
+    match query.text("pretty") {
+        "" => ["curl", "Wget", "Mozilla/5.0"].iter().any(|known| user_agent.starts_with(known)),
+        value => matches!(value, "1" | "t" | "T" | "TRUE" | "true" | "True"),
     }
 }
 
 /// How the body of a write is encoded, from `Content-Type`; JSON when it is absent.
 pub fn content_type(header: &str) -> Result<Encoding, Status> {
-    let media = header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if media.is_empty() {
+    if header.is_empty() {
         return Ok(Encoding::Json);
     }
-    encoding(&media).ok_or_else(|| {
-        let message = format!("the body of the request was in an unknown format - accepted media types include: {MEDIA_TYPES}");
-        Status::failure(415, "UnsupportedMediaType", message)
-    })
+    let media = media_type(header).map(|media| media.to_ascii_lowercase());
+    media.as_deref().and_then(encoding).ok_or_else(|| unsupported(MEDIA_TYPES))
 }
 
-/// 415 of a patch whose content type is none of the patch types.
+/// The media type of a `Content-Type`; `None` when the header is not well-formed (RFC 2045), parameters included.
+fn media_type(header: &str) -> Option<&str> {
+    let is_token = |text: &str| {
+        let is_special = |b: u8| b"()<>@,;:\\\"/[]?=".contains(&b);
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !is_special(b))
+    };
+    let (media, mut rest) = header.split_once(';').map_or((header, ""), |(media, rest)| (media, rest));
+    let media = media.trim();
+    if !media.split('/').all(is_token) || media.split('/').count() > 2 {
+        return None;
+    }
+    let mut seen: Vec<String> = Vec::new();
+    loop {
+        rest = rest.trim_start();
+        if rest.is_empty() {
+            return Some(media);
+        }
+        let (name, after) = rest.split_once('=')?;
+        let name = name.trim().to_ascii_lowercase();
+        if !is_token(&name) || seen.contains(&name) || seen.len() >= 16 {
+            return None;
+        }
+        seen.push(name);
+        let end = match after.strip_prefix('"') {
+            Some(quoted) => quoted.find('"')? + 2,
+            None => after.find([';', ' ', '\t']).unwrap_or(after.len()),
+        };
+        if end == 0 || (!after.starts_with('"') && !is_token(&after[..end])) {
+            return None;
+        }
+        rest = after[end..].trim_start();
+        match rest.strip_prefix(';') {
+            Some(next) => rest = next,
+            None if rest.is_empty() => {}
+            None => return None,
+        }
+    }
+}
+
+fn unsupported(types: &str) -> Status {
+    let message = format!("the body of the request was in an unknown format - accepted media types include: {types}");
+    Status::failure(415, "UnsupportedMediaType", message)
+}
+
+/// 415 of a patch whose content type is none of the patch types. Of a built-in kind the router says it, of a custom one the
+/// handler, which knows the types.
 #[must_use]
-pub fn unknown_patch_type() -> Status {
+pub fn unknown_patch_type(custom: bool) -> Status {
+    if custom {
+        return unsupported("application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml");
+    }
     let mut status = Status::failure(415, "UnsupportedMediaType", "415: Unsupported Media Type");
     status.details = Some(Details::default());
     status
 }
 
-/// A Status in the encoding that `Accept` prefers, or JSON when that is none we know.
+/// A failure in the encoding that `Accept` prefers; when it prefers none that a Status has, as indented JSON.
 #[must_use]
-pub fn status(status: &Status, accept_header: &str) -> Response {
-    let form = accept(accept_header, Endpoint::Object, false).unwrap_or_default();
-    let form = Form { shape: Shape::Whole, ..form };
-    let mut answer = match document(&status.to_document(), form) {
-        Ok(body) => response::bytes(status.code, content_type_of(form.encoding), body),
-        Err(_) => response::json(status.code, &status.to_document()),
-    };
+pub fn status(status: &Status, accept: &str, pretty: bool) -> Response {
+    let document_of = status.to_document();
+    let chosen = choose(accept, Restrictions::Plain);
+    let encoded = chosen.and_then(|(clause, encoding, _)| {
+        let pretty = pretty || clause.parameter("pretty") == Some("1");
+        let form = Form { encoding, pretty, ..Form::default() };
+        document(&document_of, form).ok().map(|body| response::bytes(status.code, content_type_of(encoding), body))
+    });
+    let mut answer = encoded.unwrap_or_else(|| {
+        let text = serde_json::to_string_pretty(&document_of).unwrap_or_default();
+        response::bytes(status.code, "application/json", text)
+    });
     if let Some(seconds) = status.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -217,22 +402,4 @@ pub fn document(value: &Value, form: Form) -> Result<Bytes, Status> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_best_acceptable_clause_wins() {
-        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
-        assert_eq!(accept(table, Endpoint::List, false).unwrap().shape, Shape::Table);
-        let unknown = "application/json;as=Nope;v=v1;g=meta.k8s.io";
-        assert_eq!(accept(unknown, Endpoint::List, false).unwrap_err().code, 406);
-        assert_eq!(
-            accept("application/vnd.kubernetes.protobuf, */*", Endpoint::Object, false).unwrap().encoding,
-            Encoding::Protobuf
-        );
-        assert_eq!(accept("application/json;q=0.1, application/yaml", Endpoint::Object, false).unwrap().encoding, Encoding::Yaml);
-        assert_eq!(accept("", Endpoint::List, true).unwrap(), Form { pretty: true, ..Form::default() });
-        let status = accept("text/html", Endpoint::List, false).unwrap_err();
-        assert!(status.message.starts_with("406: Not Acceptable"), "{status}");
-    }
-}
+mod tests;

@@ -2,7 +2,8 @@
 //! wrong on the way, one answer. The same for requests from the network and from inside the process.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 
 use corten_api::status::{Details, Status};
 
-use crate::audit::Record;
+use crate::audit::{self, Stage, Trail};
 use crate::authn::Peer;
 use crate::negotiate;
 use crate::proof::{Authenticated, Authorized};
@@ -21,7 +22,7 @@ use crate::request::{Query, RequestInfo};
 use crate::response::{self, RequestBody, Response};
 use crate::state::State;
 use crate::user::User;
-use crate::{discovery, health, metrics, openapi, registry, tokens};
+use crate::{discovery, duration, health, metrics, openapi, registry, tokens};
 
 /// A request that may run, with all that a handler needs of it.
 pub struct Call {
@@ -41,6 +42,8 @@ pub struct Call {
     pub extensions: Extensions,
     /// When it came.
     pub since: Instant,
+    /// What is recorded of it, if anything is.
+    trail: Option<Arc<Trail>>,
 }
 
 impl Call {
@@ -60,6 +63,12 @@ impl Call {
     #[must_use]
     pub fn header(&self, name: header::HeaderName) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// What is recorded of the request, if anything is.
+    #[must_use]
+    pub fn trail(&self) -> Option<&Arc<Trail>> {
+        self.trail.as_ref()
     }
 
     /// The body, to be passed on as it comes. A second call gets an empty one.
@@ -105,114 +114,152 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
     let since = Instant::now();
     let (parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query().unwrap_or_default());
-    let accept = parts.headers.get(header::ACCEPT).cloned();
+    let answers = Answers::of(&parts, &query);
     let (info, parsed) = match RequestInfo::parse(&parts.method, parts.uri.path(), &query) {
-        Ok(info) => (info, Ok(())),
-        Err(err) => (RequestInfo::default(), Err(Status::internal(format!("failed to create RequestInfo: {err}")))),
+        Ok(info) => {
+            let limit =
+                if info.is_long_running() { Ok(None) } else { time_limit(&query, state.config.request_timeout).map(Some) };
+            (info, limit.map_err(|status| Refusal::Status(Box::new(status))))
+        }
+        Err(err) => {
+            let text = internal_error(&parts.uri, &format!("failed to create RequestInfo: {err}"));
+            (RequestInfo::default(), Err(Refusal::Response(Box::new(response::plain(500, text)))))
+        }
     };
+    let limit = *parsed.as_ref().unwrap_or(&None);
+    let id = audit_id(&parts.headers);
     let _counted = (!info.is_long_running()).then(|| state.metrics.inflight(&info));
-    let limit = (!info.is_long_running()).then(|| time_limit(&query, state.config.request_timeout));
     let logged = info.clone();
     let facts = metrics::RequestFacts::of(&query, &parts.headers);
     let queued = Mutex::new(Duration::ZERO);
-    let recorded = state.audit.is_on().then(|| Recorded::of(&parts, &caller));
-    let identity = Mutex::new(None);
+    let received = AtomicBool::new(false);
+    let recorded = state.audit.is_on().then(|| recorded(&id, &parts, &caller));
+    let trail: OnceLock<Option<Arc<Trail>>> = OnceLock::new();
+    let begin = |user: Option<&User>| {
+        let trail = trail.get_or_init(|| state.audit.trail(recorded.clone()?, &logged, user));
+        trail.as_ref()
+    };
     let work = async {
-        parsed?;
+        if let Err(refusal) = parsed {
+            if let Refusal::Status(_) = refusal {
+                begin(None);
+            }
+            return Err(refusal);
+        }
         let who = match caller {
             Caller::Peer(peer) => {
                 let who = state.authn.authenticate(&parts.headers, &peer).await;
                 let user = who.as_ref().ok().map(|who| who.user().name.as_str());
                 state.metrics.access.authenticated(user, since.elapsed());
+                if who.is_err() {
+                    begin(None);
+                }
                 who?
             }
             Caller::Known(who) => who,
         };
-        let who = state.authz.impersonate(who, &parts.headers, &info).await?;
-        if state.audit.is_on() {
-            *identity.lock() = Some(who.clone());
+        let trail = begin(Some(who.user())).cloned();
+        received.store(true, Ordering::Relaxed);
+        if trail.as_ref().is_some_and(|trail| !trail.stage(Stage::RequestReceived)) {
+            let text = internal_error(&parts.uri, "failed to store audit event");
+            return Err(Refusal::Response(Box::new(response::plain(500, text))));
+        }
+        let who = state.authz.impersonate(who, &parts.headers, &info).await.map_err(Refusal::denied)?;
+        if let (Some(trail), Some(_)) = (&trail, who.impersonator()) {
+            trail.impersonated(who.user());
         }
         let started = Instant::now();
-        let auth = state.authz.authorize(who, info).await;
+        let auth = state.authz.judge(who, info);
         state.metrics.access.authorized(auth.is_ok(), started.elapsed());
-        let auth = auth?;
+        if let Some(trail) = &trail {
+            let (decision, reason) = match &auth {
+                Ok(auth) => ("allow", auth.reason()),
+                Err(denied) => ("forbid", denied.reason.as_str()),
+            };
+            trail.annotate("authorization.k8s.io/decision", decision);
+            trail.annotate("authorization.k8s.io/reason", reason);
+        }
+        let auth = auth.map_err(|denied| Refusal::denied(denied.status))?;
         let started = Instant::now();
         let seat = state.flow.seat(&auth, &query).await;
         *queued.lock() = started.elapsed();
-        let seat = seat?;
+        let seat = seat.map_err(|rejected| Refusal::Response(Box::new(rejected.response())))?;
         let http::request::Parts { method, uri, headers, extensions, .. } = parts;
-        let call = Call { auth, method, uri, headers, query, body: Mutex::new(body), extensions, since };
-        let mut response = route(state, call).await;
-        if let Ok(response) = &mut response {
-            seat.mark(response.headers_mut());
-        }
+        let call = Call { auth, method, uri, headers, query, body: Mutex::new(body), extensions, since, trail: trail.clone() };
+        let mut response = match route(state, call).await {
+            Ok(response) => response,
+            Err(status) => answers.refuse(&logged, &status, trail.as_deref()),
+        };
+        seat.mark(response.headers_mut());
         drop(seat);
-        response
+        Ok::<_, Refusal>(response)
     };
     let work = AssertUnwindSafe(work).catch_unwind();
     let outcome = match limit {
-        Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Ok(Err(timed_out()))),
+        Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Ok(Err(timed_out().into()))),
         None => work.await,
     };
+    let trail = trail.get().and_then(Option::as_ref);
+    let mut panicked = false;
     let mut response = match outcome {
         Ok(Ok(response)) => response,
-        Ok(Err(status)) => refuse(&logged, &status, accept.as_ref()),
+        Ok(Err(refusal)) => refusal.answer(&answers, &logged, trail.map(Arc::as_ref)),
         Err(panic) => {
             tracing::error!(path = logged.path, panic = panic_text(&*panic), "a handler panicked");
+            if let Some(trail) = trail {
+                trail.panicked(panic_text(&*panic));
+            }
+            panicked = true;
             let status = Status::internal("This request caused apiserver to panic. Look in the logs for details.");
-            refuse(&logged, &status, accept.as_ref())
+            answers.refuse(&logged, &status, None)
         }
     };
     let headers = response.headers_mut();
-    let id = response::random_id();
     if let Ok(id) = HeaderValue::from_str(&id) {
-        headers.insert("audit-id", id);
+        headers.entry("audit-id").or_insert(id);
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     let (code, took) = (response.status().as_u16(), since.elapsed());
     let waited = *queued.lock();
     state.metrics.request(&logged, &facts, code, took, waited);
     let held = (logged.is_long_running() && code < 400).then(|| state.metrics.long_running(&logged));
-    response.body_mut().counted(held, state.metrics.response_size(&logged, code));
-    if let Some(recorded) = recorded {
-        recorded.answered(state, &id, &logged, identity.lock().as_ref(), code);
-    }
+    let trail = trail.filter(|_| !panicked);
+    let ending = trail.and_then(|trail| answered(trail, code, received.load(Ordering::Relaxed), logged.is_long_running()));
+    response.body_mut().counted(held, state.metrics.response_size(&logged, code), ending);
     tracing::debug!(verb = logged.verb, path = logged.path, code, took_us = took.as_micros() as u64, "request");
     response
 }
 
-/// What the audit log wants to know of a request, kept until it is answered.
-struct Recorded {
-    uri: String,
-    user_agent: String,
-    source: String,
-    received: jiff::Timestamp,
+/// What the audit log wants to know of a request.
+fn recorded(id: &str, parts: &http::request::Parts, caller: &Caller) -> audit::Request {
+    let sources = match caller {
+        Caller::Peer(peer) => audit::sources(&parts.headers, peer.address.map(|address| address.ip())),
+        Caller::Known(_) => Vec::new(),
+    };
+    let user_agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    audit::Request {
+        id: id.to_owned(),
+        uri: parts.uri.to_string(),
+        user_agent: user_agent.to_owned(),
+        sources,
+        received: jiff::Timestamp::now(),
+    }
 }
 
-impl Recorded {
-    fn of(parts: &http::request::Parts, caller: &Caller) -> Self {
-        let source = match caller {
-            Caller::Peer(peer) => peer.address.map(|address| address.ip().to_string()).unwrap_or_default(),
-            Caller::Known(_) => String::new(),
-        };
-        let user_agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        Self { uri: parts.uri.to_string(), user_agent: user_agent.to_owned(), source, received: jiff::Timestamp::now() }
+/// Tells the audit log of an answer. What is returned tells it of its end, when that is still to come.
+fn answered(trail: &Arc<Trail>, code: u16, received: bool, long: bool) -> Option<audit::Ending> {
+    trail.code(code);
+    // Who does not get past authentication is recorded once.
+    if !received || long {
+        let _ = trail.stage(Stage::ResponseStarted);
     }
+    received.then(|| audit::Ending(trail.clone()))
+}
 
-    fn answered(&self, state: &State, id: &str, info: &RequestInfo, who: Option<&Authenticated>, code: u16) {
-        let record = Record {
-            id,
-            info,
-            uri: &self.uri,
-            user: who.map(Authenticated::user),
-            impersonator: who.and_then(Authenticated::impersonator),
-            user_agent: &self.user_agent,
-            source: &self.source,
-            code,
-            received: self.received,
-        };
-        state.audit.answered(&record, &state.metrics.audited);
-    }
+/// The text of a failure before anything can be negotiated.
+fn internal_error(uri: &Uri, why: &str) -> String {
+    let uri = corten_api::field::quoted(&uri.to_string());
+    sanitized(&format!("Internal Server Error: {uri}: {why}\n"))
 }
 
 /// The handler by the first segment of the path.
@@ -231,12 +278,74 @@ async fn route(state: &Arc<State>, call: Call) -> Result<Response, Status> {
     }
 }
 
-fn refuse(info: &RequestInfo, status: &Status, accept: Option<&HeaderValue>) -> Response {
-    if status.code >= 500 {
-        let because = status.because.as_deref().map(chain).unwrap_or_default();
-        tracing::warn!(verb = info.verb, path = info.path, code = status.code, because, "{}", status.message);
+/// In which form the client wants to hear of failures.
+struct Answers {
+    accept: String,
+    pretty: bool,
+}
+
+impl Answers {
+    fn of(parts: &http::request::Parts, query: &Query) -> Self {
+        let text = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
+        Self { accept: text(header::ACCEPT).to_owned(), pretty: negotiate::wants_pretty(query, text(header::USER_AGENT)) }
     }
-    negotiate::status(status, accept.and_then(|accept| accept.to_str().ok()).unwrap_or_default())
+
+    fn refuse(&self, info: &RequestInfo, status: &Status, trail: Option<&Trail>) -> Response {
+        if let Some(trail) = trail {
+            trail.response_status(&status.to_document());
+        }
+        if status.code >= 500 {
+            let because = status.because.as_deref().map(chain).unwrap_or_default();
+            tracing::warn!(verb = info.verb, path = info.path, code = status.code, because, "{}", status.message);
+        }
+        negotiate::status(status, &self.accept, self.pretty)
+    }
+}
+
+/// Why a request does not get to its handler.
+enum Refusal {
+    Status(Box<Status>),
+    /// The user may not do this.
+    Denied(Box<Status>),
+    /// What is answered already.
+    Response(Box<Response>),
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+impl Refusal {
+    fn denied(status: Status) -> Self {
+        Self::Denied(Box::new(status))
+    }
+
+    fn answer(self, answers: &Answers, info: &RequestInfo, trail: Option<&Trail>) -> Response {
+        match self {
+            Self::Status(status) => answers.refuse(info, &status, trail),
+            Self::Denied(status) => {
+                let mut response = answers.refuse(info, &status, trail);
+                response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+                response
+            }
+            Self::Response(response) => *response,
+        }
+    }
+}
+
+/// The id under which a request is audited: the client's own, or a new one.
+fn audit_id(headers: &HeaderMap) -> String {
+    match headers.get("audit-id").and_then(|id| id.to_str().ok()) {
+        Some(id) if !id.is_empty() => id.to_owned(),
+        _ => response::random_id(),
+    }
+}
+
+/// Without what a browser could take for markup.
+fn sanitized(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 fn chain(err: &(dyn std::error::Error + Send + Sync)) -> String {
@@ -256,33 +365,14 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 }
 
 /// The `timeout` parameter, within the server's own limit.
-fn time_limit(query: &Query, most: Duration) -> Duration {
-    query.get("timeout").and_then(seconds).filter(|asked| !asked.is_zero()).map_or(most, |asked| asked.min(most))
-}
-
-/// A duration such as `30s` or `1m30s`, or a number of seconds.
-fn seconds(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
+fn time_limit(query: &Query, most: Duration) -> Result<Duration, Status> {
+    let text = query.text("timeout");
+    if text.is_empty() {
+        return Ok(most);
     }
-    let mut total = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let unit = match &rest[..letters] {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 0.001,
-            _ => return None,
-        };
-        rest = &rest[letters..];
-        total += Duration::try_from_secs_f64(number * unit).ok()?;
-    }
-    Some(total)
+    let asked = duration::parse(text)
+        .map_err(|why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}")))?;
+    Ok(asked.filter(|asked| !asked.is_zero()).map_or(most, |asked| asked.min(most)))
 }
 
 fn timed_out() -> Status {
@@ -302,18 +392,4 @@ pub fn no_such_path() -> Status {
     let mut status = Status::failure(404, "NotFound", "the server could not find the requested resource");
     status.details = Some(Details::default());
     status
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timeouts_are_read_as_go_writes_them() {
-        assert_eq!(seconds("34s"), Some(Duration::from_secs(34)));
-        assert_eq!(seconds("1m30s"), Some(Duration::from_secs(90)));
-        assert_eq!(seconds("500ms"), Some(Duration::from_millis(500)));
-        assert_eq!(seconds("7"), Some(Duration::from_secs(7)));
-        assert_eq!(seconds("soon"), None);
-    }
 }

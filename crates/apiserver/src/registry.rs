@@ -127,12 +127,18 @@ pub async fn serve(state: &Arc<State>, call: Call) -> Result<Response, Status> {
     let Some(text) = deprecation(call.info()) else {
         return dispatch(state, call).await;
     };
-    let accept = call.header(http::header::ACCEPT).to_owned();
+    let (accept, pretty) = (call.header(http::header::ACCEPT).to_owned(), read::wants_pretty(&call));
+    let trail = call.trail().cloned();
     let response = match dispatch(state, call).await {
         Ok(response) => response,
         // A method that does not exist has nothing that could be deprecated.
         Err(status) if status.code == 405 => return Err(status),
-        Err(status) => crate::negotiate::status(&status, &accept),
+        Err(status) => {
+            if let Some(trail) = trail {
+                trail.response_status(&status.to_document());
+            }
+            crate::negotiate::status(&status, &accept, pretty)
+        }
     };
     let told = response
         .headers()

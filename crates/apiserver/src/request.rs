@@ -1,6 +1,7 @@
 //! What a URL asks for. One parser for the whole server: routing, authorization, priority, admission and audit read the
 //! same [`RequestInfo`], so they cannot disagree about what a request means (upstream's `RequestInfoFactory`).
 
+use corten_api::selector::FieldSelector;
 use http::Method;
 
 /// The meaning of method, path and query of one request.
@@ -89,9 +90,10 @@ impl RequestInfo {
     /// Reads a request. Fails for `/api/v1/watch` and `/api/v1/proxy` without anything after it.
     pub fn parse(method: &Method, path: &str, query: &Query) -> Result<Self, ParseError> {
         let mut info = Self { path: unescape(path, false), verb: method.as_str().to_ascii_lowercase(), ..Self::default() };
-        let segments: Vec<String> = match path.trim_matches('/') {
+        // An escaped slash is a slash, as everywhere upstream.
+        let segments: Vec<String> = match info.path.trim_matches('/') {
             "" => Vec::new(),
-            trimmed => trimmed.split('/').map(|s| unescape(s, false)).collect(),
+            trimmed => trimmed.split('/').map(str::to_owned).collect(),
         };
         let mut parts = segments.as_slice();
         if parts.len() < 3 || !matches!(parts[0].as_str(), "api" | "apis") {
@@ -201,12 +203,13 @@ fn verb_of(method: &Method) -> &'static str {
 
 /// The name that a field selector requires, when it is one that can be in a path.
 fn exact_name(selector: &str) -> Option<String> {
-    selector.split(',').find_map(|term| {
-        let value = term.strip_prefix("metadata.name=")?;
-        let value = value.strip_prefix('=').unwrap_or(value);
-        let usable = !value.is_empty() && value != "." && value != ".." && !value.contains(['/', '%', '\\']);
-        usable.then(|| value.to_owned())
-    })
+    if selector.is_empty() {
+        return None;
+    }
+    let selector = FieldSelector::parse(selector).ok()?;
+    let name = selector.exact("metadata.name")?;
+    let usable = !matches!(name, "" | "." | "..") && !name.contains(['/', '%']);
+    usable.then(|| name.to_owned())
 }
 
 /// Decodes percent escapes, and `+` as a space in a query. What is no escape stays; bytes that are no UTF-8 are replaced.
@@ -254,6 +257,14 @@ mod tests {
         check("PATCH",  "/apis/apps/v1/namespaces/a/deployments/b/scale",  "patch",   "apps", "v1",    "a",      "deployments", "scale",  "b");
         check("GET",    "/api/v1/watch/namespaces/a/pods/b",               "watch",   "",     "v1",    "a",      "pods",        "",       "b");
         check("GET",    "/api/v1/pods?fieldSelector=metadata.name%3Db",    "list",    "",     "v1",    "",       "pods",        "",       "b");
+        check("GET",    "/api/v1/pods?fieldSelector=a%3Db,metadata.name%3D%3Dc", "list", "",    "v1",    "",       "pods",        "",       "c");
+        check("GET",    "/api/v1/pods?fieldSelector=metadata.name%21%3Db", "list",    "",     "v1",    "",       "pods",        "",       "");
+        check("GET",    "/api/v1/pods?fieldSelector=metadata.name%3Da%2Fb", "list",   "",     "v1",    "",       "pods",        "",       "");
+        check("GET",    "/api/v1/pods?fieldSelector=metadata.name%3Da,b",  "list",    "",     "v1",    "",       "pods",        "",       "");
+        check("GET",    "/api/v1/namespaces/a%2Fpods/b",                   "get",     "",     "v1",    "a",      "pods",        "",       "b");
+        check("GET",    "/api/v1/namespaces/a/pods/b/",                    "get",     "",     "v1",    "a",      "pods",        "",       "b");
+        check("HEAD",   "/api/v1/namespaces/a/pods/b",                     "get",     "",     "v1",    "a",      "pods",        "",       "b");
+        check("OPTIONS", "/api/v1/namespaces/a/pods/b",                    "",        "",     "v1",    "a",      "pods",        "",       "b");
         #[track_caller]
         #[expect(clippy::too_many_arguments, reason = "one column each")]
         fn check(method: &str, url: &str, verb: &str, group: &str, version: &str, namespace: &str, resource: &str, sub: &str, name: &str) {

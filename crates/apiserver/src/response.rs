@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use corten_api::status::Status;
 
+use crate::audit::Ending;
 use crate::metrics::Held;
 
 /// An error of a body's sender.
@@ -35,6 +36,8 @@ struct Tail {
     /// Where the size is counted, and the bytes so far.
     sizes: Option<Histogram>,
     bytes: u64,
+    /// The end of the request's audit trail.
+    _ending: Option<Ending>,
 }
 
 impl Drop for Tail {
@@ -72,10 +75,10 @@ impl Body {
         Self::stream(body.into_data_stream().map(|chunk| chunk.map_err(Into::into)))
     }
 
-    /// Holds a gauge until the body is sent or given up, and counts its size.
-    pub(crate) fn counted(&mut self, held: Option<Held>, sizes: Option<Histogram>) {
-        if held.is_some() || sizes.is_some() {
-            self.1 = Some(Box::new(Tail { _held: held, sizes, bytes: 0 }));
+    /// Holds a gauge and an audit trail until the body is sent or given up, and counts its size.
+    pub(crate) fn counted(&mut self, held: Option<Held>, sizes: Option<Histogram>, ending: Option<Ending>) {
+        if held.is_some() || sizes.is_some() || ending.is_some() {
+            self.1 = Some(Box::new(Tail { _held: held, sizes, bytes: 0, _ending: ending }));
         }
     }
 
@@ -166,7 +169,15 @@ pub fn text(code: u16, body: impl Into<String>) -> Response {
 /// 404 for a path that nobody serves, in Go's words.
 #[must_use]
 pub fn no_such_page() -> Response {
-    text(404, "404 page not found\n")
+    plain(404, "404 page not found\n")
+}
+
+/// Plain text that no browser may take for anything else.
+#[must_use]
+pub fn plain(code: u16, body: impl Into<String>) -> Response {
+    let mut response = text(code, body);
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// A Status as JSON, with `Retry-After` when it asks for patience. Content negotiation may re-encode it.

@@ -100,7 +100,7 @@ impl ApiServer {
         let state = Arc::new(State {
             authn: Authenticator::new(&config, &certs, &tokens, &reader)?,
             flow: Flow::new(&config, &reader, metrics.registry()),
-            audit: Audit::open(&config)?,
+            audit: Audit::open(&config, metrics.audited.clone(), &tasks)?,
             admission: Chain::standard(&config, &reader, &authz, metrics.registry()),
             allocators: Allocators::new(&config, &reader)?,
             metrics,

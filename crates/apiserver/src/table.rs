@@ -6,6 +6,7 @@ use corten_api::field::{Faults, Path};
 use corten_api::status::Status;
 use corten_kinds::{Column, Strategy};
 
+use crate::negotiate::MetaVersion;
 use crate::registry::Target;
 
 /// What a row carries of its object.
@@ -41,6 +42,7 @@ impl IncludeObject {
 #[derive(Clone, Copy)]
 pub struct Table {
     strategy: Option<&'static dyn Strategy>,
+    meta: MetaVersion,
 }
 
 /// What is printed of a kind that says nothing about itself.
@@ -63,8 +65,8 @@ const PLAIN: [Column; 2] = [
 
 impl Table {
     /// The printer of a target's objects.
-    pub(crate) fn of(target: &Target) -> Self {
-        Self { strategy: target.strategy }
+    pub(crate) fn of(target: &Target, meta: MetaVersion) -> Self {
+        Self { strategy: target.strategy, meta }
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -96,7 +98,7 @@ impl Table {
         let object = match include {
             IncludeObject::Metadata => {
                 let hidden = self.strategy.map_or(&[][..], |strategy| strategy.hidden_annotations());
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata(shown, hidden)})
+                json!({"kind": "PartialObjectMetadata", "apiVersion": self.meta.api_version(), "metadata": metadata(shown, hidden)})
             }
             IncludeObject::Object => shown.clone(),
             IncludeObject::None => Value::Null,
@@ -108,7 +110,7 @@ impl Table {
     #[must_use]
     pub fn document(&self, metadata: Value, with_columns: bool, rows: Vec<Value>) -> Value {
         let columns = if with_columns { self.definitions() } else { Value::Null };
-        json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows})
+        json!({"kind": "Table", "apiVersion": self.meta.api_version(), "metadata": metadata, "columnDefinitions": columns, "rows": rows})
     }
 }
 

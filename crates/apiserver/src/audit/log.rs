@@ -5,19 +5,29 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
-use serde_json::Value;
 
 use super::AuditError;
+use super::event::{Event, Stage};
+use crate::config::AuditFormat;
 
 pub(super) struct Log {
     path: PathBuf,
-    /// Bytes at which it is renamed; 0 sets no limit.
-    max_size: u64,
-    /// Renamed logs kept; 0 keeps all.
-    max_backup: usize,
+    limits: Limits,
+    format: AuditFormat,
     out: Mutex<Out>,
+}
+
+/// How large a log grows, and how much is kept of what was; 0 sets no limit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// At which it is renamed.
+    pub(super) megabytes: u32,
+    /// Renamed logs that are kept.
+    pub(super) backups: u32,
+    /// Age of a renamed log at which it goes.
+    pub(super) days: u32,
 }
 
 enum Out {
@@ -27,7 +37,7 @@ enum Out {
 
 impl Log {
     /// Opens `path` (`-` is standard output) with mode 0600.
-    pub(super) fn open(path: &Path, max_megabytes: u32, max_backup: u32) -> Result<Self, AuditError> {
+    pub(super) fn open(path: &Path, limits: Limits, format: AuditFormat) -> Result<Self, AuditError> {
         let out = match path.to_str() {
             Some("-") => Out::Stdout,
             _ => {
@@ -36,55 +46,71 @@ impl Log {
                 Out::File { file, size }
             }
         };
-        let max_size = u64::from(max_megabytes) << 20;
-        Ok(Self { path: path.to_owned(), max_size, max_backup: max_backup as usize, out: Mutex::new(out) })
+        Ok(Self { path: path.to_owned(), limits, format, out: Mutex::new(out) })
     }
 
-    /// Writes one event. What cannot be written is told to the server's log: a full disk does not stop the cluster.
-    pub(super) fn write(&self, event: &Value) {
-        let mut line = event.to_string();
+    /// An event as a line of the log.
+    pub(super) fn encode(&self, event: &Event, stage: Stage, at: Timestamp) -> String {
+        let mut line = match self.format {
+            AuditFormat::Json => event.document(stage, at).to_string(),
+            AuditFormat::Legacy => event.line(stage),
+        };
         line.push('\n');
+        line
+    }
+
+    /// Writes lines. What cannot be written is told to the server's log: a full disk does not stop the cluster.
+    pub(super) fn write(&self, lines: &str) -> bool {
         let mut out = self.out.lock();
         let written = match &mut *out {
-            Out::Stdout => std::io::stdout().lock().write_all(line.as_bytes()),
+            Out::Stdout => std::io::stdout().lock().write_all(lines.as_bytes()),
             Out::File { file, size } => {
-                if self.max_size > 0 && *size + line.len() as u64 > self.max_size && *size > 0 {
+                let most = u64::from(self.limits.megabytes) << 20;
+                if most > 0 && *size + lines.len() as u64 > most && *size > 0 {
                     match self.rotate() {
                         Ok(new) => (*file, *size) = (new, 0),
                         Err(err) => tracing::warn!(error = %err, "the audit log could not be rotated"),
                     }
                 }
-                *size += line.len() as u64;
-                file.write_all(line.as_bytes())
+                *size += lines.len() as u64;
+                file.write_all(lines.as_bytes())
             }
         };
-        if let Err(err) = written {
-            tracing::error!(error = %err, path = %self.path.display(), "an audit event is lost");
+        if let Err(err) = &written {
+            tracing::error!(error = %err, path = %self.path.display(), "audit events are lost");
         }
+        written.is_ok()
     }
 
     fn rotate(&self) -> std::io::Result<File> {
         let stem = self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let end = self.path.extension().map(|end| format!(".{}", end.to_string_lossy())).unwrap_or_default();
-        let now = Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S.%9f");
-        std::fs::rename(&self.path, self.path.with_file_name(format!("{stem}-{now}{end}")))?;
-        if self.max_backup > 0 {
-            let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let mut old: Vec<PathBuf> = std::fs::read_dir(directory)?
-                .filter_map(|entry| Some(entry.ok()?.path()))
-                .filter(|path| {
-                    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                    name.starts_with(&format!("{stem}-")) && name.ends_with(&end)
-                })
-                .collect();
-            old.sort();
-            let excess = old.len().saturating_sub(self.max_backup);
-            for path in &old[..excess] {
-                std::fs::remove_file(path)?;
-            }
+        let now = Timestamp::now();
+        let name = |at: Timestamp| format!("{stem}-{}{end}", at.strftime("%Y-%m-%dT%H-%M-%S.%9f"));
+        std::fs::rename(&self.path, self.path.with_file_name(name(now)))?;
+        let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut old: Vec<String> = std::fs::read_dir(directory)?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.starts_with(&format!("{stem}-")) && name.ends_with(&end))
+            .collect();
+        old.sort_unstable();
+        let oldest = match self.limits.days {
+            0 => String::new(),
+            days => name(now - SignedDuration::from_hours(24 * i64::from(days))),
+        };
+        for name in outdated(&old, self.limits.backups as usize, &oldest) {
+            std::fs::remove_file(directory.join(name))?;
         }
         append(&self.path)
     }
+}
+
+/// Of renamed logs, in the order of their names and so of their age, those that go: all but the newest `kept` (0 keeps all),
+/// and those with a name before `oldest`.
+fn outdated<'n>(names: &'n [String], kept: usize, oldest: &str) -> &'n [String] {
+    let excess = if kept == 0 { 0 } else { names.len().saturating_sub(kept) };
+    let aged = names.partition_point(|name| name.as_str() < oldest);
+    &names[..excess.max(aged)]
 }
 
 fn append(path: &Path) -> std::io::Result<File> {
@@ -98,12 +124,22 @@ mod tests {
     #[test]
     fn logs_are_rotated_and_the_oldest_go() {
         let directory = tempfile::tempdir().unwrap();
-        let log = Log::open(&directory.path().join("audit.log"), 1, 2).unwrap();
-        let event = Value::String("x".repeat(600 << 10));
+        let limits = Limits { megabytes: 1, backups: 2, days: 7 };
+        let log = Log::open(&directory.path().join("audit.log"), limits, AuditFormat::Json).unwrap();
+        let line = "x".repeat(600 << 10);
         for _ in 0..6 {
-            log.write(&event);
+            assert!(log.write(&line));
         }
         let files = std::fs::read_dir(directory.path()).unwrap().count();
         assert_eq!(files, 3, "the log and two backups");
+    }
+
+    #[test]
+    fn number_and_age_decide_what_goes() {
+        let names = ["a-1", "a-2", "a-3", "a-4"].map(str::to_owned);
+        assert_eq!(outdated(&names, 0, "").len(), 0);
+        assert_eq!(outdated(&names, 3, ""), ["a-1"]);
+        assert_eq!(outdated(&names, 3, "a-3"), ["a-1", "a-2"]);
+        assert_eq!(outdated(&names, 1, "a-2"), ["a-1", "a-2", "a-3"]);
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::AuditError;
+use super::event::Stage;
 use crate::request::RequestInfo;
 use crate::user::User;
 
@@ -19,14 +20,24 @@ pub(super) struct Policy {
     metadata: serde_json::Value,
     rules: Vec<Rule>,
     #[serde(default)]
-    omit_stages: Vec<String>,
+    omit_stages: Vec<Stage>,
     #[serde(default)]
-    #[expect(dead_code, reason = "what is omitted from bodies; bodies are not recorded")]
     omit_managed_fields: bool,
 }
 
+/// What is recorded of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Recording {
+    /// How much.
+    pub(super) level: Level,
+    /// Stages without an event.
+    pub(super) omitted: Vec<Stage>,
+    /// Whether bodies are shown without the owners of their fields.
+    pub(super) omit_managed_fields: bool,
+}
+
 /// How much is recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub(super) enum Level {
     None,
     Metadata,
@@ -52,7 +63,10 @@ struct Rule {
     paths: Vec<String>,
     /// Stages that are omitted besides those of the policy.
     #[serde(default)]
-    omit_stages: Vec<String>,
+    omit_stages: Vec<Stage>,
+    /// Instead of what the policy says.
+    #[serde(default)]
+    omit_managed_fields: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -81,17 +95,20 @@ impl Policy {
         }
     }
 
-    /// How much is recorded of a request, and whether this stage is.
-    pub(super) fn decide(&self, user: Option<&User>, info: &RequestInfo, stage: &str) -> (Level, bool) {
-        match self.rules.iter().find(|rule| rule.fits(user, info)) {
-            Some(rule) => (rule.level, !self.omit_stages.iter().chain(&rule.omit_stages).any(|omitted| omitted == stage)),
-            None => (Level::None, false),
+    /// What is recorded of a request.
+    pub(super) fn decide(&self, user: Option<&User>, info: &RequestInfo) -> Recording {
+        let rule = self.rules.iter().find(|rule| rule.fits(user, info));
+        let further = rule.map(|rule| rule.omit_stages.as_slice()).unwrap_or_default();
+        Recording {
+            level: rule.map_or(Level::None, |rule| rule.level),
+            omitted: self.omit_stages.iter().chain(further).copied().collect(),
+            omit_managed_fields: rule.and_then(|rule| rule.omit_managed_fields).unwrap_or(self.omit_managed_fields),
         }
     }
 
     #[cfg(test)]
     fn level(&self, user: Option<&User>, info: &RequestInfo) -> Level {
-        self.decide(user, info, "ResponseComplete").0
+        self.decide(user, info).level
     }
 }
 
@@ -118,21 +135,16 @@ impl Rule {
     }
 
     fn about(&self, info: &RequestInfo) -> bool {
-        if info.is_resource {
-            if self.resources.is_empty() && self.namespaces.is_empty() {
-                return self.paths.is_empty();
-            }
+        if !self.namespaces.is_empty() || !self.resources.is_empty() {
             let namespace = self.namespaces.is_empty() || self.namespaces.contains(&info.namespace);
-            return namespace && (self.resources.is_empty() || self.resources.iter().any(|resources| resources.have(info)));
-        }
-        if self.paths.is_empty() {
-            return self.resources.is_empty() && self.namespaces.is_empty();
+            let resource = || self.resources.is_empty() || self.resources.iter().any(|resources| resources.have(info));
+            return info.is_resource && namespace && resource();
         }
         let fits = |pattern: &String| match pattern.strip_suffix('*') {
             Some(start) => info.path.starts_with(start),
             None => *pattern == info.path,
         };
-        self.paths.iter().any(fits)
+        self.paths.is_empty() || (!info.is_resource && self.paths.iter().any(fits))
     }
 }
 
@@ -140,14 +152,13 @@ impl Resources {
     fn have(&self, info: &RequestInfo) -> bool {
         let named = self.resource_names.is_empty() || self.resource_names.contains(&info.name);
         let fits = |pattern: &String| match pattern.split_once('/') {
-            Some((resource, sub)) => {
-                !info.subresource.is_empty()
-                    && (resource == "*" || resource == info.resource)
-                    && (sub == "*" || sub == info.subresource)
-            }
+            // All subresources of a resource, and with them itself.
+            Some((resource, "*")) => resource == info.resource,
+            Some((resource, sub)) => sub == info.subresource && !sub.is_empty() && (resource == "*" || resource == info.resource),
             None => pattern == "*" || (*pattern == info.resource && info.subresource.is_empty()),
         };
-        self.group == info.group && named && (self.resources.is_empty() || self.resources.iter().any(fits))
+        (self.group == info.group || self.group == "*")
+            && (self.resources.is_empty() || (named && self.resources.iter().any(fits)))
     }
 }
 
@@ -184,9 +195,52 @@ mod tests {
              - {level: Metadata, verbs: [get], omitStages: [ResponseComplete]}\n- {level: Metadata}\n",
         )
         .unwrap();
-        let recorded = |verb, stage| policy.decide(None, &resource(verb, "pods", ""), stage).1;
-        assert!(!recorded("get", "ResponseComplete") && !recorded("get", "RequestReceived"));
-        assert!(recorded("list", "ResponseComplete") && !recorded("list", "RequestReceived"));
+        let recorded = |verb, stage| !policy.decide(None, &resource(verb, "pods", "")).omitted.contains(&stage);
+        assert!(!recorded("get", Stage::ResponseComplete) && !recorded("get", Stage::RequestReceived));
+        assert!(recorded("list", Stage::ResponseComplete) && !recorded("list", Stage::RequestReceived));
         assert!(Policy::parse("apiVersion: v1\nkind: Policy\nrules: []").is_err());
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn resources_are_named_with_wildcards() {
+        check("{group: '*', resources: [pods]}",                    "pods",    "",       "a", true);
+        check("{group: '', resources: ['*']}",                      "pods",    "status", "a", true);
+        check("{group: '', resources: ['pods/*']}",                 "pods",    "status", "a", true);
+        check("{group: '', resources: ['pods/*']}",                 "pods",    "",       "a", true);
+        check("{group: '', resources: ['pods/*']}",                 "secrets", "status", "a", false);
+        check("{group: '', resources: ['*/status']}",               "pods",    "status", "a", true);
+        check("{group: '', resources: ['*/status']}",               "pods",    "",       "a", false);
+        check("{group: '', resources: [pods]}",                     "pods",    "log",    "a", false);
+        check("{group: apps}",                                      "pods",    "",       "a", false);
+        check("{group: '', resources: [pods], resourceNames: [b]}", "pods",    "",       "a", false);
+        check("{group: '', resources: [pods], resourceNames: [a]}", "pods",    "",       "a", true);
+        check("{group: ''}",                                        "pods",    "log",    "a", true);
+        #[track_caller]
+        fn check(resources: &str, resource: &str, sub: &str, name: &str, expected: bool) {
+            let text = format!("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{{level: Request, resources: [{resources}]}}]");
+            let info = RequestInfo {
+                is_resource: true,
+                resource: resource.into(),
+                subresource: sub.into(),
+                name: name.into(),
+                ..RequestInfo::default()
+            };
+            assert_eq!(Policy::parse(&text).unwrap().level(None, &info) == Level::Request, expected, "{resources}");
+        }
+    }
+
+    #[test]
+    fn a_rule_says_whether_owners_of_fields_are_shown() {
+        let policy = Policy::parse(
+            "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitManagedFields: true\nrules:\n\
+             - {level: Request, verbs: [get], omitManagedFields: false}\n- {level: Request}\n",
+        )
+        .unwrap();
+        let omits =
+            |verb: &str| policy.decide(None, &RequestInfo { verb: verb.into(), ..RequestInfo::default() }).omit_managed_fields;
+        assert!(!omits("get") && omits("list"));
+        let unknown = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [Nope]\nrules: [{level: Request}]";
+        assert!(Policy::parse(unknown).is_err());
     }
 }

@@ -139,9 +139,12 @@ impl Storage {
 }
 
 /// What is written to the audit log.
+#[derive(Clone)]
 pub struct Audited {
     events: IntCounterVec,
     levels: IntCounterVec,
+    errors: IntCounterVec,
+    rejected: IntCounterVec,
 }
 
 impl Audited {
@@ -159,14 +162,39 @@ impl Audited {
                 "Counter of policy levels for audit events (1 per request).",
                 &["level"],
             ),
+            errors: counters(
+                registry,
+                "apiserver_audit_error_total",
+                "Counter of audit events that failed to be audited properly. Plugin identifies the plugin affected by the error.",
+                &["plugin"],
+            ),
+            rejected: counters(
+                registry,
+                "apiserver_audit_requests_rejected_total",
+                "Counter of apiserver requests rejected due to an error in audit logging backend.",
+                &[],
+            ),
         }
     }
 
-    /// A request was judged by the policy, and so many events were written of it.
-    pub fn audited(&self, level: &str, events: u64) {
+    /// A request was judged by the policy.
+    pub fn level(&self, level: &str) {
         self.levels.with_label_values(&[level]).inc();
-        let none: [&str; 0] = [];
-        self.events.with_label_values(&none).inc_by(events);
+    }
+
+    /// An event goes to the log.
+    pub fn event(&self) {
+        self.events.with_label_values::<&str>(&[]).inc();
+    }
+
+    /// So many events did not get to the log.
+    pub fn lost(&self, events: u64) {
+        self.errors.with_label_values(&["log"]).inc_by(events);
+    }
+
+    /// A request was refused, as its event did not get to the log.
+    pub fn rejected(&self) {
+        self.rejected.with_label_values::<&str>(&[]).inc();
     }
 }
 

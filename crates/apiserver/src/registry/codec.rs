@@ -151,6 +151,9 @@ fn decode_whole(
     let mut document = decoded.document;
     document["kind"] = kind.into();
     document["apiVersion"] = api_version.into();
+    if let Some(trail) = writing.trail {
+        trail.request_object(&document);
+    }
     Ok(document)
 }
 
@@ -264,7 +267,7 @@ pub(crate) fn decode_delete_options(content_type: &str, body: &[u8]) -> Result<V
 fn type_of_answer(target: Option<&Target>, document: &Value) -> Option<&'static Type> {
     let kind = document["kind"].as_str()?;
     let types = Types::get();
-    if document["apiVersion"] == "meta.k8s.io/v1" || kind == "Status" {
+    if document["apiVersion"].as_str().is_some_and(|version| version.starts_with("meta.k8s.io/")) || kind == "Status" {
         return types.named(&format!("meta.v1.{kind}"));
     }
     let target = target?;

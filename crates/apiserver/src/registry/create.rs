@@ -15,7 +15,7 @@ use super::managed;
 use super::options::WriteOptions;
 use super::render;
 use super::target::Target;
-use super::write::{self, CommitError, Writing, meta_text, metadata, stamp};
+use super::write::{self, CommitError, Pass, Writing, meta_text, metadata, stamp};
 use super::{Outcome, read};
 use crate::admission::Operation;
 use crate::negotiate::Endpoint;
@@ -28,7 +28,7 @@ const NAME_ATTEMPTS: usize = 8;
 
 /// `POST` to a collection.
 pub(crate) async fn create(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
-    let form = read::form(call, Endpoint::Object)?;
+    let form = read::form(target, call, Endpoint::Object)?;
     render::table_options(call, form)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
@@ -53,9 +53,7 @@ pub(crate) enum Ownership {
 pub(crate) async fn new_object(writing: &mut Writing<'_>, mut document: Value, ownership: Ownership) -> Result<Outcome, Status> {
     let target = writing.target;
     namespace_fits(writing, &mut document)?;
-    if !write::dedup_owners(&mut document).is_empty() {
-        writing.warn(DOUBLED_OWNERS.into());
-    }
+    write::dedup_owners(writing, &mut document, Pass::BeforeAdmission);
     codec::to_stored(target, &mut document)?;
     writing.default(&mut document);
     if ownership == Ownership::Track {
@@ -64,7 +62,7 @@ pub(crate) async fn new_object(writing: &mut Writing<'_>, mut document: Value, o
     let version_given = !meta_text(&document, "resourceVersion").is_empty();
     let asked_name = meta_text(&document, "name").to_owned();
     writing.mutate(Operation::Create, &asked_name, &mut document, None).await?;
-    write::dedup_owners(&mut document);
+    write::dedup_owners(writing, &mut document, Pass::AfterAdmission);
     writing.default(&mut document);
 
     let base = meta_text(&document, "generateName").to_owned();
@@ -79,16 +77,17 @@ pub(crate) async fn new_object(writing: &mut Writing<'_>, mut document: Value, o
         }
         match attempt_create(writing, attempt, version_given).await {
             Err(status) if generates && attempts < NAME_ATTEMPTS && status.reason == "AlreadyExists" => {}
-            Err(mut status) if generates && status.reason == "AlreadyExists" => {
+            Err(mut status) if !base.is_empty() && status.reason == "AlreadyExists" => {
                 status.message = format!("{}, the server was not able to generate a unique name for the object", status.message);
+                if let Some(details) = &mut status.details {
+                    details.retry_after_seconds = 1;
+                }
                 return Err(status);
             }
             done => return done,
         }
     }
 }
-
-pub(crate) const DOUBLED_OWNERS: &str = ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests";
 
 /// The namespace of the body is that of the request, or absent.
 fn namespace_fits(writing: &Writing<'_>, document: &mut Value) -> Result<(), Status> {
@@ -100,8 +99,9 @@ fn namespace_fits(writing: &Writing<'_>, document: &mut Value) -> Result<(), Sta
         }
         return Ok(());
     }
-    if writing.namespace.is_empty() && !writing.target.resource.namespaced {
-        // Validation has better words for a namespace where there is none.
+    if writing.namespace.is_empty() {
+        // What is in no namespace has none, whatever the body says.
+        metadata(document).remove("namespace");
         return Ok(());
     }
     if given == writing.namespace {

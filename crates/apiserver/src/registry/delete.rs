@@ -31,7 +31,7 @@ const ORPHAN: &str = "orphan";
 
 /// `DELETE` of an object.
 pub(crate) async fn delete(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
-    let form = read::form(call, Endpoint::Object)?;
+    let form = read::form(target, call, Endpoint::Object)?;
     let options = delete_options(state, call).await?;
     let call = &*call;
     let mut writing = writing(state, target, call, &options);
@@ -48,7 +48,7 @@ pub(crate) async fn delete(state: &Arc<State>, target: &Target, call: &mut Call)
             details["group"] = target.resource.group.as_str().into();
         }
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
-        render::status_document(form, code, &status)?
+        render::status_document(form, code, &status, call)?
     };
     Ok(write::with_warnings(response, &writing.warnings))
 }
@@ -65,6 +65,9 @@ async fn delete_options(state: &State, call: &mut Call) -> Result<DeleteOptions,
         return DeleteOptions::from_query(&call.query);
     }
     let document = codec::decode_delete_options(call.header(header::CONTENT_TYPE), &body)?;
+    if let Some(trail) = call.trail() {
+        trail.request_object(&document);
+    }
     DeleteOptions::from_document(document)
 }
 
@@ -377,7 +380,7 @@ async fn delete_namespace(
 
 /// `DELETE` of a collection.
 pub(crate) async fn collection(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
-    let form = read::form(call, Endpoint::List)?;
+    let form = read::form(target, call, Endpoint::Deletion)?;
     let include = render::table_options(call, form)?;
     let mut list = ListOptions::parse(&call.query, call.info())?;
     let filter = read::filter(target, call, &mut list)?;

@@ -1,6 +1,9 @@
 //! The options of requests, from the query string and, for deletions, from the body: parsed once, checked with
 //! upstream's rules and words.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
 use serde_json::{Map, Value, json};
 
 use corten_api::field::{Fault, FaultKind, Faults, Path};
@@ -8,6 +11,9 @@ use corten_api::selector::{FieldSelector, LabelSelector};
 use corten_api::status::Status;
 
 use crate::request::{Query, RequestInfo};
+
+/// Bytes of a field manager's name.
+const LONGEST_MANAGER: usize = 128;
 
 /// `ListOptions`, for lists, watches and collection deletions.
 #[derive(Clone, Debug, Default)]
@@ -40,9 +46,19 @@ impl ListOptions {
             continuation: query.text("continue").to_owned(),
             initial_events: boolean(query, "sendInitialEvents")?,
         };
+        options.default();
         options.check()?;
         options.narrow_to(&info.name)?;
         Ok(options)
+    }
+
+    /// A watch that names no revision starts with the objects there are, and says where these end (KEP-3157).
+    fn default(&mut self) {
+        let from_any = matches!(self.resource_version.as_str(), "" | "0");
+        if self.watch && from_any && self.initial_events.is_none() && self.version_match.is_empty() {
+            self.initial_events = Some(true);
+            self.version_match = "NotOlderThan".into();
+        }
     }
 
     fn check(&self) -> Result<(), Status> {
@@ -185,7 +201,13 @@ impl WriteOptions {
             return manager.clone();
         }
         let prefix = user_agent.split('/').next().unwrap_or_default();
-        let printable: String = prefix.chars().filter(|c| !c.is_control()).take(128).collect();
+        let mut printable = String::new();
+        for c in prefix.chars().filter(|c| is_printable(*c)) {
+            if printable.len() + c.len_utf8() > LONGEST_MANAGER {
+                break;
+            }
+            printable.push(c);
+        }
         if printable.is_empty() { "unknown".into() } else { printable }
     }
 }
@@ -259,13 +281,20 @@ impl DeleteOptions {
 /// Refuses a field manager that is too long or has characters nobody can read.
 fn check_manager(faults: &mut Faults, manager: &str) {
     let path = Path::new("fieldManager");
-    if manager.len() > 128 {
-        faults.too_long(&path, 128);
+    if manager.len() > LONGEST_MANAGER {
+        faults.too_long(&path, LONGEST_MANAGER);
     }
-    if let Some((at, _)) = manager.char_indices().find(|(_, c)| c.is_control()) {
-        let _ = at;
-        faults.invalid_str(&path, manager, "should only contain printable characters");
+    for (at, c) in manager.char_indices().filter(|(_, c)| !is_printable(*c)) {
+        let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+        faults.invalid_str(&path, manager, &why);
     }
+}
+
+/// Letters, marks, numbers, punctuation, symbols and the plain space: what Go calls printable.
+fn is_printable(c: char) -> bool {
+    static PRINTABLE: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^[\p{L}\p{M}\p{N}\p{P}\p{S}]$").expect("the classes are Unicode's own"));
+    matches!(c, ' '..='~') || (!c.is_ascii() && PRINTABLE.is_match(c.encode_utf8(&mut [0; 4])))
 }
 
 fn check_dry_run(faults: &mut Faults, values: &[&str]) {
@@ -289,7 +318,7 @@ fn boolean(query: &Query, name: &str) -> Result<Option<bool>, Status> {
 }
 
 fn integer(query: &Query, name: &str) -> Result<Option<i64>, Status> {
-    let Some(text) = query.get(name).filter(|text| !text.is_empty()) else {
+    let Some(text) = query.get(name) else {
         return Ok(None);
     };
     let out_of_range = |err: &std::num::ParseIntError| {
@@ -310,4 +339,23 @@ pub(crate) fn revision(text: &str) -> Result<u64, String> {
         let why = if matches!(err.kind(), std::num::IntErrorKind::PosOverflow) { "value out of range" } else { "invalid syntax" };
         format!("strconv.ParseUint: parsing {}: {why}", corten_api::field::quoted(text))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn managers_are_printable_as_go_means_it() {
+        for c in ['a', ' ', 'é', '€', '漢', '\u{301}', '\u{fffd}'] {
+            assert!(is_printable(c), "{c:?}");
+        }
+        for c in ['\0', '\t', '\u{7f}', '\u{a0}', '\u{200b}', '\u{2028}', '\u{e000}'] {
+            assert!(!is_printable(c), "{c:?}");
+        }
+        let name = |agent: &str| WriteOptions::default().manager(agent);
+        assert_eq!(name("kubectl/v1.36 (linux)"), "kubectl");
+        assert_eq!((name(""), name("/x"), name("a\u{a0}b/1")), ("unknown".into(), "unknown".into(), "ab".into()));
+        assert_eq!(name(&"é".repeat(100)).len(), 128);
+    }
 }

@@ -29,10 +29,13 @@ const APPLY: &str = "application/apply-patch+yaml";
 /// `PATCH` of an object or of its status.
 pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
     let kind = patch_kind(call.header(header::CONTENT_TYPE), target)?;
-    let form = read::form(call, Endpoint::Object)?;
+    let form = read::form(target, call, Endpoint::Object)?;
     render::table_options(call, form)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "PatchOptions", kind.is_none())?;
+    if let Some(trail) = call.trail() {
+        trail.patch(&body);
+    }
     let call = &*call;
     let mut writing = Writing::of(state, target, call, options);
     let name = call.info().name.clone();
@@ -54,13 +57,12 @@ pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) 
 
 /// The kind of a patch by its content type; none is apply.
 pub(crate) fn patch_kind(content_type: &str, target: &Target) -> Result<Option<PatchKind>, Status> {
-    let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match media.as_str() {
+    match content_type.split(';').next().unwrap_or_default().trim() {
         "application/json-patch+json" => Ok(Some(PatchKind::Json)),
         "application/merge-patch+json" => Ok(Some(PatchKind::Merge)),
         "application/strategic-merge-patch+json" if !target.resource.custom => Ok(Some(PatchKind::Strategic)),
         APPLY => Ok(None),
-        _ => Err(negotiate::unknown_patch_type()),
+        _ => Err(negotiate::unknown_patch_type(target.resource.custom)),
     }
 }
 
@@ -159,7 +161,7 @@ fn check_identity(writing: &Writing<'_>, document: &mut Value, live: &Value, nam
         return Err(Status::bad_request(why));
     }
     let namespace = meta_text(document, "namespace");
-    if !namespace.is_empty() && namespace != writing.namespace {
+    if !namespace.is_empty() && !writing.namespace.is_empty() && namespace != writing.namespace {
         let expected = &writing.namespace;
         let why = format!("the namespace of the object ({namespace}) does not match the namespace on the request ({expected})");
         return Err(Status::bad_request(why));

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header;
+
 use corten_api::status::{Cause, Details, Status};
 use corten_store::{ReadError, Revision};
 
@@ -21,9 +23,18 @@ const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// `GET` of one object.
 pub(crate) async fn get(state: &Arc<State>, target: &Target, call: &Call) -> Result<Response, Status> {
-    let form = form(call, Endpoint::Object)?;
+    let form = form(target, call, Endpoint::Object)?;
+    refuse_export(call)?;
     let entry = find(state, target, call).await?;
     render::object(target, form, &entry, call)
+}
+
+/// An option of long ago, of which upstream still says that it is gone.
+fn refuse_export(call: &Call) -> Result<(), Status> {
+    if call.query.flag("export") {
+        return Err(Status::bad_request("the export parameter, deprecated since v1.14, is no longer supported"));
+    }
+    Ok(())
 }
 
 /// The object that a request names, as fresh as its `resourceVersion` asks for.
@@ -46,7 +57,7 @@ pub(crate) async fn find(state: &State, target: &Target, call: &Call) -> Result<
 
 /// `GET` of a collection.
 pub(crate) async fn list(state: &Arc<State>, target: &Target, call: &Call, mut options: ListOptions) -> Result<Response, Status> {
-    let form = form(call, Endpoint::List)?;
+    let form = form(target, call, Endpoint::List)?;
     let table = render::table_options(call, form)?;
     let filter = filter(target, call, &mut options)?;
     let cache = target.cache()?;
@@ -243,17 +254,23 @@ fn invalid_version(asked: &str, why: &str) -> Status {
 }
 
 /// The form of a request's answer.
-pub(crate) fn form(call: &Call, endpoint: Endpoint) -> Result<Form, Status> {
-    negotiate::accept(call.header(http::header::ACCEPT), endpoint, wants_pretty(call))
+pub(crate) fn form(target: &Target, call: &Call, endpoint: Endpoint) -> Result<Form, Status> {
+    let resource = &target.resource;
+    let type_name = || {
+        let is_list = matches!(endpoint, Endpoint::List | Endpoint::Deletion);
+        let kind = if is_list { &resource.list_kind } else { &resource.kind };
+        match resource.group.split('.').next().unwrap_or_default() {
+            _ if resource.custom && is_list => "unstructured.UnstructuredList".to_owned(),
+            _ if resource.custom => "unstructured.Unstructured".to_owned(),
+            // Events of both groups are one type inside.
+            "" | "events" => format!("core.{kind}"),
+            package => format!("{package}.{kind}"),
+        }
+    };
+    negotiate::accept(call.header(header::ACCEPT), endpoint, wants_pretty(call), &type_name)
 }
 
-/// Whether JSON is indented: on demand, and for people at a terminal.
+/// Whether JSON is indented.
 pub(crate) fn wants_pretty(call: &Call) -> bool {
-    match call.query.get("pretty") {
-        Some(value) => !matches!(value, "false" | "0"),
-        None => {
-            let agent = call.header(http::header::USER_AGENT);
-            ["curl", "Wget", "Mozilla/5.0"].iter().any(|known| agent.starts_with(known))
-        }
-    }
+    negotiate::wants_pretty(&call.query, call.header(header::USER_AGENT))
 }

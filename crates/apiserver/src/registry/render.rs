@@ -14,7 +14,7 @@ use super::Outcome;
 use super::codec;
 use super::target::{Filter, Target};
 use crate::cache::{self, Entry, Map};
-use crate::negotiate::{Encoding, Form, Shape};
+use crate::negotiate::{Encoding, Form, MetaVersion, Shape};
 use crate::pipeline::Call;
 use crate::registry::read::Page;
 use crate::response::{self, Body, Response};
@@ -68,7 +68,7 @@ pub(crate) fn table_options(call: &Call, form: Form) -> Result<IncludeObject, St
 
 /// One cached object as a response.
 pub(crate) fn object(target: &Target, form: Form, entry: &Entry, call: &Call) -> Result<Response, Status> {
-    let plain = form.encoding == Encoding::Json && !form.pretty;
+    let plain = form.encoding == Encoding::Json && !form.pretty && !is_recorded(call);
     if plain && form.shape == Shape::Whole && target.is_stored_form() {
         let mut out = Vec::with_capacity(entry.size());
         entry.write(&mut out);
@@ -76,7 +76,7 @@ pub(crate) fn object(target: &Target, form: Form, entry: &Entry, call: &Call) ->
     }
     if plain && form.shape == Shape::Partial {
         let mut out = Vec::with_capacity(1024);
-        write_partial(&mut out, target, entry);
+        write_partial(&mut out, target, form.meta, entry);
         return Ok(response::bytes(200, "application/json", out));
     }
     let mut document = entry.decode();
@@ -88,19 +88,31 @@ pub(crate) fn object(target: &Target, form: Form, entry: &Entry, call: &Call) ->
 pub(crate) fn shaped(target: &Target, form: Form, code: u16, document: Value, call: &Call) -> Result<Response, Status> {
     let document = match form.shape {
         Shape::Whole => document,
-        Shape::Partial => partial(target, &document),
+        Shape::Partial => partial(target, form.meta, &document),
         Shape::Table => {
             let include = table_options(call, form)?;
             let mut stored = document.clone();
             codec::to_stored(target, &mut stored)?;
-            let table = Table::of(target);
+            let table = Table::of(target, form.meta);
             let meta = json!({"resourceVersion": document["metadata"]["resourceVersion"]});
             let row = table.row(&stored, &document, include, jiff::Timestamp::now());
             table.document(meta, true, vec![row])
         }
     };
     let (body, content_type) = codec::encode(Some(target), &document, form)?;
+    record(call, document);
     Ok(maybe_compressed(code, content_type, body, call))
+}
+
+/// Whether the audit log wants what is answered.
+fn is_recorded(call: &Call) -> bool {
+    call.trail().is_some_and(|trail| trail.wants_response())
+}
+
+fn record(call: &Call, document: Value) {
+    if let Some(trail) = call.trail() {
+        trail.response_object(document);
+    }
 }
 
 /// What a write left behind, as a response.
@@ -119,24 +131,29 @@ pub(crate) fn outcome(target: &Target, form: Form, code: u16, outcome: Outcome, 
 }
 
 /// A Status that is no failure.
-pub(crate) fn status_document(form: Form, code: u16, status: &Value) -> Result<Response, Status> {
+pub(crate) fn status_document(form: Form, code: u16, status: &Value, call: &Call) -> Result<Response, Status> {
+    if let Some(trail) = call.trail() {
+        trail.response_status(status);
+    }
     let form = Form { shape: Shape::Whole, ..form };
     let (body, content_type) = codec::encode(None, status, form)?;
     Ok(response::bytes(code, content_type, body))
 }
 
 /// `PartialObjectMetadata` of a document.
-pub(crate) fn partial(target: &Target, document: &Value) -> Value {
+pub(crate) fn partial(target: &Target, meta: MetaVersion, document: &Value) -> Value {
     let metadata = crate::table::metadata(document, hidden(target));
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+    json!({"kind": "PartialObjectMetadata", "apiVersion": meta.api_version(), "metadata": metadata})
 }
 
-pub(crate) fn write_partial(out: &mut Vec<u8>, target: &Target, entry: &Entry) {
+pub(crate) fn write_partial(out: &mut Vec<u8>, target: &Target, meta: MetaVersion, entry: &Entry) {
     if !hidden(target).is_empty() {
-        let document = partial(target, &entry.decode());
+        let document = partial(target, meta, &entry.decode());
         return out.extend_from_slice(document.to_string().as_bytes());
     }
-    out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#);
+    out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":""#);
+    out.extend_from_slice(meta.api_version().as_bytes());
+    out.extend_from_slice(br#"","metadata":"#);
     entry.write_metadata(out);
     out.push(b'}');
 }
@@ -155,7 +172,8 @@ pub(crate) fn list(
     page: Page,
     call: &Call,
 ) -> Result<Response, Status> {
-    if form.encoding == Encoding::Protobuf && form.shape == Shape::Whole {
+    let is_recorded = is_recorded(call);
+    if form.encoding == Encoding::Protobuf && form.shape == Shape::Whole && !is_recorded {
         let meta = page.meta.document();
         let encoded = match &page.items {
             Items::Page(items) => codec::encode_list(target, &meta, items.iter().map(|entry| &**entry)),
@@ -169,7 +187,7 @@ pub(crate) fn list(
         }
     }
     let mut pieces = Pieces::new(target, form, include, page);
-    if form.encoding != Encoding::Json || form.pretty {
+    if form.encoding != Encoding::Json || form.pretty || is_recorded {
         // A form that has to be made as a whole.
         let mut whole = Vec::new();
         for piece in pieces {
@@ -177,6 +195,7 @@ pub(crate) fn list(
         }
         let document: Value = serde_json::from_slice(&whole).map_err(|err| Status::internal(err.to_string()))?;
         let (body, content_type) = codec::encode(Some(target), &document, form)?;
+        record(call, document);
         return Ok(maybe_compressed(200, content_type, body, call));
     }
     let Some(first) = pieces.next().transpose()? else {
@@ -201,7 +220,7 @@ pub(crate) fn list_document(target: &Target, form: Form, list: Value, call: &Cal
     let document = match form.shape {
         Shape::Table => {
             let include = table_options(call, form)?;
-            let (table, now) = (Table::of(target), jiff::Timestamp::now());
+            let (table, now) = (Table::of(target, form.meta), jiff::Timestamp::now());
             let items = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
             let rows = items.iter().map(|item| table.row(item, item, include, now)).collect();
             table.document(list["metadata"].clone(), true, rows)
@@ -209,6 +228,7 @@ pub(crate) fn list_document(target: &Target, form: Form, list: Value, call: &Cal
         Shape::Whole | Shape::Partial => list,
     };
     let (body, content_type) = codec::encode(Some(target), &document, form)?;
+    record(call, document);
     Ok(maybe_compressed(200, content_type, body, call))
 }
 
@@ -234,7 +254,7 @@ enum Source {
 
 impl Pieces {
     fn new(target: &Target, form: Form, include: IncludeObject, page: Page) -> Self {
-        let writer = ItemWriter::new(target, form.shape, include);
+        let writer = ItemWriter::new(target, form, include);
         let head = writer.list_head(&page.meta.document());
         let items = match page.items {
             Items::Range { map, filter, after } => {
@@ -319,6 +339,7 @@ impl Iterator for Pieces {
 pub(crate) struct ItemWriter {
     pub target: Target,
     pub shape: Shape,
+    pub meta: MetaVersion,
     pub table: Table,
     pub include: IncludeObject,
     pub now: jiff::Timestamp,
@@ -327,22 +348,23 @@ pub(crate) struct ItemWriter {
 }
 
 impl ItemWriter {
-    pub(crate) fn new(target: &Target, shape: Shape, include: IncludeObject) -> Self {
+    pub(crate) fn new(target: &Target, form: Form, include: IncludeObject) -> Self {
         Self {
             target: target.clone(),
-            shape,
-            table: Table::of(target),
+            shape: form.shape,
+            meta: form.meta,
+            table: Table::of(target, form.meta),
             include,
             now: jiff::Timestamp::now(),
-            plain: shape == Shape::Whole && target.is_stored_form(),
+            plain: form.shape == Shape::Whole && target.is_stored_form(),
         }
     }
 
     fn list_head(&self, meta: &Value) -> Vec<u8> {
         let (kind, version, items) = match self.shape {
             Shape::Whole => (self.target.resource.list_kind.as_str(), self.target.api_version(), "items"),
-            Shape::Partial => ("PartialObjectMetadataList", "meta.k8s.io/v1".to_owned(), "items"),
-            Shape::Table => ("Table", "meta.k8s.io/v1".to_owned(), "rows"),
+            Shape::Partial => ("PartialObjectMetadataList", self.meta.api_version().to_owned(), "items"),
+            Shape::Table => ("Table", self.meta.api_version().to_owned(), "rows"),
         };
         let columns = match self.shape {
             Shape::Table => format!("\"columnDefinitions\":{},", self.table.definitions()),
@@ -365,7 +387,7 @@ impl ItemWriter {
                 }
                 append(out, &document)?;
             }
-            Shape::Partial => write_partial(out, &self.target, entry),
+            Shape::Partial => write_partial(out, &self.target, self.meta, entry),
             Shape::Table => append(out, &self.row(entry)?)?,
         }
         Ok(())
@@ -390,7 +412,7 @@ impl ItemWriter {
                 codec::from_stored(&self.target, &mut document)?;
                 append(out, &document)?;
             }
-            Shape::Partial => write_partial(out, &self.target, entry),
+            Shape::Partial => write_partial(out, &self.target, self.meta, entry),
             Shape::Table => {
                 let meta = json!({"resourceVersion": entry.revision.to_string()});
                 append(out, &self.table.document(meta, first, vec![self.row(entry)?]))?;
@@ -416,7 +438,7 @@ pub(crate) fn maybe_compressed(code: u16, content_type: &str, body: Bytes, call:
 }
 
 fn accepts_gzip(call: &Call) -> bool {
-    call.header(header::ACCEPT_ENCODING).split(',').any(|coding| coding.split(';').next().unwrap_or_default().trim() == "gzip")
+    call.header(header::ACCEPT_ENCODING).split(',').any(|coding| coding.trim() == "gzip")
 }
 
 fn mark_gzip(response: &mut Response) {

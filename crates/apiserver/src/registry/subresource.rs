@@ -30,7 +30,7 @@ use crate::{reviews, stream, tokens};
 
 /// `POST` of a review: a question that is answered and not stored.
 pub(crate) async fn review(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
-    let form = read::form(call, Endpoint::Object)?;
+    let form = read::form(target, call, Endpoint::Object)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
     let call = &*call;
@@ -53,7 +53,7 @@ pub(crate) async fn review(state: &Arc<State>, target: &Target, call: &mut Call)
 
 /// `POST serviceaccounts/NAME/token`
 pub(crate) async fn token(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
-    let form = read::form(call, Endpoint::Object)?;
+    let form = read::form(target, call, Endpoint::Object)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
     let call = &*call;
@@ -76,6 +76,9 @@ pub(crate) async fn token(state: &Arc<State>, target: &Target, call: &mut Call) 
 
 /// log, exec, attach, portforward, proxy: passed on to a node, once the object is there and admission agrees.
 pub(crate) async fn connect(state: &Arc<State>, target: &Target, call: Call) -> Result<Response, Status> {
+    if call.info().subresource != "log" && call.query.get("dryRun").is_some() {
+        return Err(Status::bad_request("dryRun is not supported"));
+    }
     let entry = read::find(state, target, &call).await?;
     let mut object = entry.decode();
     if call.info().subresource != "log" {
@@ -114,9 +117,9 @@ pub(crate) async fn modify(
 
 /// `Success`, as posted actions are answered.
 pub(crate) fn success(call: &Call, writing: &Writing<'_>) -> Result<Response, Status> {
-    let form = read::form(call, Endpoint::Object)?;
+    let form = read::form(writing.target, call, Endpoint::Object)?;
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-    Ok(write::with_warnings(render::status_document(form, 201, &status)?, &writing.warnings))
+    Ok(write::with_warnings(render::status_document(form, 201, &status, call)?, &writing.warnings))
 }
 
 /// Sets a condition of a pod, as `podutil.UpdatePodCondition` does: the time changes only with the status.

@@ -177,12 +177,19 @@ impl Target {
             "watch" => true,
             _ => false,
         };
+        // Methods without a verb of their own are for those behind a proxy only.
+        let proxied = info.subresource == "proxy";
+        if !proxied && matches!(*method, Method::HEAD | Method::OPTIONS) {
+            return Err(method_not_allowed());
+        }
+        if proxied && *method == Method::OPTIONS {
+            return Ok(());
+        }
         let posts_everywhere = verb == "create" && everywhere && !named;
         let reads_one = matches!(verb, "get" | "list" | "watch") && named;
         if (verbs.contains(verb) || (reads_one && verbs.contains("get"))) && on_this_path && !posts_everywhere {
             return Ok(());
         }
-        let _ = method;
         Err(method_not_allowed())
     }
 

@@ -17,7 +17,7 @@ use super::managed;
 use super::options::{self, WriteOptions};
 use super::render;
 use super::target::Target;
-use super::write::{self, CommitError, Writing, meta_text, metadata};
+use super::write::{self, CommitError, Pass, Writing, meta_text, metadata};
 use super::{Outcome, read};
 use crate::admission::Operation;
 use crate::cache::Entry;
@@ -58,7 +58,7 @@ pub(crate) trait Change: Sync {
 
 /// `PUT` of an object or of its status.
 pub(crate) async fn put(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
-    let form = read::form(call, Endpoint::Object)?;
+    let form = read::form(target, call, Endpoint::Object)?;
     render::table_options(call, form)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "UpdateOptions", false)?;
@@ -67,9 +67,7 @@ pub(crate) async fn put(state: &Arc<State>, target: &Target, call: &mut Call) ->
     let mut document = codec::decode_object(&mut writing, call, &body)?;
     let name = call.info().name.clone();
     check_name(&writing, &mut document, &name)?;
-    if !write::dedup_owners(&mut document).is_empty() {
-        writing.warn(create::DOUBLED_OWNERS.into());
-    }
+    write::dedup_owners(&mut writing, &mut document, Pass::BeforeAdmission);
     let creates = writing.subresource.is_empty() && target.strategy.is_some_and(corten_kinds::Strategy::create_on_update);
     let uid = Some(meta_text(&document, "uid").to_owned()).filter(|uid| !uid.is_empty());
     let change = Replacement { document, creates, uid };
@@ -114,7 +112,9 @@ pub(crate) fn check_name(writing: &Writing<'_>, document: &mut Value, name: &str
         };
         return Err(Status::bad_request(why));
     }
-    if !writing.namespace.is_empty() {
+    if writing.namespace.is_empty() {
+        metadata(document).remove("namespace");
+    } else {
         let namespace = writing.namespace.clone();
         metadata(document).insert("namespace".into(), namespace.into());
     }
@@ -200,13 +200,16 @@ async fn attempt_update(
     if !writing.namespace.is_empty() && meta_text(&document, "namespace").is_empty() {
         metadata(&mut document).insert("namespace".into(), writing.namespace.as_str().into());
     }
+    if writing.namespace.is_empty() {
+        metadata(&mut document).remove("namespace");
+    }
     codec::to_stored(target, &mut document)?;
     writing.default(&mut document);
     if change.ownership() == Ownership::Track {
         managed::track(writing, Some(&old), &mut document)?;
     }
     writing.mutate(Operation::Update, name, &mut document, Some(&mut old)).await?;
-    write::dedup_owners(&mut document);
+    write::dedup_owners(writing, &mut document, Pass::AfterAdmission);
     writing.default(&mut document);
 
     let unconditional = check_version(writing, name, &mut document, entry)? || change.retries();

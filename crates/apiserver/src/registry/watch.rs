@@ -38,7 +38,7 @@ pub(crate) async fn watch(
     call: &Call,
     mut options: ListOptions,
 ) -> Result<Response, Status> {
-    let mut form = read::form(call, Endpoint::Watch)?;
+    let mut form = read::form(target, call, Endpoint::Watch)?;
     if form.shape == Shape::Table || target.resource.custom {
         // Neither Tables nor custom resources have a protobuf form.
         form.encoding = Encoding::Json;
@@ -58,7 +58,7 @@ pub(crate) async fn watch(
     // A little before the minute on the first round, so that clients of one restart do not all come at once.
     let next_bookmark = now + BOOKMARK_EVERY.mul_f64(rand::rng().random_range(0.8..1.0));
     let stream = Stream {
-        writer: ItemWriter::new(target, form.shape, include),
+        writer: ItemWriter::new(target, form, include),
         encoding: form.encoding,
         shares: form.encoding == Encoding::Json
             && form.shape == Shape::Whole
@@ -406,7 +406,9 @@ impl Stream {
         let target = &self.writer.target;
         let mut object = match self.writer.shape {
             Shape::Whole => json!({"kind": target.resource.kind, "apiVersion": target.api_version(), "metadata": metadata}),
-            Shape::Partial => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
+            Shape::Partial => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": self.writer.meta.api_version(), "metadata": metadata})
+            }
             Shape::Table => {
                 let first = std::mem::take(&mut self.first_row);
                 let object = json!({"kind": target.resource.kind, "apiVersion": target.api_version(), "metadata": metadata});

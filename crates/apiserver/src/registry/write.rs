@@ -1,7 +1,7 @@
 //! What every write has in common: who writes what under which options, warnings, admission, metadata, and the one place
 //! that hands bytes to the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use http::{HeaderValue, header};
@@ -16,6 +16,7 @@ use corten_store::{Durability, Expect, KeyValue, Write, WriteError};
 use super::options::WriteOptions;
 use super::target::Target;
 use crate::admission::{AdmissionRequest, Operation};
+use crate::audit::Trail;
 use crate::cache::{self, Entry, Prepared};
 use crate::pipeline::Call;
 use crate::proof::Admitted;
@@ -35,6 +36,8 @@ pub(crate) struct Writing<'a> {
     pub manager: String,
     pub warnings: Vec<String>,
     pub now: jiff::Timestamp,
+    /// What is recorded of the request that it is part of.
+    pub trail: Option<&'a Trail>,
 }
 
 impl<'a> Writing<'a> {
@@ -53,6 +56,7 @@ impl<'a> Writing<'a> {
             manager,
             warnings: Vec::new(),
             now: jiff::Timestamp::now(),
+            trail: call.trail().map(Arc::as_ref),
         }
     }
 
@@ -68,6 +72,7 @@ impl<'a> Writing<'a> {
             manager: "kube-apiserver".into(),
             warnings: Vec::new(),
             now: jiff::Timestamp::now(),
+            trail: None,
         }
     }
 
@@ -144,14 +149,22 @@ impl<'a> Writing<'a> {
         let before = old.as_mut().map(|old| old.take());
         let mut request = self.admission(operation, name, Some(document.take()), before);
         let outcome = self.state.admission.mutate(&mut request).await;
-        for text in std::mem::take(&mut request.warnings) {
-            self.warn(text);
-        }
+        self.told(&mut request);
         *document = request.object.take().unwrap_or_default();
         if let (Some(place), Some(old)) = (old, request.old.take()) {
             *place = old;
         }
         outcome
+    }
+
+    /// Passes on what plugins say to the client and to the audit log.
+    fn told(&mut self, request: &mut AdmissionRequest) {
+        for text in std::mem::take(&mut request.warnings) {
+            self.warn(text);
+        }
+        if let Some(trail) = self.trail {
+            request.audit_annotations.iter().for_each(|(key, value)| trail.annotate(key, value));
+        }
     }
 
     /// The judging pass of admission.
@@ -166,9 +179,7 @@ impl<'a> Writing<'a> {
         let before = old.as_mut().map(|old| old.take());
         let mut request = self.admission(operation, name, object, before);
         let outcome = self.state.admission.validate(&request).await;
-        for text in std::mem::take(&mut request.warnings) {
-            self.warn(text);
-        }
+        self.told(&mut request);
         if let (Some(place), Some(object)) = (document, request.object.take()) {
             *place = object;
         }
@@ -269,10 +280,20 @@ pub(crate) enum CommitError {
     Status(Box<Status>),
 }
 
-/// Puts warnings on a response.
+/// Puts warnings on a response. Long ones are cut when all together are too long (upstream's limits).
 pub(crate) fn with_warnings(mut response: Response, warnings: &[String]) -> Response {
+    const ALL: usize = 4096;
+    const ONE: usize = 256;
+    let length: usize = warnings.iter().map(|text| text.chars().count()).sum();
+    let mut written = 0;
     for text in warnings {
-        let escaped: String = text.chars().filter(|c| !c.is_control()).collect();
+        if length > ALL && written >= ALL {
+            break;
+        }
+        let most = if length > ALL { ONE } else { usize::MAX };
+        let shown: String = text.chars().take(most).collect();
+        written += shown.chars().count();
+        let escaped: String = shown.chars().filter(|c| !c.is_control()).collect();
         let escaped = escaped.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{escaped}\"").as_bytes()) {
             response.headers_mut().append(header::WARNING, value);
@@ -315,20 +336,35 @@ pub(crate) fn generated_name(base: &str) -> String {
     names::generated(base, rand::random())
 }
 
-/// Drops owner references that are there twice, and tells which.
-pub(crate) fn dedup_owners(document: &mut Value) -> Vec<String> {
+/// When owner references are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pass {
+    BeforeAdmission,
+    AfterAdmission,
+}
+
+/// Drops owner references that are there twice, and warns of them.
+pub(crate) fn dedup_owners(writing: &mut Writing<'_>, document: &mut Value, pass: Pass) {
     let Some(owners) = document.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut) else {
-        return Vec::new();
+        return;
     };
-    let mut seen: Vec<Value> = Vec::with_capacity(owners.len());
+    // By their text: comparing each with each would take hours when somebody sends thousands.
+    let mut seen = HashSet::with_capacity(owners.len());
     let mut doubled = Vec::new();
-    for owner in std::mem::take(owners) {
-        if seen.contains(&owner) {
+    owners.retain(|owner| {
+        let is_new = seen.insert(owner.to_string());
+        if !is_new {
             doubled.push(owner["uid"].as_str().unwrap_or_default().to_owned());
-        } else {
-            seen.push(owner);
         }
+        is_new
+    });
+    if doubled.is_empty() {
+        return;
     }
-    *owners = seen;
-    doubled
+    let when = if pass == Pass::AfterAdmission { " after mutating admission happens" } else { "" };
+    writing.warn(format!(
+        ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject \
+         such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+        doubled.join(", ")
+    ));
 }

@@ -46,6 +46,9 @@ pub const COMPONENT: Component = Component {
         ("audit-log-path", "Audit log; - for standard output"),
         ("audit-log-maxsize", "Size in MiB at which the audit log is rotated"),
         ("audit-log-maxbackup", "Rotated audit logs kept"),
+        ("audit-log-maxage", "Days for which rotated audit logs are kept"),
+        ("audit-log-format", "Format of audit events: json or legacy"),
+        ("audit-log-mode", "When audit events are written: blocking, blocking-strict or batch"),
         ("request-timeout", "Longest time for a request that is no watch [default: 1m]"),
         ("min-request-timeout", "Shortest time in seconds before a watch is ended [default: 1800]"),
         ("max-requests-inflight", "Requests that change nothing, at one time [default: 400]"),
@@ -111,6 +114,9 @@ fn config(flags: &Flags, data: &std::path::Path) -> anyhow::Result<Config> {
     config.audit_log_path = path("audit-log-path");
     set(&mut config.audit_log_maxsize, flags.parsed("audit-log-maxsize")?);
     set(&mut config.audit_log_maxbackup, flags.parsed("audit-log-maxbackup")?);
+    set(&mut config.audit_log_maxage, flags.parsed("audit-log-maxage")?);
+    set(&mut config.audit_log_format, flags.parsed("audit-log-format")?);
+    set(&mut config.audit_log_mode, flags.parsed("audit-log-mode")?);
     set(&mut config.request_timeout, flags.duration("request-timeout")?);
     set(&mut config.min_request_timeout, flags.parsed("min-request-timeout")?.map(Duration::from_secs));
     set(&mut config.max_requests_inflight, flags.parsed("max-requests-inflight")?);

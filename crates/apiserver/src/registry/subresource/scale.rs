@@ -24,7 +24,7 @@ use crate::state::State;
 
 /// `GET`
 pub(crate) async fn get(state: &Arc<State>, target: &Target, call: &Call) -> Result<Response, Status> {
-    let form = read::form(call, Endpoint::Object)?;
+    let form = read::form(target, call, Endpoint::Object)?;
     let entry = read::find(state, target, call).await?;
     render::shaped(target, form, 200, of(&entry.decode()), call)
 }
@@ -48,6 +48,9 @@ pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) 
     let kind = patch_kind(call.header(header::CONTENT_TYPE), target)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "PatchOptions", kind.is_none())?;
+    if let Some(trail) = call.trail() {
+        trail.patch(&body);
+    }
     let call = &*call;
     let mut writing = Writing::of(state, target, call, options);
     let name = call.info().name.clone();
@@ -65,7 +68,7 @@ pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) 
 }
 
 async fn finish(mut writing: Writing<'_>, target: &Target, call: &Call, change: &dyn Change) -> Result<Response, Status> {
-    let form = read::form(call, Endpoint::Object)?;
+    let form = read::form(target, call, Endpoint::Object)?;
     let (outcome, _) = update::apply_change(&mut writing, call, &call.info().name, change).await?;
     let document = match outcome {
         Outcome::Entry(entry) => entry.decode(),

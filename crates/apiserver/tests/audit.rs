@@ -1,0 +1,158 @@
+//! The audit log of a server: what each level of a policy records of real requests, stage by stage.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use corten_apiserver::config::{AuditFormat, AuditMode};
+use corten_apiserver::{ApiServer, Config, User};
+use corten_store::sqlite;
+use corten_task::Tasks;
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+struct Api {
+    server: ApiServer,
+    tasks: Tasks,
+    directory: tempfile::TempDir,
+}
+
+impl Api {
+    async fn start(policy: &str, change: impl FnOnce(&mut Config)) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let tasks = Tasks::root("test");
+        let store = sqlite::Sqlite::open(sqlite::Config::new(directory.path().join("store")), &tasks).unwrap();
+        let file = directory.path().join("policy.yaml");
+        std::fs::write(&file, format!("apiVersion: audit.k8s.io/v1\nkind: Policy\n{policy}")).unwrap();
+        let mut config = Config {
+            bind_address: [127, 0, 0, 1].into(),
+            secure_port: 0,
+            advertise_address: Some([127, 0, 0, 1].into()),
+            audit_policy_file: Some(file),
+            audit_log_path: Some(directory.path().join("audit.log")),
+            ..Config::new(directory.path().join("pki"))
+        };
+        change(&mut config);
+        let server = ApiServer::start(config, Arc::new(store), &tasks).await.unwrap();
+        Self { server, tasks, directory }
+    }
+
+    async fn send(&self, user: &str, method: &str, path: &str, kind: &str, body: &str) -> (u16, Value) {
+        let groups: &[&str] = if user == "admin" { &["system:masters"] } else { &[] };
+        let request = http::Request::builder().method(method).uri(path).header("content-type", kind);
+        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap();
+        let response = self.server.local(User::new(user, groups)).oneshot(request).await.unwrap();
+        let code = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (code, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.path().join("audit.log")
+    }
+
+    /// Events of requests by other than the server's own components, in order.
+    fn events(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.log()).unwrap();
+        let events = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        events.filter(|event| matches!(event["user"]["username"].as_str(), Some("admin" | "nobody"))).collect()
+    }
+}
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const JSON: &str = "application/json";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_level_records_what_it_names() {
+    let policy = "omitStages: [RequestReceived]\nomitManagedFields: true\nrules:\n\
+                  - {level: Metadata, resources: [{group: '', resources: [secrets]}]}\n\
+                  - {level: Request, verbs: [create, patch, delete]}\n\
+                  - {level: RequestResponse, resources: [{group: '', resources: [configmaps]}]}\n\
+                  - {level: None}\n";
+    let api = Api::start(policy, |_| {}).await;
+    let secret = json!({"metadata": {"name": "s"}, "stringData": {"password": "hunter2"}}).to_string();
+    api.send("admin", "POST", "/api/v1/namespaces/default/secrets", JSON, &secret).await;
+    let map = json!({"metadata": {"generateName": "m-"}, "data": {"k": "first"}}).to_string();
+    let (_, made) = api.send("admin", "POST", MAPS, JSON, &map).await;
+    let name = made["metadata"]["name"].as_str().unwrap();
+    api.send("admin", "PATCH", &format!("{MAPS}/{name}"), "application/merge-patch+json", r#"{"data":{"k":"second"}}"#).await;
+    api.send("admin", "GET", &format!("{MAPS}/{name}"), JSON, "").await;
+    api.send("admin", "GET", MAPS, JSON, "").await;
+    api.send("admin", "GET", &format!("{MAPS}/none"), JSON, "").await;
+    api.send("admin", "GET", "/api/v1/namespaces", JSON, "").await;
+    api.send("nobody", "GET", &format!("{MAPS}/{name}"), JSON, "").await;
+    let body = r#"{"kind":"DeleteOptions","apiVersion":"v1","propagationPolicy":"Background"}"#;
+    api.send("admin", "DELETE", &format!("{MAPS}/{name}"), JSON, body).await;
+    let text = std::fs::read_to_string(api.log()).unwrap();
+    assert!(!text.contains("hunter2") && !text.contains("aHVudGVyMg"), "a secret is in the log");
+    assert!(!text.contains("managedFields"));
+    let events = api.events();
+    assert!(events.iter().all(|event| event["stage"] == "ResponseComplete"));
+    let verbs: Vec<&str> = events.iter().map(|event| event["verb"].as_str().unwrap()).collect();
+    assert_eq!(verbs, ["create", "create", "patch", "get", "list", "get", "get", "delete"]);
+    let [secret, created, patched, read, listed, missing, denied, deleted] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((&secret["level"], &secret["objectRef"]["name"]), (&json!("Metadata"), &json!("s")));
+    assert_eq!((&secret["requestObject"], &secret["responseObject"]), (&Value::Null, &Value::Null));
+    assert_eq!(secret["responseStatus"], json!({"metadata": {}, "code": 201}));
+    assert_eq!(created["requestObject"]["data"]["k"], "first");
+    assert_eq!((&created["responseObject"], &created["objectRef"]["name"]), (&Value::Null, &Value::Null));
+    assert_eq!(patched["requestObject"], json!({"data": {"k": "second"}}));
+    assert_eq!(read["responseObject"]["data"]["k"], "second");
+    assert_eq!(read["annotations"]["authorization.k8s.io/decision"], "allow");
+    assert_eq!(listed["responseObject"]["kind"], "ConfigMapList");
+    assert!(listed["responseObject"]["items"].as_array().unwrap().iter().any(|item| item["metadata"]["name"] == name));
+    assert_eq!((&missing["responseStatus"]["reason"], &missing["responseStatus"]["code"]), (&json!("NotFound"), &json!(404)));
+    assert_eq!(missing["responseObject"]["kind"], "Status");
+    assert_eq!(
+        (&denied["annotations"]["authorization.k8s.io/decision"], &denied["responseStatus"]["code"]),
+        (&json!("forbid"), &json!(403))
+    );
+    assert_eq!(deleted["requestObject"]["propagationPolicy"], "Background");
+    assert_eq!(deleted["responseStatus"]["status"], "Success");
+    api.tasks.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_has_a_beginning_and_an_end() {
+    let api = Api::start("rules: [{level: RequestResponse}]", |_| {}).await;
+    api.send("admin", "GET", &format!("{MAPS}?watch=1&timeoutSeconds=1"), JSON, "").await;
+    let events = api.events();
+    let stages: Vec<&str> = events.iter().map(|event| event["stage"].as_str().unwrap()).collect();
+    assert_eq!(stages, ["RequestReceived", "ResponseStarted", "ResponseComplete"]);
+    assert!(events.iter().all(|event| event["auditID"] == events[0]["auditID"] && event["responseObject"].is_null()));
+    assert_eq!(events[0]["responseStatus"], Value::Null);
+    assert_eq!(events[0]["stageTimestamp"], events[0]["requestReceivedTimestamp"]);
+    assert_eq!(events[2]["responseStatus"]["code"], 200);
+    api.tasks.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_are_written_before_the_server_ends() {
+    let api = Api::start("rules: [{level: Metadata}]", |config| {
+        config.audit_log_mode = AuditMode::Batch;
+        config.audit_log_format = AuditFormat::Legacy;
+    })
+    .await;
+    for _ in 0..50 {
+        api.send("admin", "GET", MAPS, JSON, "").await;
+    }
+    api.tasks.stop().await;
+    let text = std::fs::read_to_string(api.log()).unwrap();
+    let lines = text.lines().filter(|line| line.contains(" user=\"admin\" ") && line.contains(" AUDIT: id=\""));
+    assert_eq!(lines.count(), 100, "two stages of each request");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_done_that_cannot_be_recorded() {
+    for (mode, code) in [(AuditMode::Blocking, 200), (AuditMode::BlockingStrict, 500)] {
+        let api = Api::start("rules: [{level: Metadata, users: [admin]}]", |config| {
+            // Every write to it fails: no space left on the device.
+            config.audit_log_path = Some("/dev/full".into());
+            config.audit_log_mode = mode;
+        })
+        .await;
+        assert_eq!(api.send("admin", "GET", MAPS, JSON, "").await.0, code, "{mode:?}");
+        api.tasks.stop().await;
+    }
+}

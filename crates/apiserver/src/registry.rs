@@ -35,6 +35,8 @@ mod keys;
 mod outline;
 mod render;
 
+pub mod probe;
+
 pub(crate) use hooks::answers_deleted_object;
 pub(crate) use target::Target;
 

@@ -1,0 +1,8 @@
+//! Fuzzes [`entries::query`].
+#![no_main]
+
+#[path = "../entries.rs"]
+#[allow(dead_code, reason = "every target runs one of them")]
+mod entries;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| entries::query(data));

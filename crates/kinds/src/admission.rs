@@ -1,6 +1,6 @@
-//! `admissionregistration.k8s.io` and `apiregistration.k8s.io`: defaults, generations, table rows. Expressions are not checked
-//! here: that needs a CEL compiler.
+//! `admissionregistration.k8s.io` and `apiregistration.k8s.io`: defaults, generations, validation, table rows.
 
+mod expression;
 mod policy;
 
 use std::collections::HashSet;
@@ -119,7 +119,8 @@ fn webhook(faults: &mut Faults, path: &Path<'_>, hook: &Value, mutating: bool) {
         (None, Some(service)) => service_reference(faults, &at.child("service"), service),
         _ => faults.required(&at, "exactly one of url or service is required"),
     }
-    policy::match_conditions(faults, &path.child("matchConditions"), hook.list("matchConditions"));
+    let conditions = hook.list("matchConditions");
+    policy::match_conditions(faults, &path.child("matchConditions"), conditions, &expression::Compiler::of_webhook());
     let versions: Vec<&str> = hook.texts("admissionReviewVersions").collect();
     let at = path.child("admissionReviewVersions");
     if versions.is_empty() {
@@ -318,12 +319,13 @@ impl Strategy for Policies {
             None => faults.required(&path.child("matchConstraints"), ""),
             Some(found) => match_resources(&mut faults, &path.child("matchConstraints"), found, true),
         }
-        policy::match_conditions(&mut faults, &path.child("matchConditions"), spec.list("matchConditions"));
-        policy::variables(&mut faults, &path.child("variables"), spec.list("variables"));
+        let mut compiler = expression::Compiler::of_policy(spec.has("paramKind"));
+        policy::match_conditions(&mut faults, &path.child("matchConditions"), spec.list("matchConditions"), &compiler);
+        policy::variables(&mut faults, &path.child("variables"), spec.list("variables"), &mut compiler);
         if self.mutating {
-            mutations(&mut faults, &path, spec);
+            mutations(&mut faults, &path, spec, &compiler);
         } else {
-            validations(&mut faults, &path, spec, object["metadata"].text("name"));
+            validations(&mut faults, &path, spec, object["metadata"].text("name"), &compiler);
         }
         faults
     }
@@ -374,7 +376,7 @@ fn match_resources(faults: &mut Faults, path: &Path<'_>, constraints: &Value, ne
     }
 }
 
-fn validations(faults: &mut Faults, path: &Path<'_>, spec: &Value, name: &str) {
+fn validations(faults: &mut Faults, path: &Path<'_>, spec: &Value, name: &str, compiler: &expression::Compiler) {
     let (checks, notes) = (spec.list("validations"), spec.list("auditAnnotations"));
     if checks.is_empty() && notes.is_empty() {
         let detail = "validations or auditAnnotations must contain at least one item";
@@ -384,33 +386,41 @@ fn validations(faults: &mut Faults, path: &Path<'_>, spec: &Value, name: &str) {
     }
     let at = path.child("validations");
     for (i, item) in checks.iter().enumerate() {
-        policy::validation(faults, &at.index(i), item);
+        policy::validation(faults, &at.index(i), item, compiler);
     }
-    policy::audit_annotations(faults, &path.child("auditAnnotations"), name, &spec["auditAnnotations"]);
+    policy::audit_annotations(faults, &path.child("auditAnnotations"), name, &spec["auditAnnotations"], compiler);
 }
 
-fn mutations(faults: &mut Faults, path: &Path<'_>, spec: &Value) {
+fn mutations(faults: &mut Faults, path: &Path<'_>, spec: &Value, compiler: &expression::Compiler) {
     let at = path.child("mutations");
     if spec.list("mutations").is_empty() {
         faults.required(&at, "mutations must contain at least one item");
     }
     for (i, item) in spec.list("mutations").iter().enumerate() {
-        let here = at.index(i);
-        match item.text("patchType") {
-            "" => faults.required(&here.child("patchType"), ""),
-            "ApplyConfiguration" if !item.has("applyConfiguration") => {
-                let detail = "must be specified when patchType is ApplyConfiguration";
-                faults.required(&here.child("applyConfiguration"), detail);
-            }
-            "JSONPatch" if !item.has("jsonPatch") => {
-                faults.required(&here.child("jsonPatch"), "must be specified when patchType is JSONPatch");
-            }
-            other => check::one_of(faults, &here.child("patchType"), other, &["ApplyConfiguration", "JSONPatch"]),
-        }
+        mutation(faults, &at.index(i), item, compiler);
     }
     match spec.text("reinvocationPolicy") {
         "" => faults.required(&path.child("reinvocationPolicy"), ""),
         policy => check::one_of(faults, &path.child("reinvocationPolicy"), policy, &["IfNeeded", "Never"]),
+    }
+}
+
+fn mutation(faults: &mut Faults, path: &Path<'_>, item: &Value, compiler: &expression::Compiler) {
+    let kind = item.text("patchType");
+    let (key, other) = match kind {
+        "" => return faults.required(&path.child("patchType"), ""),
+        "ApplyConfiguration" => ("applyConfiguration", "jsonPatch"),
+        "JSONPatch" => ("jsonPatch", "applyConfiguration"),
+        _ => return faults.not_supported(&path.child("patchType"), kind, &["ApplyConfiguration", "JSONPatch"]),
+    };
+    let at = path.child(key);
+    match item.opt(key) {
+        None => faults.required(&at, &format!("must be specified when patchType is {kind}")),
+        Some(patch) => compiler.patch(faults, &at.child("expression"), patch.text("expression").trim(), kind),
+    }
+    if item.has(other) {
+        let detail = format!("must not be specified when patchType is {kind}");
+        faults.invalid_str(&path.child(other), &format!("{{{other}}}"), &detail);
     }
 }
 

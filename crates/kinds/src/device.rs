@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::doc::{Read, Write, semantic_equal};
 use crate::{Column, Context, Strategy, check, columns, internal, meta, table};
 
+mod selector;
 mod validation;
 
 pub(crate) struct DeviceClasses;

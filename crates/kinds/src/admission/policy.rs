@@ -1,8 +1,9 @@
-//! What the parts of an admission policy must look like. Expressions are not compiled here.
+//! What the parts of an admission policy must look like.
 
 use corten_api::field::{Faults, Path};
 use serde_json::Value;
 
+use super::expression::Compiler;
 use crate::doc::Read;
 use crate::{check, names};
 
@@ -69,15 +70,16 @@ fn joined(faults: &mut Faults, path: &Path<'_>, value: &str, lead: &str, message
 }
 
 /// The conditions of a webhook or policy: few enough, named once each, none empty.
-pub(super) fn match_conditions(faults: &mut Faults, path: &Path<'_>, conditions: &[Value]) {
+pub(super) fn match_conditions(faults: &mut Faults, path: &Path<'_>, conditions: &[Value], compiler: &Compiler) {
     if conditions.len() > MAX_CONDITIONS {
         faults.too_many(path, conditions.len(), MAX_CONDITIONS);
     }
     let mut seen = std::collections::HashSet::new();
     for (i, condition) in conditions.iter().enumerate() {
         let here = path.index(i);
-        if condition.text("expression").trim().is_empty() {
-            faults.required(&here.child("expression"), "");
+        match condition.text("expression").trim() {
+            "" => faults.required(&here.child("expression"), ""),
+            expression => compiler.condition(faults, &here.child("expression"), expression),
         }
         let (at, name) = (here.child("name"), condition.text("name"));
         if name.is_empty() {
@@ -103,7 +105,11 @@ pub(super) fn resource_names(faults: &mut Faults, path: &Path<'_>, rule: &Value)
     }
 }
 
-pub(super) fn variables(faults: &mut Faults, path: &Path<'_>, variables: &[Value]) {
+/// Named expressions; each may use those before it, and what comes after them all of them.
+pub(super) fn variables(faults: &mut Faults, path: &Path<'_>, variables: &[Value], compiler: &mut Compiler) {
+    if !variables.is_empty() {
+        compiler.declare_variables();
+    }
     for (i, variable) in variables.iter().enumerate() {
         let here = path.index(i);
         let name = variable.text("name");
@@ -112,8 +118,11 @@ pub(super) fn variables(faults: &mut Faults, path: &Path<'_>, variables: &[Value
         } else if !is_identifier(name) {
             faults.invalid_str(&here.child("name"), name, "must be a valid CEL identifier");
         }
-        if variable.text("expression").trim().is_empty() {
+        let expression = variable.text("expression");
+        if expression.trim().is_empty() {
             faults.required(&here.child("expression"), "expression is not specified");
+        } else {
+            compiler.variable(faults, &here.child("expression"), name, expression);
         }
     }
 }
@@ -125,12 +134,17 @@ fn is_identifier(name: &str) -> bool {
 }
 
 /// One of a validating policy's validations.
-pub(super) fn validation(faults: &mut Faults, path: &Path<'_>, item: &Value) {
-    if item.text("expression").trim().is_empty() {
+pub(super) fn validation(faults: &mut Faults, path: &Path<'_>, item: &Value, compiler: &Compiler) {
+    let text = item.text("expression");
+    if text.trim().is_empty() {
         faults.required(&path.child("expression"), "expression is not specified");
+    } else {
+        compiler.validation(faults, &path.child("expression"), text);
     }
     let text = item.text("messageExpression");
-    if !text.is_empty() && text.trim().is_empty() {
+    if !text.trim().is_empty() {
+        compiler.message(faults, &path.child("messageExpression"), text);
+    } else if !text.is_empty() {
         faults.invalid_str(&path.child("messageExpression"), text, "must be non-empty if specified");
     }
     let text = item.text("message");
@@ -145,7 +159,7 @@ pub(super) fn validation(faults: &mut Faults, path: &Path<'_>, item: &Value) {
 }
 
 /// What a policy called `policy` adds to the audit log.
-pub(super) fn audit_annotations(faults: &mut Faults, path: &Path<'_>, policy: &str, list: &Value) {
+pub(super) fn audit_annotations(faults: &mut Faults, path: &Path<'_>, policy: &str, list: &Value, compiler: &Compiler) {
     let all = list.as_array().map_or(&[][..], Vec::as_slice);
     if all.len() > MAX_ANNOTATIONS {
         faults.invalid(path, list, &format!("must not have more than {MAX_ANNOTATIONS} auditAnnotations"));
@@ -165,6 +179,8 @@ pub(super) fn audit_annotations(faults: &mut Faults, path: &Path<'_>, policy: &s
         } else if expression.len() > MAX_ANNOTATION_EXPRESSION {
             let detail = format!("must not exceed {MAX_ANNOTATION_EXPRESSION} bytes in length");
             faults.required(&here.child("valueExpression"), &detail);
+        } else {
+            compiler.annotation(faults, &here.child("valueExpression"), item.text("valueExpression"));
         }
         if !seen.insert(key) {
             check::duplicate(faults, &at, key);

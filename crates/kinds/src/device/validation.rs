@@ -1,5 +1,5 @@
 //! What `resource.k8s.io` (dynamic resource allocation, KEP-4381) takes: requests, constraints and configuration of claims and
-//! classes, pools and devices of slices. Expressions are not compiled here.
+//! classes, pools and devices of slices.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -232,7 +232,7 @@ fn selectors(faults: &mut Faults, path: &Path<'_>, selectors: &[Value]) {
             Some(cel) if cel.text("expression").len() > MAX_EXPRESSION => {
                 faults.too_long(&path.child("expression"), MAX_EXPRESSION);
             }
-            Some(_) => {}
+            Some(cel) => super::selector::compile(faults, &path.child("expression"), cel.text("expression")),
         }
     });
 }

@@ -1,0 +1,25 @@
+//! The Common Expression Language (<https://github.com/google/cel-spec>) as Kubernetes v1.36 compiles it: the same grammar,
+//! macros, libraries and types, and faults in the words of cel-go, because users read and match them.
+//!
+//! An [`Environment`] says which names an expression may use; [`Environment::compile`] parses it, expands its macros and
+//! finds the type of every part. Pure: no I/O, no clock.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap fails the test"))]
+
+pub mod environment;
+pub mod issue;
+pub mod types;
+
+pub mod ast;
+mod check;
+mod declare;
+mod lex;
+mod library;
+mod macros;
+mod parse;
+mod syntax;
+mod validate;
+
+pub use environment::{Checked, Environment};
+pub use issue::Issues;
+pub use types::Type;

@@ -1,0 +1,213 @@
+//! The expressions of webhooks and admission policies: which names they may use (KEP-3488, KEP-3716, KEP-3962), and what they
+//! must evaluate to. Objects are `dyn` here; a policy is checked against the schemas of its kinds by a controller, which only
+//! warns.
+
+use std::sync::LazyLock;
+
+use corten_api::field::{Faults, Path};
+use corten_cel::{Environment, Type};
+
+/// The message whose fields are a policy's variables.
+const VARIABLES: &str = "kubernetes.variables";
+
+/// What every expression of admission sees.
+static ADMISSION: LazyLock<Environment> = LazyLock::new(|| {
+    let (text, texts) = (|| Type::String, || Type::list(Type::String));
+    let group_version = || [("group", Type::String), ("version", Type::String)];
+    let kind = || Type::structure("kubernetes.GroupVersionKind");
+    let resource = || Type::structure("kubernetes.GroupVersionResource");
+    let labels = || Type::map(Type::String, Type::String);
+    Environment::base()
+        .message("kubernetes.GroupVersionKind", group_version().into_iter().chain([("kind", text())]))
+        .message("kubernetes.GroupVersionResource", group_version().into_iter().chain([("resource", text())]))
+        .message(
+            "kubernetes.UserInfo",
+            [("username", text()), ("uid", text()), ("groups", texts()), ("extra", Type::map(Type::String, texts()))],
+        )
+        .message(
+            "kubernetes.AdmissionRequest",
+            [
+                ("kind", kind()),
+                ("resource", resource()),
+                ("subResource", text()),
+                ("requestKind", kind()),
+                ("requestResource", resource()),
+                ("requestSubResource", text()),
+                ("name", text()),
+                ("namespace", text()),
+                ("operation", text()),
+                ("userInfo", Type::structure("kubernetes.UserInfo")),
+                ("dryRun", Type::Bool),
+                ("options", Type::Dyn),
+            ],
+        )
+        .message("kubernetes.NamespaceSpec", [("finalizers", texts())])
+        .message(
+            "kubernetes.NamespaceCondition",
+            [
+                ("status", text()),
+                ("type", text()),
+                ("lastTransitionTime", Type::Timestamp),
+                ("message", text()),
+                ("reason", text()),
+            ],
+        )
+        .message(
+            "kubernetes.NamespaceStatus",
+            [("conditions", Type::list(Type::structure("kubernetes.NamespaceCondition"))), ("phase", text())],
+        )
+        .message(
+            "kubernetes.NamespaceMetadata",
+            [
+                ("name", text()),
+                ("generateName", text()),
+                ("namespace", text()),
+                ("labels", labels()),
+                ("annotations", labels()),
+                ("UID", text()),
+                ("creationTimestamp", Type::Timestamp),
+                ("deletionGracePeriodSeconds", Type::Int),
+                ("deletionTimestamp", Type::Timestamp),
+                ("generation", Type::Int),
+                ("resourceVersion", text()),
+                ("finalizers", texts()),
+            ],
+        )
+        .message(
+            "kubernetes.Namespace",
+            [
+                ("metadata", Type::structure("kubernetes.NamespaceMetadata")),
+                ("spec", Type::structure("kubernetes.NamespaceSpec")),
+                ("status", Type::structure("kubernetes.NamespaceStatus")),
+            ],
+        )
+        .variable("object", Type::Dyn)
+        .variable("oldObject", Type::Dyn)
+        .variable("namespaceObject", Type::structure("kubernetes.Namespace"))
+        .variable("request", Type::structure("kubernetes.AdmissionRequest"))
+});
+
+/// The same with what tells whether a user may do something.
+static AUTHORIZED: LazyLock<Environment> = LazyLock::new(|| {
+    ADMISSION
+        .clone()
+        .variable("authorizer", Type::structure("kubernetes.authorization.Authorizer"))
+        .variable("authorizer.requestResource", Type::structure("kubernetes.authorization.ResourceCheck"))
+});
+
+/// Compiles the expressions of one webhook or policy.
+pub(super) struct Compiler {
+    /// For all expressions but messages.
+    full: Environment,
+    /// For messages, which may not ask the authorizer.
+    message: Environment,
+    /// Match conditions run before variables exist.
+    conditions: Environment,
+}
+
+impl Compiler {
+    /// For the match conditions of a webhook.
+    pub(super) fn of_webhook() -> Self {
+        Self::of_policy(false)
+    }
+
+    /// For a policy, with or without parameters.
+    pub(super) fn of_policy(params: bool) -> Self {
+        let with = |environment: &Environment| {
+            let environment = environment.clone();
+            if params { environment.variable("params", Type::Dyn) } else { environment }
+        };
+        let full = with(&AUTHORIZED);
+        Self { conditions: full.clone(), full, message: with(&ADMISSION) }
+    }
+
+    /// A policy that has variables, even if none of them is right, may use `variables`.
+    pub(super) fn declare_variables(&mut self) {
+        for environment in [&mut self.full, &mut self.message] {
+            *environment = environment.clone().variable("variables", Type::structure(VARIABLES)).message(VARIABLES, []);
+        }
+    }
+
+    /// A match condition.
+    pub(super) fn condition(&self, faults: &mut Faults, path: &Path<'_>, text: &str) {
+        compile(&self.conditions, faults, path, text, text, &[Type::Bool]);
+    }
+
+    /// A variable, which may be of any type; expressions compiled from now on may use it.
+    pub(super) fn variable(&mut self, faults: &mut Faults, path: &Path<'_>, name: &str, text: &str) {
+        let kind = compile(&self.full, faults, path, text, text, &[]).map_or(Type::Dyn, |kind| declared(&kind));
+        for environment in [&mut self.full, &mut self.message] {
+            environment.add_field(VARIABLES, name, kind.clone());
+        }
+    }
+
+    /// What a validation asserts.
+    pub(super) fn validation(&self, faults: &mut Faults, path: &Path<'_>, text: &str) {
+        compile(&self.full, faults, path, text, text, &[Type::Bool]);
+    }
+
+    /// What is said when a validation fails.
+    pub(super) fn message(&self, faults: &mut Faults, path: &Path<'_>, text: &str) {
+        compile(&self.message, faults, path, text, text, &[Type::String]);
+    }
+
+    /// The value of an audit annotation.
+    pub(super) fn annotation(&self, faults: &mut Faults, path: &Path<'_>, text: &str) {
+        compile(&self.full, faults, path, text.trim(), text, &[Type::String, Type::Null]);
+    }
+
+    /// What a mutation changes, for the given type of patch.
+    pub(super) fn patch(&self, faults: &mut Faults, path: &Path<'_>, text: &str, patch: &str) {
+        if text.is_empty() {
+            return faults.required(path, "expression is not specified");
+        }
+        let wanted = match patch {
+            "JSONPatch" => Type::list(Type::structure("JSONPatch")),
+            _ => Type::structure("Object"),
+        };
+        compile(&self.full.clone().patches(), faults, path, text, text, &[wanted]);
+    }
+}
+
+/// Compiles `text`, shown as `shown` in faults, and finds its type, which must be one of `wanted` unless that is empty.
+fn compile(
+    environment: &Environment,
+    faults: &mut Faults,
+    path: &Path<'_>,
+    text: &str,
+    shown: &str,
+    wanted: &[Type],
+) -> Option<Type> {
+    let kind = match environment.compile(text) {
+        Ok(checked) => checked.output().clone(),
+        Err(issues) => {
+            faults.invalid_str(path, shown, &format!("compilation failed: {issues}"));
+            return None;
+        }
+    };
+    if !wanted.is_empty() && !wanted.contains(&kind) {
+        let detail = match wanted {
+            [one] => format!("must evaluate to {one} but got {kind}"),
+            many => {
+                let names: Vec<String> = many.iter().map(ToString::to_string).collect();
+                format!("must evaluate to one of [{}] but got {kind}", names.join(" "))
+            }
+        };
+        faults.invalid_str(path, shown, &detail);
+        return None;
+    }
+    Some(kind)
+}
+
+/// A variable's type as others see it: messages and the types of libraries are only known when the expression runs.
+fn declared(kind: &Type) -> Type {
+    match kind {
+        Type::List(item) => Type::list(declared(item)),
+        Type::Map(pair) => Type::map(declared(&pair.0), declared(&pair.1)),
+        Type::Struct(_) | Type::Opaque(..) | Type::Type(_) | Type::Error | Type::Unspecified => Type::Dyn,
+        known => known.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use corten_api::field::Faults;
 
+mod addresses;
 mod admission;
 mod autoscaler;
 mod batch;
@@ -42,6 +43,8 @@ mod service;
 mod simple;
 mod storage;
 mod table;
+#[cfg(test)]
+mod testing;
 mod volume;
 mod workload;
 

@@ -4,15 +4,15 @@ use std::net::{IpAddr, Ipv4Addr};
 
 pub(crate) use corten_api::names::{
     config_map_key, dns1035_label, dns1123_label as dns_label, dns1123_subdomain as dns_subdomain,
-    dns1123_subdomain_with_underscore as dns_subdomain_with_underscore, http_header_name, label_value, name_is_dns1035_label,
-    name_is_label, name_is_path_segment, name_is_subdomain, port_name, qualified_name, relaxed_env_var_name as env_var_name,
+    dns1123_subdomain_with_underscore as dns_subdomain_with_underscore, http_header_name, label_value, name_is_label,
+    name_is_path_segment, name_is_subdomain, port_name, qualified_name, relaxed_env_var_name as env_var_name,
     wildcard_dns1123_subdomain as wildcard_dns_subdomain,
 };
 
-/// An address as Go's older parser took it: IPv4 numbers may have leading zeros.
+/// An address as Go's older parser took it: IPv4 numbers may have leading zeros, an IPv4-mapped IPv6 address is an IPv4 one.
 pub(crate) fn parse_ip(text: &str) -> Option<IpAddr> {
-    if let Ok(ip) = text.parse() {
-        return Some(ip);
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Some(ip.to_canonical());
     }
     let mut octets = [0u8; 4];
     let mut parts = text.split('.');
@@ -25,11 +25,11 @@ pub(crate) fn parse_ip(text: &str) -> Option<IpAddr> {
 
 /// A CIDR: the address as written, and the prefix length.
 pub(crate) fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
-    let (ip, length) = text.split_once('/')?;
-    let ip = parse_ip(ip)?;
+    let (address, length) = text.split_once('/')?;
+    let ip = parse_ip(address)?;
     let length = Some(length).filter(|l| !l.is_empty() && l.bytes().all(|b| b.is_ascii_digit()))?;
     let length: u8 = length.parse().ok()?;
-    (length <= if ip.is_ipv4() { 32 } else { 128 }).then_some((ip, length))
+    (length <= if address.contains(':') { 128 } else { 32 }).then_some((ip, length))
 }
 
 /// What is wrong with the text of an IP address, read strictly.

@@ -83,10 +83,6 @@ impl Strategy for Namespaces {
         vec![("name", object["metadata"].text("name").into()), ("status.phase", object["status"].text("phase").into())]
     }
 
-    fn revalidates_metadata(&self) -> bool {
-        false
-    }
-
     fn columns(&self) -> &'static [Column] {
         columns::NAMESPACES
     }

@@ -1,13 +1,13 @@
 //! Services: validation and defaults. Cluster IPs and node ports are allocated by the API server between `default` and the store.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
 use crate::doc::{Read, Write};
 use crate::pod::containers::PROTOCOLS;
-use crate::{Column, Context, Strategy, check, columns, internal, names, table};
+use crate::{Column, Context, Strategy, addresses, check, columns, internal, names, table};
 
 pub(crate) struct Services;
 
@@ -56,7 +56,6 @@ impl Strategy for Services {
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
         object.put("status", json!({ "loadBalancer": {} }));
-        drop_type_dependent(object, None);
         normalize_cluster_ips(None, object);
     }
 
@@ -70,12 +69,9 @@ impl Strategy for Services {
             return;
         }
         object.copy_from(old, "status");
-        drop_type_dependent(object, Some(old));
         patch_allocated(object, old);
         normalize_cluster_ips(Some(old), object);
-        if object["spec"].text("type") != "LoadBalancer" && old["spec"].text("type") == "LoadBalancer" {
-            object.put("status", json!({ "loadBalancer": {} }));
-        }
+        drop_type_dependent(object, old);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
@@ -99,12 +95,13 @@ impl Strategy for Services {
     }
 
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        names::name_is_dns1035_label(name, prefix)
+        names::name_is_label(name, prefix)
     }
 
     fn warnings(&self, object: &Value, _: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if !ctx.subresource.is_empty() {
-            return Vec::new();
+        if ctx.subresource == "status" {
+            let points = object["status"]["loadBalancer"].list("ingress").iter().map(|point| point.text("ip"));
+            return addresses::ip_list_warnings("status.loadBalancer.ingress", points);
         }
         warnings(object)
     }
@@ -191,28 +188,22 @@ fn normalize_cluster_ips(old: Option<&Value>, service: &mut Value) {
         return;
     };
     let before = &old["spec"];
-    let (new_ip, old_ip) = (spec.text("clusterIP").to_owned(), before.text("clusterIP"));
-    let first = |spec: &Value| spec.list("clusterIPs").first().and_then(Value::as_str).unwrap_or_default().to_owned();
-    let same_list = {
-        let (now, was) = (spec.list("clusterIPs"), before.list("clusterIPs"));
-        now == was
-    };
-    if new_ip != old_ip {
-        if new_ip.is_empty() {
-            if same_list {
-                spec.drop_key("clusterIPs");
-            }
-        } else if same_list {
-            spec.put("clusterIPs", json!([new_ip]));
+    let same_ip = spec.text("clusterIP") == before.text("clusterIP");
+    let same_list = spec.list("clusterIPs") == before.list("clusterIPs");
+    if same_ip {
+        if spec.list("clusterIPs").is_empty() && !before.list("clusterIPs").is_empty() {
+            spec.copy_from(before, "clusterIPs");
         }
-    } else if first(spec) != first(before) && spec.list("clusterIPs").is_empty() {
-        spec.drop_key("clusterIP");
+    } else if same_list {
+        match spec.text("clusterIP").to_owned() {
+            unset if unset.is_empty() => spec.drop_key("clusterIPs"),
+            ip => spec.put("clusterIPs", json!([ip])),
+        }
     }
 }
 
 /// Fields of another type of service are dropped when the type changes and they were left as they were.
-fn drop_type_dependent(service: &mut Value, old: Option<&Value>) {
-    let Some(old) = old else { return };
+fn drop_type_dependent(service: &mut Value, old: &Value) {
     let before = &old["spec"];
     let spec = service.object("spec");
     let needs = |kind: &str, kinds: &[&str]| kinds.contains(&kind);
@@ -233,9 +224,7 @@ fn drop_type_dependent(service: &mut Value, old: Option<&Value>) {
         }
     }
     if lost(&["NodePort", "LoadBalancer"]) {
-        let same = spec.list("ports").len() == before.list("ports").len()
-            && spec.list("ports").iter().zip(before.list("ports")).all(|(a, b)| a.int("nodePort") == b.int("nodePort"));
-        if same {
+        if node_ports(spec).is_subset(&node_ports(before)) {
             spec.items("ports").for_each(|port| port.drop_key("nodePort"));
         }
     }
@@ -255,6 +244,13 @@ fn drop_type_dependent(service: &mut Value, old: Option<&Value>) {
     {
         spec.drop_key("externalTrafficPolicy");
     }
+    if lost(&["LoadBalancer"]) {
+        service.object("status").put("loadBalancer", json!({}));
+    }
+}
+
+fn node_ports(spec: &Value) -> HashSet<i64> {
+    spec.list("ports").iter().map(|port| port.int("nodePort")).filter(|port| *port != 0).collect()
 }
 
 /// What was allocated is kept when an update leaves it out.
@@ -262,23 +258,23 @@ fn patch_allocated(service: &mut Value, old: &Value) {
     let before = &old["spec"];
     let spec = service.object("spec");
     let allocates = |spec: &Value| matches!(spec.text("type"), "ClusterIP" | "NodePort" | "LoadBalancer");
-    if allocates(before) && allocates(spec) && spec.text("clusterIP").is_empty() && spec.list("clusterIPs").is_empty() {
-        spec.copy_from(before, "clusterIP");
-        spec.copy_from(before, "clusterIPs");
+    if allocates(before) && allocates(spec) {
+        if spec.text("clusterIP").is_empty() {
+            spec.copy_from(before, "clusterIP");
+        }
+        if spec.list("clusterIPs").is_empty() && !before.list("clusterIPs").is_empty() {
+            spec.copy_from(before, "clusterIPs");
+        }
     }
     let ports = |spec: &Value| matches!(spec.text("type"), "NodePort" | "LoadBalancer");
     if ports(before) && ports(spec) {
-        let used: HashSet<(String, i64)> =
-            spec.list("ports").iter().map(|port| (port.text("protocol").to_owned(), port.int("nodePort"))).collect();
+        // A port is known by its name; a number that another port took over is not given again.
+        let taken: HashSet<i64> = node_ports(spec).intersection(&node_ports(before)).copied().collect();
+        let known: HashMap<&str, i64> =
+            before.list("ports").iter().map(|port| (port.text("name"), port.int("nodePort"))).collect();
         for port in spec.items("ports").filter(|port| port.int("nodePort") == 0) {
-            let was = before
-                .list("ports")
-                .iter()
-                .find(|was| was.text("protocol") == port.text("protocol") && was.int("port") == port.int("port"));
-            if let Some(was) = was
-                .filter(|was| was.int("nodePort") != 0 && !used.contains(&(was.text("protocol").to_owned(), was.int("nodePort"))))
-            {
-                port.put("nodePort", was.int("nodePort"));
+            if let Some(number) = known.get(port.text("name")).filter(|number| **number != 0 && !taken.contains(number)) {
+                port.put("nodePort", *number);
             }
         }
     }
@@ -670,17 +666,39 @@ fn warnings(service: &Value) -> Vec<String> {
                 .into(),
         );
     }
-    if spec.text("type") == "LoadBalancer" && is_headless(spec) {
-        warnings.push("spec.clusterIP: None is not supported for LoadBalancer services".into());
+    let kind = spec.text("type");
+    let headless = kind == "ClusterIP" && spec.text("clusterIP") == "None";
+    if !matches!(spec.text("clusterIP"), "" | "None") {
+        warnings.extend(addresses::ip_list_warnings("spec.clusterIPs", spec.texts("clusterIPs")));
+    }
+    if headless {
+        let ignored = [
+            (!spec.text("loadBalancerIP").is_empty(), "spec.loadBalancerIP"),
+            (!spec.list("externalIPs").is_empty(), "spec.externalIPs"),
+            (spec.text("sessionAffinity") != "None", "spec.SessionAffinity"),
+        ];
+        let ignored = ignored.into_iter().filter(|(set, _)| *set);
+        warnings.extend(ignored.map(|(_, field)| format!("{field} is ignored for headless services")));
     }
     if !spec.list("externalIPs").is_empty() {
-        warnings.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".into());
+        warnings.extend(addresses::ip_list_warnings("spec.externalIPs", spec.texts("externalIPs")));
+        if !headless && kind != "ExternalName" {
+            warnings.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".into());
+        }
     }
-    if spec.text("type") != "ExternalName" && !spec.text("externalName").is_empty() {
+    warnings.extend(addresses::ip_warning("spec.loadBalancerIP", spec.text("loadBalancerIP")));
+    warnings.extend(addresses::cidr_list_warnings("spec.loadBalancerSourceRanges", spec.texts("loadBalancerSourceRanges")));
+    if kind == "ExternalName" && !spec.list("externalIPs").is_empty() {
+        warnings.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".into());
+    }
+    if kind != "ExternalName" && !spec.text("externalName").is_empty() {
         warnings.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".into());
     }
     if spec.text("trafficDistribution") == "PreferClose" {
-        warnings.push("spec.trafficDistribution: PreferClose is deprecated; use PreferSameZone instead".into());
+        warnings.push("spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".into());
     }
     warnings
 }
+
+#[cfg(test)]
+mod tests;

@@ -323,7 +323,7 @@ fn validate(writing: &Writing<'_>, document: &Value, old: &Value) -> Result<(), 
         let mut own = Faults::default();
         names::validate_object_meta_update(meta, was, &path, &mut own);
         write::validate_finalizer_names(writing.target, meta, &mut own);
-        if checks_metadata_again(writing.target) {
+        for _ in 0..further_metadata_checks(writing.target, &writing.subresource) {
             let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
             names::validate_object_meta(meta, namespaced, &rule, &path, &mut own);
             write::validate_finalizer_names(writing.target, meta, &mut own);
@@ -335,24 +335,29 @@ fn validate(writing: &Writing<'_>, document: &Value, old: &Value) -> Result<(), 
     if faults.is_empty() { Ok(()) } else { Err(writing.invalid(meta_text(document, "name"), &faults)) }
 }
 
-/// Kinds whose rules for a change include those for a new object, metadata and all; a fault there is then told once more.
-fn checks_metadata_again(target: &Target) -> bool {
-    match target.stored.group.as_str() {
-        "" => matches!(
-            target.stored.plural.as_str(),
+/// How many times a kind's rules for a change include those for a new object, metadata and all; a fault there is told once more
+/// each time.
+fn further_metadata_checks(target: &Target, subresource: &str) -> usize {
+    if !matches!(subresource, "" | "scale" | "ephemeralcontainers" | "resize") {
+        return 0;
+    }
+    match (target.stored.group.as_str(), target.stored.plural.as_str()) {
+        ("", "persistentvolumeclaims") => 2,
+        (
+            "",
             "configmaps"
-                | "endpoints"
-                | "persistentvolumeclaims"
-                | "persistentvolumes"
-                | "pods"
-                | "podtemplates"
-                | "resourcequotas"
-                | "secrets"
-                | "serviceaccounts"
-                | "services"
-        ),
-        "discovery.k8s.io" | "rbac.authorization.k8s.io" => true,
-        _ => false,
+            | "endpoints"
+            | "namespaces"
+            | "nodes"
+            | "persistentvolumes"
+            | "pods"
+            | "replicationcontrollers"
+            | "secrets"
+            | "serviceaccounts"
+            | "services",
+        )
+        | ("discovery.k8s.io" | "rbac.authorization.k8s.io", _) => 1,
+        _ => 0,
     }
 }
 

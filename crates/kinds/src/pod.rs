@@ -3,6 +3,7 @@
 use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
+use crate::addresses::ip_warning;
 use crate::doc::{Read, Write};
 use crate::{Column, Context, Strategy, columns, meta};
 
@@ -29,6 +30,10 @@ pub(crate) struct Options {
     pub(crate) lax_affinity: bool,
     /// Invalid selectors of spread constraints.
     pub(crate) lax_spread: bool,
+    /// `matchLabelKeys` of spread constraints that do not fit their selectors.
+    pub(crate) lax_spread_keys: bool,
+    /// `MountOption` as a policy to change SELinux labels.
+    pub(crate) mount_option: bool,
     /// Amounts of huge pages that are no multiple of their size.
     pub(crate) lax_huge_pages: bool,
     /// Namespaced sysctls in pods on the host's namespaces.
@@ -68,6 +73,12 @@ impl Options {
                 crate::check::label_selector(faults, &path, &constraint["labelSelector"], false);
             }
         });
+        options.lax_spread_keys = found(&|faults| {
+            for constraint in spec.list("topologySpreadConstraints") {
+                scheduling::label_keys(faults, &path, constraint);
+            }
+        });
+        options.mount_option = spec["securityContext"].has("seLinuxChangePolicy");
         options.lax_deletion_cost = old["metadata"]["annotations"]
             .opt_text("controller.kubernetes.io/pod-deletion-cost")
             .is_some_and(|cost| !crate::names::is_deletion_cost(cost));
@@ -87,8 +98,7 @@ impl Options {
                 let path = source["serviceAccountToken"].text("path");
                 path.starts_with('/') || path.starts_with("..") || path.split('/').any(|part| part == "..")
             });
-        options.lax_sysctls =
-            (spec.flag("hostNetwork") || spec.flag("hostIPC")) && !spec["securityContext"].list("sysctls").is_empty();
+        options.lax_sysctls = found(&|faults| security::sysctls(faults, &path, spec, &strict));
         options
     }
 }
@@ -129,6 +139,8 @@ impl Strategy for Pods {
             object.object("status").put("conditions", json!([condition]));
         }
         merge_label_keys(object);
+        drop_disabled(object.object("spec"));
+        security::app_armor_fields(object);
     }
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
@@ -156,6 +168,7 @@ impl Strategy for Pods {
             "resize" => keep_only_resize(object, old),
             _ => object.copy_from(old, "status"),
         }
+        drop_disabled(object.object("spec"));
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
@@ -170,6 +183,13 @@ impl Strategy for Pods {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
+        if ctx.subresource == "status" {
+            let addresses = |key: &str| -> Vec<String> {
+                let list = object["status"].list(key).iter().enumerate();
+                list.filter_map(|(i, point)| ip_warning(&format!("status.{key}[{i}].ip"), point.text("ip"))).collect()
+            };
+            return [addresses("podIPs"), addresses("hostIPs")].concat();
+        }
         if old.is_some() || !ctx.subresource.is_empty() {
             return Vec::new();
         }
@@ -181,6 +201,7 @@ impl Strategy for Pods {
             warnings.push(format!("{hostname}: [{}]", name.join(" ")));
         }
         warnings::spec(&mut warnings, None, &object["spec"], &object["metadata"]);
+        security::app_armor_warnings(&mut warnings, object);
         warnings
     }
 
@@ -212,6 +233,27 @@ impl Strategy for Pods {
     }
 }
 
+#[cfg(test)]
+mod tests;
+
+/// Drops what belongs to features that are switched off.
+pub(crate) fn drop_disabled(spec: &mut Value) {
+    spec.drop_key("schedulingGroup");
+    for source in spec.items("volumes").filter_map(|volume| volume.child("projected")).flat_map(|all| all.items("sources")) {
+        source.drop_key("clusterTrustBundle");
+        source.drop_key("podCertificate");
+    }
+    for kind in ["initContainers", "containers", "ephemeralContainers"] {
+        for container in spec.items(kind) {
+            let Some(lifecycle) = container.child("lifecycle").filter(|lifecycle| lifecycle.has("stopSignal")) else { continue };
+            lifecycle.drop_key("stopSignal");
+            if lifecycle.as_object().is_some_and(serde_json::Map::is_empty) {
+                container.drop_key("lifecycle");
+            }
+        }
+    }
+}
+
 /// `matchLabelKeys` become part of the label selectors when the pod is created (KEP-3633, KEP-3243).
 fn merge_label_keys(pod: &mut Value) {
     let labels = pod["metadata"].map("labels").clone();
@@ -228,6 +270,9 @@ fn merge_label_keys(pod: &mut Value) {
         }
     };
     let spec = pod.object("spec");
+    for constraint in spec.items("topologySpreadConstraints") {
+        add(constraint, "matchLabelKeys", "In");
+    }
     for kind in ["podAffinity", "podAntiAffinity"] {
         let Some(affinity) = spec.child("affinity").and_then(|affinity| affinity.child(kind)) else { continue };
         for term in affinity.items("requiredDuringSchedulingIgnoredDuringExecution") {

@@ -36,6 +36,7 @@ pub(crate) fn pod(pod: &mut Value) {
 /// Defaults of a `v1.PodTemplateSpec`.
 pub(crate) fn template(template: &mut Value) {
     drop_alpha_annotations(template);
+    super::drop_disabled(template.object("spec"));
     spec(template.object("spec"));
 }
 

@@ -129,7 +129,7 @@ fn pod_term(faults: &mut Faults, path: &Path<'_>, term: &Value, options: &Option
 }
 
 /// `matchLabelKeys` and `mismatchLabelKeys` (KEP-3633).
-fn label_keys(faults: &mut Faults, path: &Path<'_>, term: &Value) {
+pub(super) fn label_keys(faults: &mut Faults, path: &Path<'_>, term: &Value) {
     let selector = term.opt("labelSelector");
     for key in ["matchLabelKeys", "mismatchLabelKeys"] {
         let at = path.child(key);
@@ -280,27 +280,11 @@ pub(super) fn spread(faults: &mut Faults, path: &Path<'_>, constraints: &[Value]
         for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
             check::optional_one_of(faults, &at, constraint, policy, &["Honor", "Ignore"]);
         }
-        spread_label_keys(faults, &at.child("matchLabelKeys"), constraint);
+        if !options.lax_spread_keys {
+            label_keys(faults, &at, constraint);
+        }
         if !options.lax_spread {
             check::label_selector(faults, &at.child("labelSelector"), &constraint["labelSelector"], false);
-        }
-    }
-}
-
-fn spread_label_keys(faults: &mut Faults, path: &Path<'_>, constraint: &Value) {
-    if constraint.list("matchLabelKeys").is_empty() {
-        return;
-    }
-    let selector = &constraint["labelSelector"];
-    if selector.is_null() {
-        faults.forbidden(path, "must not be specified when labelSelector is not set");
-    }
-    for (i, key) in constraint.texts("matchLabelKeys").enumerate() {
-        check::qualified_name(faults, &path.index(i), key);
-        let selected = selector.map("matchLabels").contains_key(key)
-            || selector.list("matchExpressions").iter().any(|requirement| requirement.text("key") == key);
-        if selected {
-            faults.invalid_str(&path.index(i), key, "exists in both matchLabelKeys and labelSelector");
         }
     }
 }

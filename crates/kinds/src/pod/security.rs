@@ -7,7 +7,7 @@ use corten_api::field::{Faults, Path};
 use serde_json::{Map, Value, json};
 
 use crate::check;
-use crate::doc::Read;
+use crate::doc::{Read, Write};
 use crate::internal;
 use crate::names;
 use crate::pod::{Options, visit};
@@ -72,10 +72,12 @@ pub(super) fn pod(faults: &mut Faults, path: &Path<'_>, spec: &Value, options: &
     windows_options(faults, &path.child("windowsOptions"), &context["windowsOptions"]);
     app_armor(faults, &path.child("appArmorProfile"), &context["appArmorProfile"]);
     check::optional_one_of(faults, path, context, "supplementalGroupsPolicy", &["Merge", "Strict"]);
-    check::optional_one_of(faults, path, context, "seLinuxChangePolicy", &["MountOption", "Recursive"]);
+    // Mounting with a label is only there for pods that already ask for it.
+    let policies: &[&str] = if options.mount_option { &["MountOption", "Recursive"] } else { &["Recursive"] };
+    check::optional_one_of(faults, path, context, "seLinuxChangePolicy", policies);
 }
 
-fn sysctls(faults: &mut Faults, path: &Path<'_>, spec: &Value, options: &Options) {
+pub(super) fn sysctls(faults: &mut Faults, path: &Path<'_>, spec: &Value, options: &Options) {
     let mut seen = HashSet::new();
     for (i, sysctl) in spec["securityContext"].list("sysctls").iter().enumerate() {
         let here = path.index(i);
@@ -106,6 +108,56 @@ fn sysctls(faults: &mut Faults, path: &Path<'_>, spec: &Value, options: &Options
         }
         seen.insert(name);
     }
+}
+
+/// The profile that an annotation of old asks for.
+fn app_armor_profile(annotation: &str) -> Option<Value> {
+    match annotation {
+        "unconfined" => Some(json!({ "type": "Unconfined" })),
+        "runtime/default" => Some(json!({ "type": "RuntimeDefault" })),
+        _ => {
+            let name = annotation.strip_prefix("localhost/").filter(|name| !name.is_empty())?;
+            Some(json!({ "type": "Localhost", "localhostProfile": name }))
+        }
+    }
+}
+
+/// Containers of a new pod, none of which has a profile of its own, get what annotations ask for.
+pub(super) fn app_armor_fields(pod: &mut Value) {
+    let annotations = pod["metadata"].map("annotations").clone();
+    let spec = pod.object("spec");
+    if spec["os"].text("name") == "windows" {
+        return;
+    }
+    let whole = spec["securityContext"]["appArmorProfile"].clone();
+    for kind in ["initContainers", "containers", "ephemeralContainers"] {
+        for container in spec.items(kind).filter(|container| !container["securityContext"].has("appArmorProfile")) {
+            let annotation = annotations.get(&format!("{APP_ARMOR}{}", container.text("name"))).and_then(Value::as_str);
+            if let Some(profile) = annotation.and_then(app_armor_profile).filter(|profile| *profile != whole) {
+                container.object("securityContext").put("appArmorProfile", profile);
+            }
+        }
+    }
+}
+
+/// Annotations of a new pod that have become fields, or could not.
+pub(super) fn app_armor_warnings(warnings: &mut Vec<String>, pod: &Value) {
+    let annotations = pod["metadata"].map("annotations");
+    let spec = &pod["spec"];
+    if spec["os"].text("name") == "windows" {
+        return;
+    }
+    let whole = &spec["securityContext"]["appArmorProfile"];
+    visit(spec, &Path::new(""), |container, _| {
+        let key = format!("{APP_ARMOR}{}", container.text("name"));
+        let Some(annotation) = annotations.get(&key).and_then(Value::as_str) else { return };
+        let own = &container["securityContext"]["appArmorProfile"];
+        let copied = app_armor_profile(annotation).is_none_or(|profile| *own == profile && profile != *whole);
+        if copied {
+            let message = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
+            warnings.push(format!("metadata.annotations[{key}]: {message}"));
+        }
+    });
 }
 
 /// A sysctl may be written with slashes; when the first separator is one, dots and slashes swap.

@@ -54,9 +54,7 @@ fn faults_of_new_pods() {
 
 #[test]
 fn label_keys_become_part_of_the_selector() {
-    let constraint = |selector: Value| {
-        json!({ "topologySpreadConstraints": [{ "matchLabelKeys": ["app", "absent"], "labelSelector": selector }] })
-    };
+    let constraint = |selector: Value| json!({ "topologySpreadConstraints": [{ "matchLabelKeys": ["app", "absent"], "labelSelector": selector }] });
     let got = created(&constraint(json!({ "matchLabels": { "x": "y" } })));
     let selector = &got["spec"]["topologySpreadConstraints"][0]["labelSelector"];
     let added = json!([{ "key": "app", "operator": "In", "values": ["a"] }]);
@@ -125,7 +123,8 @@ fn faults_of_resource_health() {
 #[test]
 fn initiators_of_persistent_volumes() {
     let source = json!({ "targetPortal": "p", "iqn": "iqn.2015-02.example.com:test", "initiatorName": "x" });
-    for (volume, expected) in [(None, "must be valid format starting with iqn, eui, or naa"), (Some("v"), "must be valid format")] {
+    for (volume, expected) in [(None, "must be valid format starting with iqn, eui, or naa"), (Some("v"), "must be valid format")]
+    {
         let mut faults = Faults::default();
         volumes::iscsi(&mut faults, &Path::new("iscsi"), &source, volume);
         assert_eq!(shown(&faults), [format!("iscsi.initiatorname: Invalid value: \"x\": {expected}")]);

@@ -201,6 +201,16 @@ pub(crate) fn status(new: &Value, old: &Value, options: &Options) -> Faults {
     claim_statuses(&mut faults, &path.child("resourceClaimStatuses"), status, &new["spec"]);
     addresses(&mut faults, &path.child("podIPs"), status, "podIPs");
     host_addresses(&mut faults, &path.child("hostIPs"), status);
+    for (key, containers) in [("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")] {
+        resource_health(&mut faults, &path.child(key), status.list(key), new["spec"].list(containers));
+    }
+    for (i, status) in status.list("ephemeralContainerStatuses").iter().enumerate() {
+        if status.has("allocatedResourcesStatus") {
+            let at = path.child("ephemeralContainerStatuses");
+            let at = at.index(i);
+            faults.forbidden(&at.child("allocatedResourcesStatus"), "must not be specified in container status");
+        }
+    }
     for key in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
         users(&mut faults, &path.child(key), status.list(key), &new["spec"]);
     }
@@ -286,6 +296,47 @@ fn host_addresses(faults: &mut Faults, path: &Path<'_>, status: &Value) {
     }
     if all.len() > 1 {
         dual_stack(faults, path, list, &all);
+    }
+}
+
+/// The health of devices: of resources that the container asks for, each device once.
+fn resource_health(faults: &mut Faults, path: &Path<'_>, statuses: &[Value], containers: &[Value]) {
+    for (i, status) in statuses.iter().enumerate() {
+        let here = path.index(i);
+        let list = here.child("allocatedResourcesStatus");
+        for (j, resource) in status.list("allocatedResourcesStatus").iter().enumerate() {
+            let at = list.index(j);
+            if let Some(container) = containers.iter().find(|container| container.text("name") == status.text("name")) {
+                allocated_name(faults, &at.child("name"), resource.text("name"), &container["resources"]);
+            }
+            let devices = at.child("resources");
+            let mut seen = std::collections::HashSet::new();
+            for (k, device) in resource.list("resources").iter().enumerate() {
+                let at = devices.index(k);
+                check::one_of(faults, &at.child("health"), device.text("health"), &["Healthy", "Unhealthy", "Unknown"]);
+                if !seen.insert(device.text("resourceID")) {
+                    check::duplicate(faults, &at.child("resourceID"), device.text("resourceID"));
+                }
+            }
+        }
+    }
+}
+
+fn allocated_name(faults: &mut Faults, path: &Path<'_>, name: &str, resources: &Value) {
+    let (found, detail) = if name.starts_with("claim:") {
+        let written = |claim: &Value| match claim.text("request") {
+            "" => format!("claim:{}", claim.text("name")),
+            request => format!("claim:{}/{request}", claim.text("name")),
+        };
+        let found = resources.list("claims").iter().any(|claim| written(claim) == name);
+        let detail = "must match one of the container's resource claims in a format 'claim:<claimName>/<request>' or \
+                      'claim:<claimName>' if request is empty";
+        (found, detail)
+    } else {
+        (resources.map("requests").contains_key(name), "must match one of the container's resource requests")
+    };
+    if !found {
+        faults.invalid_str(path, name, detail);
     }
 }
 

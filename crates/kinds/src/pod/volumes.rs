@@ -38,7 +38,7 @@ static SOURCES: &[Source] = &[
     Source {
         field: "gcePersistentDisk",
         shown: "persistentDisk",
-        refused: "persistentDisk",
+        refused: "gcePersistentDisk",
         check: |faults, path, source, _| disk(faults, path, source, "pdName"),
     },
     source("awsElasticBlockStore", |faults, path, source, _| disk(faults, path, source, "volumeID")),
@@ -121,6 +121,11 @@ pub(super) fn validate<'a>(
 ) -> Vec<&'a Value> {
     let mut names = HashSet::new();
     let mut good = Vec::new();
+    let created: HashSet<String> = volumes
+        .iter()
+        .filter(|volume| volume.has("ephemeral") && !volume.text("name").is_empty())
+        .filter_map(|volume| Some(format!("{}-{}", pod_name.filter(|pod| !pod.is_empty())?, volume.text("name"))))
+        .collect();
     for (i, volume) in volumes.iter().enumerate() {
         let at = path.index(i);
         let name_at = at.child("name");
@@ -138,6 +143,11 @@ pub(super) fn validate<'a>(
         if faults.0.len() == before {
             names.insert(name);
             good.push(volume);
+        }
+        let claim = volume["persistentVolumeClaim"].text("claimName");
+        if created.contains(claim) {
+            let detail = "must not reference a PVC that gets created for an ephemeral volume";
+            faults.invalid_str(&at.child("persistentVolumeClaim").child("claimName"), claim, detail);
         }
     }
     good
@@ -292,7 +302,9 @@ pub(crate) fn iscsi(faults: &mut Faults, path: &Path<'_>, source: &Value, volume
     if let Some(initiator) = initiator {
         let at = path.child("initiatorname");
         if !known(initiator) {
-            faults.invalid_str(&at, initiator, "must be valid format starting with iqn, eui, or naa");
+            let detail =
+                if volume.is_some() { "must be valid format" } else { "must be valid format starting with iqn, eui, or naa" };
+            faults.invalid_str(&at, initiator, detail);
         } else if !iscsi_name_fits(initiator) {
             faults.invalid_str(&at, initiator, "must be valid format");
         }
@@ -541,9 +553,15 @@ fn trust_bundle(faults: &mut Faults, path: &Path<'_>, bundle: &Value) {
             if name.is_empty() {
                 faults.required(&at, "must be a valid object name");
             }
-            let own = name.rsplit_once(':').map_or(name, |(_, own)| own);
-            for message in names::dns_subdomain(own) {
+            // A bundle of a signer is named after it: `domain:path:name`.
+            let parts: Vec<&str> = name.split(':').collect();
+            if parts.len() != 3 && parts.len() > 1 {
+                let message = "ClusterTrustBundle without signer name must not have \":\" in its name";
                 faults.invalid_str(&at, name, &format!("not a valid clustertrustbundlename: {message}"));
+            } else {
+                for message in names::dns_subdomain(parts.last().unwrap_or(&"")) {
+                    faults.invalid_str(&at, name, &format!("not a valid clustertrustbundlename: {message}"));
+                }
             }
             if let Some(selector) = bundle.opt("labelSelector") {
                 faults.invalid(&path.child("labelSelector"), selector, "labelSelector must be unset if name is specified");

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use corten_api::field::{Path, quoted};
 use serde_json::Value;
 
+use crate::addresses;
 use crate::doc::Read;
 use crate::pod::visit;
 use crate::quantity::Quantity;
@@ -61,6 +62,11 @@ pub(crate) fn spec(warnings: &mut Vec<String>, parent: Option<&Path<'_>>, spec: 
         ));
     }
     affinity_selectors(warnings, &spec_at, spec);
+    let servers = spec["dnsConfig"].texts("nameservers");
+    warnings.extend(addresses::ip_list_warnings(&format!("{spec_at}.dnsConfig.nameservers"), servers));
+    for (i, alias) in spec.list("hostAliases").iter().enumerate() {
+        warnings.extend(addresses::ip_warning(&format!("{spec_at}.hostAliases[{i}].ip"), alias.text("ip")));
+    }
 }
 
 struct Place {

@@ -1,6 +1,6 @@
 //! PersistentVolumeClaims, and the claim templates of other kinds.
 
-use corten_api::field::{Fault, FaultKind, Faults, Path};
+use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
 use crate::doc::{Read, Write, semantic_equal};
@@ -20,10 +20,11 @@ pub(crate) struct Lax {
 pub(crate) const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 pub(crate) const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
 
+const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+
 impl Strategy for PersistentVolumeClaims {
     fn default(&self, object: &mut Value) {
         defaults::claim_spec(object.object("spec"));
-        data_sources(object.object("spec"));
         let status = object.object("status");
         status.default_to("phase", "Pending");
         defaults::round_up(status, "capacity");
@@ -32,6 +33,7 @@ impl Strategy for PersistentVolumeClaims {
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
         object.put("status", json!({ "phase": "Pending" }));
+        data_sources(object.object("spec"), &Value::Null);
     }
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
@@ -45,6 +47,7 @@ impl Strategy for PersistentVolumeClaims {
             object.copy_from(old, "spec");
         } else {
             object.copy_from(old, "status");
+            data_sources(object.object("spec"), &old["spec"]);
         }
     }
 
@@ -52,9 +55,13 @@ impl Strategy for PersistentVolumeClaims {
         if ctx.subresource == "status" { status(object) } else { update(object, old) }
     }
 
-    fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
+    fn warnings(&self, object: &Value, _: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
         let mut found = Vec::new();
-        if ctx.subresource.is_empty() && old.is_none_or(|old| old["spec"] != object["spec"]) {
+        if ctx.subresource.is_empty() {
+            if object["metadata"]["annotations"].opt_text(BETA_CLASS).is_some() {
+                let message = "deprecated since v1.8; use \"storageClassName\" attribute instead";
+                found.push(format!("metadata.annotations[{BETA_CLASS}]: {message}"));
+            }
             warnings(&mut found, "spec", &object["spec"]);
         }
         found
@@ -73,7 +80,7 @@ impl Strategy for PersistentVolumeClaims {
         } else {
             (String::new(), String::new())
         };
-        let beta = object["metadata"]["annotations"].opt_text("volume.beta.kubernetes.io/storage-class");
+        let beta = object["metadata"]["annotations"].opt_text(BETA_CLASS);
         vec![
             table::name(object),
             phase.into(),
@@ -95,8 +102,19 @@ pub(crate) fn short_modes(object: &Value) -> String {
     all.iter().filter(|(mode, _)| have(mode)).map(|(_, short)| *short).collect::<Vec<_>>().join(",")
 }
 
-/// `dataSource` and `dataSourceRef` follow each other (KEP-1495).
-fn data_sources(spec: &mut Value) {
+/// `dataSource` and `dataSourceRef` follow each other (KEP-1495). What a new claim may not refer to is dropped: other namespaces,
+/// and in the older field anything but claims and snapshots.
+fn data_sources(spec: &mut Value, old: &Value) {
+    if !old.has("dataSourceRef") && !spec["dataSourceRef"].text("namespace").is_empty() {
+        spec.drop_key("dataSourceRef");
+    }
+    if !["dataSource", "dataSourceRef"].iter().any(|key| old.has(key)) && !spec.has("dataSourceRef") {
+        let source = &spec["dataSource"];
+        let known = [("PersistentVolumeClaim", ""), ("VolumeSnapshot", "snapshot.storage.k8s.io")];
+        if !known.contains(&(source.text("kind"), source.text("apiGroup"))) {
+            spec.drop_key("dataSource");
+        }
+    }
     let foreign = spec["dataSourceRef"].opt_text("namespace").is_some_and(|namespace| !namespace.is_empty());
     match (spec.has("dataSource"), spec.has("dataSourceRef")) {
         (true, false) => {
@@ -200,7 +218,6 @@ fn data_source(faults: &mut Faults, path: &Path<'_>, source: &Value, lax_group: 
 }
 
 fn update(object: &Value, old: &Value) -> Faults {
-    const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
     let mut faults = Faults::default();
     let path = Path::new("spec");
     let (new_spec, old_spec) = (&object["spec"], &old["spec"]);
@@ -210,6 +227,8 @@ fn update(object: &Value, old: &Value) -> Faults {
         selector: !selector_faults.is_empty(),
         api_group: old_spec["dataSource"].has("apiGroup") || old_spec["dataSourceRef"].has("apiGroup"),
     };
+    // Once as a whole, and once as the first part of the change.
+    spec(&mut faults, &path, new_spec, &lax);
     spec(&mut faults, &path, new_spec, &lax);
     let (mut now, mut before) = (new_spec.clone(), old_spec.clone());
     // A claim is bound once.
@@ -333,5 +352,7 @@ pub(crate) fn warnings(warnings: &mut Vec<String>, at: &str, spec: &Value) {
                 .push(format!("{at}.resources.{list}[storage]: fractional byte value {shown} is invalid, must be an integer"));
         }
     }
-    let _ = (FaultKind::Invalid, None::<Fault>);
 }
+
+#[cfg(test)]
+mod tests;

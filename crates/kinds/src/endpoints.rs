@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::doc::{Read, Write, semantic_equal};
 use crate::pod::containers::PROTOCOLS;
-use crate::{Column, Context, Strategy, check, columns, meta, names, table};
+use crate::{Column, Context, Strategy, addresses, check, columns, meta, names, table};
 
 pub(crate) struct Endpoints;
 
@@ -42,8 +42,20 @@ impl Strategy for Endpoints {
         faults
     }
 
-    fn warnings(&self, _: &Value, _: Option<&Value>, _: &Context<'_>) -> Vec<String> {
-        Vec::new()
+    fn warnings(&self, object: &Value, _: Option<&Value>, _: &Context<'_>) -> Vec<String> {
+        if object["metadata"]["labels"].text("endpoints.kubernetes.io/managed-by") == "endpoint-controller" {
+            return Vec::new();
+        }
+        let mut warnings = Vec::new();
+        for (i, subset) in object.list("subsets").iter().enumerate() {
+            for key in ["addresses", "notReadyAddresses"] {
+                for (j, address) in subset.list(key).iter().enumerate() {
+                    let at = format!("subsets[{i}].{key}[{j}].ip");
+                    warnings.extend(addresses::ip_warning(&at, address.text("ip")));
+                }
+            }
+        }
+        warnings
     }
 
     fn create_on_update(&self) -> bool {

@@ -70,7 +70,7 @@ impl Strategy for Namespaces {
                     finalizer(&mut faults, &path.index(i), name);
                 }
             }
-            _ => {}
+            _ => return self.validate(object, ctx),
         }
         faults
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::doc::{Read, Write};
 use crate::pod::{defaults, scheduling};
-use crate::{Column, Context, Strategy, check, columns, internal, names, table};
+use crate::{Column, Context, Strategy, addresses, check, columns, internal, names, table};
 
 pub(crate) struct Nodes;
 
@@ -61,13 +61,10 @@ impl Strategy for Nodes {
         }
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
-        let mut faults = Faults::default();
+    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
         // The reference server checks the new node as a whole and then as a change, so some faults come twice.
+        let mut faults = if ctx.subresource == "status" { Faults::default() } else { self.validate(object, ctx) };
         let metadata = Path::new("metadata");
-        taints(&mut faults, &metadata.child("taints"), object["spec"].list("taints"));
-        amounts(&mut faults, object);
-        pod_cidrs(&mut faults, &object["spec"]);
         amounts(&mut faults, object);
         let status = Path::new("status");
         let addresses = status.child("addresses");
@@ -104,11 +101,12 @@ impl Strategy for Nodes {
         let mut warnings = Vec::new();
         if ctx.subresource.is_empty() {
             if object["spec"].has("configSource") {
-                warnings.push("spec.configSource: deprecated in v1.22, support removal is planned in v1.26".into());
+                warnings.push("spec.configSource: the feature is removed".into());
             }
             if !object["spec"].text("externalID").is_empty() {
-                warnings.push("spec.externalID: deprecated in v1.11, and is unused".into());
+                warnings.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".into());
             }
+            warnings.extend(addresses::cidr_list_warnings("spec.podCIDRs", object["spec"].texts("podCIDRs")));
         }
         warnings
     }
@@ -222,4 +220,27 @@ fn pod_cidrs(faults: &mut Faults, spec: &Value) {
         faults.invalid(&path, &spec["podCIDRs"], "may specify no more than one CIDR for each IP family");
     }
     check::unique_texts(faults, &path, all.into_iter());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{context, shown};
+
+    #[test]
+    fn writes_of_the_status_tell_its_faults_once() {
+        let old = json!({ "spec": {}, "status": {} });
+        let new = json!({ "spec": {}, "status": { "capacity": { "cpu": "-1" } } });
+        let fault = "status.capacity.cpu: Invalid value: \"-1\": must be greater than or equal to 0";
+        assert_eq!(shown(&Nodes.validate_update(&new, &old, &context("status"))), [fault]);
+        assert_eq!(shown(&Nodes.validate_update(&new, &old, &context(""))), [fault, fault]);
+    }
+
+    #[test]
+    fn fields_of_the_past_are_warned_of() {
+        let node = json!({ "spec": { "externalID": "x" } });
+        let warning = "spec.externalID: this field is deprecated, and is unused by Kubernetes";
+        assert_eq!(Nodes.warnings(&node, None, &context("")), [warning]);
+        assert!(Nodes.warnings(&node, None, &context("status")).is_empty());
+    }
 }

@@ -206,6 +206,17 @@ impl Strategy for ResourceQuotas {
         faults
     }
 
+    fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
+        if old.is_some() || !ctx.subresource.is_empty() {
+            return Vec::new();
+        }
+        warnings(&object["spec"])
+    }
+
+    fn revalidates_metadata(&self) -> bool {
+        false
+    }
+
     fn columns(&self) -> &'static [Column] {
         columns::RESOURCEQUOTAS
     }
@@ -291,10 +302,7 @@ fn misfits<'a>(spec: &'a Value, scope: &'a str) -> impl Iterator<Item = &'a Stri
     let fits = move |name: &str| match scope {
         "Terminating" | "NotTerminating" | "NotBestEffort" | "PriorityClass" | "CrossNamespacePodAffinity" => {
             name == "pods"
-                || matches!(
-                    name.trim_start_matches("requests.").trim_start_matches("limits."),
-                    "cpu" | "memory" | "ephemeral-storage"
-                )
+                || matches!(name, "cpu" | "memory" | "requests.cpu" | "requests.memory" | "limits.cpu" | "limits.memory")
         }
         "BestEffort" => name == "pods",
         "VolumeAttributesClass" => matches!(name, "persistentvolumeclaims" | "requests.storage"),
@@ -307,6 +315,61 @@ fn conflicts(faults: &mut Faults, path: &Path<'_>, scopes: &[&str], shown: &Valu
     for pair in [["BestEffort", "NotBestEffort"], ["NotTerminating", "Terminating"]] {
         if pair.iter().all(|scope| scopes.contains(scope)) {
             faults.invalid(path, shown, "conflicting scopes");
+        }
+    }
+}
+
+/// Requests that no limit leaves room for.
+fn warnings(spec: &Value) -> Vec<String> {
+    let hard = &spec["hard"];
+    let amount = |name: &str| Some((name.to_owned(), Quantity::of(&hard[name])?));
+    let mut warnings = Vec::new();
+    for name in ["cpu", "memory", "storage", "ephemeral-storage"] {
+        let bare = || matches!(name, "cpu" | "memory").then(|| amount(name)).flatten();
+        let request = amount(&format!("requests.{name}")).or_else(bare);
+        let (Some((requested, request)), Some((limited, limit))) = (request, amount(&format!("limits.{name}"))) else { continue };
+        if request.amount() > limit.amount() {
+            warnings.push(format!("ResourceQuota {requested} ({request}) should be less than {limited} ({limit})"));
+        }
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{context, shown};
+
+    fn quota(spec: Value) -> Value {
+        json!({ "spec": spec })
+    }
+
+    #[test]
+    fn requests_above_limits_are_warned_of() {
+        let cases = [
+            (json!({ "cpu": "2", "limits.cpu": "1" }), vec!["ResourceQuota cpu (2) should be less than limits.cpu (1)"]),
+            (
+                json!({ "cpu": "1", "requests.cpu": "3", "limits.cpu": "2" }),
+                vec!["ResourceQuota requests.cpu (3) should be less than limits.cpu (2)"],
+            ),
+            (json!({ "memory": "1Gi", "limits.memory": "1Gi" }), vec![]),
+            (json!({ "ephemeral-storage": "2", "limits.ephemeral-storage": "1" }), vec![]),
+        ];
+        for (hard, expected) in cases {
+            let got = ResourceQuotas.warnings(&quota(json!({ "hard": hard })), None, &context(""));
+            assert_eq!(got, expected, "{hard}");
+        }
+    }
+
+    #[test]
+    fn scopes_go_with_pods_cpu_and_memory() {
+        for (name, fits) in
+            [("cpu", true), ("limits.memory", true), ("pods", true), ("ephemeral-storage", false), ("services", false)]
+        {
+            let object = quota(json!({ "hard": { name: "1" }, "scopes": ["NotBestEffort"] }));
+            let faults = shown(&ResourceQuotas.validate(&object, &context("")));
+            let expected: &[&str] = &["spec.scopes: Invalid value: [\"NotBestEffort\"]: unsupported scope applied to resource"];
+            assert_eq!(faults, if fits { &[] } else { expected }, "{name}");
         }
     }
 }

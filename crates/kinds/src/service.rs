@@ -223,10 +223,8 @@ fn drop_type_dependent(service: &mut Value, old: &Value) {
             }
         }
     }
-    if lost(&["NodePort", "LoadBalancer"]) {
-        if node_ports(spec).is_subset(&node_ports(before)) {
-            spec.items("ports").for_each(|port| port.drop_key("nodePort"));
-        }
+    if lost(&["NodePort", "LoadBalancer"]) && node_ports(spec).is_subset(&node_ports(before)) {
+        spec.items("ports").for_each(|port| port.drop_key("nodePort"));
     }
     if needs_health_check(before) && !needs_health_check(spec) && spec["healthCheckNodePort"] == before["healthCheckNodePort"] {
         spec.drop_key("healthCheckNodePort");

@@ -1,14 +1,30 @@
 //! Kinds with few rules of their own: service accounts, leases, priority classes.
 
 use corten_api::field::{Faults, Path};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::doc::{Read, Write};
 use crate::{Column, Context, Strategy, check, columns, table};
 
 pub(crate) struct ServiceAccounts;
 
+/// Of a secret that a ServiceAccount names only the name counts.
+fn only_names(account: &mut Value) {
+    for secret in account.items("secrets") {
+        let name = secret.text("name").to_owned();
+        *secret = if name.is_empty() { json!({}) } else { json!({ "name": name }) };
+    }
+}
+
 impl Strategy for ServiceAccounts {
+    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        only_names(object);
+    }
+
+    fn prepare_update(&self, object: &mut Value, _: &Value, _: &Context<'_>) {
+        only_names(object);
+    }
+
     fn columns(&self) -> &'static [Column] {
         columns::SERVICEACCOUNTS
     }
@@ -158,5 +174,18 @@ impl Strategy for PriorityClasses {
             table::age(object, now),
             object.text("preemptionPolicy").into(),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::context;
+
+    #[test]
+    fn service_accounts_keep_the_names_of_secrets() {
+        let mut account = json!({ "secrets": [{ "name": "s", "namespace": "n", "kind": "Secret" }, { "uid": "u" }] });
+        ServiceAccounts.prepare_create(&mut account, &context(""));
+        assert_eq!(account["secrets"], json!([{ "name": "s" }, {}]));
     }
 }

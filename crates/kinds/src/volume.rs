@@ -58,6 +58,8 @@ impl Strategy for PersistentVolumes {
         }
         let path = Path::new("spec");
         let (new_spec, old_spec) = (&object["spec"], &old["spec"]);
+        // Once as a whole, and once as the first part of the change.
+        spec(&mut faults, &path, new_spec, object["metadata"].text("name"), false);
         spec(&mut faults, &path, new_spec, object["metadata"].text("name"), false);
         let mut now = source_of(new_spec);
         let before = source_of(old_spec);
@@ -363,11 +365,11 @@ fn warnings(object: &Value) -> Vec<String> {
         crate::pod::warnings::node_term(&mut found, &at, term, true);
     }
     for (key, message) in [
+        ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
         ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
         ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
         ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
         ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
-        ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
         ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
     ] {
         if spec.has(key) {

@@ -351,7 +351,6 @@ fn further_metadata_checks(target: &Target, subresource: &str) -> usize {
             | "nodes"
             | "persistentvolumes"
             | "pods"
-            | "replicationcontrollers"
             | "secrets"
             | "serviceaccounts"
             | "services",

@@ -112,13 +112,7 @@ fn webhook(faults: &mut Faults, path: &Path<'_>, hook: &Value, mutating: bool) {
     if mutating {
         check::optional_one_of(faults, path, hook, "reinvocationPolicy", &["IfNeeded", "Never"]);
     }
-    let at = path.child("clientConfig");
-    let client = &hook["clientConfig"];
-    match (client.opt_text("url"), client.opt("service")) {
-        (Some(text), None) => url(faults, &at.child("url"), text),
-        (None, Some(service)) => service_reference(faults, &at.child("service"), service),
-        _ => faults.required(&at, "exactly one of url or service is required"),
-    }
+    client(faults, &path.child("clientConfig"), &hook["clientConfig"]);
     let conditions = hook.list("matchConditions");
     policy::match_conditions(faults, &path.child("matchConditions"), conditions, &expression::Compiler::of_webhook());
     let versions: Vec<&str> = hook.texts("admissionReviewVersions").collect();
@@ -137,6 +131,15 @@ fn webhook(faults: &mut Faults, path: &Path<'_>, hook: &Value, mutating: bool) {
         if !versions.iter().any(|version| matches!(*version, "v1" | "v1beta1")) {
             faults.invalid(&at, &hook["admissionReviewVersions"], "must include at least one of v1, v1beta1");
         }
+    }
+}
+
+/// How a webhook is called: at an address, or through a service.
+pub(crate) fn client(faults: &mut Faults, path: &Path<'_>, client: &Value) {
+    match (client.opt_text("url"), client.opt("service")) {
+        (Some(text), None) => url(faults, &path.child("url"), text),
+        (None, Some(service)) => service_reference(faults, &path.child("service"), service),
+        _ => faults.required(path, "exactly one of url or service is required"),
     }
 }
 
@@ -554,11 +557,13 @@ impl Strategy for ApiServices {
             let detail = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
             faults.invalid_str(&Path::new("metadata").child("name"), name, &detail);
         }
-        let group = spec.text("group");
+        let (group, version) = (spec.text("group"), spec.text("version"));
         if !group.is_empty() {
             check::dns_subdomain(&mut faults, &path.child("group"), group);
+        } else if version != "v1" {
+            let detail = "only v1 may have an empty group and it better be legacy kube";
+            faults.required(&path.child("group"), detail);
         }
-        let version = spec.text("version");
         check::invalid_each(&mut faults, &path.child("version"), version, names::dns1035_label(version));
         for (key, below) in [("groupPriorityMinimum", 20_000), ("versionPriority", 1000)] {
             let value = spec.int(key);
@@ -571,7 +576,7 @@ impl Strategy for ApiServices {
                 if !spec.text("caBundle").is_empty() {
                     faults.invalid_str(
                         &path.child("caBundle"),
-                        &format!("{} bytes", spec.text("caBundle").len() / 4 * 3),
+                        &format!("{} bytes", spec.text("caBundle").trim_end_matches('=').len() * 3 / 4),
                         "local APIServices may not have a caBundle",
                     );
                 }
@@ -602,7 +607,17 @@ impl Strategy for ApiServices {
     }
 
     fn validate_update(&self, object: &Value, _: &Value, ctx: &Context<'_>) -> Faults {
-        if ctx.subresource == "status" { Faults::default() } else { self.validate(object, ctx) }
+        if ctx.subresource != "status" {
+            return self.validate(object, ctx);
+        }
+        let mut faults = Faults::default();
+        let path = Path::new("status");
+        let conditions = path.child("conditions");
+        for (i, condition) in object["status"].list("conditions").iter().enumerate() {
+            let at = conditions.index(i);
+            check::one_of(&mut faults, &at.child("status"), condition.text("status"), &["True", "False", "Unknown"]);
+        }
+        faults
     }
 
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {

@@ -19,6 +19,7 @@ mod claim;
 mod columns;
 mod config;
 mod convert;
+mod crd;
 mod csr;
 mod device;
 mod doc;
@@ -49,7 +50,7 @@ mod volume;
 mod workload;
 
 pub use convert::convert;
-pub use meta::check_finalizers;
+pub use meta::{check_finalizers, has_strict_finalizers};
 pub use registry::{FieldPath, reset_fields, strategy};
 pub use simple::SYSTEM_PRIORITY_CLASSES;
 

@@ -31,8 +31,24 @@ pub(crate) fn reset_for_status(object: &mut Value, old: &Value) {
     }
 }
 
+/// Whether finalizers of a built-in kind without a domain must be the system's own. Kinds whose validation takes the generic
+/// rules for metadata, or none, are free.
+#[must_use]
+pub fn has_strict_finalizers(group: &str, resource: &str) -> bool {
+    let free_group = matches!(
+        group,
+        "admissionregistration.k8s.io"
+            | "apiextensions.k8s.io"
+            | "apiregistration.k8s.io"
+            | "coordination.k8s.io"
+            | "events.k8s.io"
+            | "node.k8s.io"
+    );
+    !free_group && !matches!((group, resource), ("", "events") | ("policy", "poddisruptionbudgets"))
+}
+
 /// Finalizers without a domain must be the system's own. The registry calls this after the generic checks of a new object's
-/// metadata, for every group but `apiextensions.k8s.io`, `apiregistration.k8s.io` and `admissionregistration.k8s.io`.
+/// metadata, for kinds that [`has_strict_finalizers`].
 pub fn check_finalizers(metadata: &Value, faults: &mut Faults) {
     let path = Path::new("metadata");
     let path = path.child("finalizers");

@@ -1,8 +1,8 @@
 //! Which strategy belongs to which resource, and which fields each endpoint takes from nobody.
 
 use crate::{
-    Strategy, admission, autoscaler, batch, budget, claim, config, csr, device, endpoints, event, flow, namespace, networking,
-    node, pod, quota, rbac, service, simple, storage, volume, workload,
+    Strategy, admission, autoscaler, batch, budget, claim, config, crd, csr, device, endpoints, event, flow, namespace,
+    networking, node, pod, quota, rbac, service, simple, storage, volume, workload,
 };
 
 /// One row a resource: its group, its plural name, its rules.
@@ -28,6 +28,7 @@ static STRATEGIES: &[(&str, &str, &dyn Strategy)] = &[
     ("admissionregistration.k8s.io", "validatingadmissionpolicies", &admission::Policies { mutating: false }),
     ("admissionregistration.k8s.io", "validatingadmissionpolicybindings", &admission::PolicyBindings { mutating: false }),
     ("admissionregistration.k8s.io", "validatingwebhookconfigurations", &admission::Webhooks { mutating: false }),
+    ("apiextensions.k8s.io", "customresourcedefinitions", &crd::CustomResourceDefinitions),
     ("apiregistration.k8s.io", "apiservices", &admission::ApiServices),
     ("apps", "controllerrevisions", &workload::ControllerRevisions),
     ("apps", "daemonsets", &workload::DaemonSets),
@@ -108,7 +109,6 @@ pub fn reset_fields(group: &str, resource: &str, subresource: &str) -> &'static 
         | ("flowcontrol.apiserver.k8s.io", "flowschemas" | "prioritylevelconfigurations", "status")
         | ("resource.k8s.io", "resourceclaims", "status")
         | ("admissionregistration.k8s.io", "validatingadmissionpolicies", "status")
-        | ("apiextensions.k8s.io", "customresourcedefinitions", "status")
         | ("apiregistration.k8s.io", "apiservices", "status") => SPEC_AND_META,
         // The request of a CSR is the requester's once and for all: nobody owns it.
         ("certificates.k8s.io", "certificatesigningrequests", "") => &[&["spec"], &["status"]],

@@ -321,7 +321,8 @@ pub(crate) fn meta_text<'d>(document: &'d Value, field: &str) -> &'d str {
 
 /// Finalizers of built-in kinds are qualified, or one of the three that Kubernetes itself has.
 pub(crate) fn validate_finalizer_names(target: &Target, meta: &Value, faults: &mut Faults) {
-    if !target.resource.custom && target.resource.group != "apiextensions.k8s.io" {
+    let resource = &target.resource;
+    if !resource.custom && corten_kinds::has_strict_finalizers(&resource.group, &resource.plural) {
         corten_kinds::check_finalizers(meta, faults);
     }
 }

@@ -1,0 +1,436 @@
+//! What a schema of custom resources may say: keywords, list and map types, rules. Whether it is structural is in
+//! [`super::structural`]; whether the expressions of its rules compile is not checked here.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+use corten_api::field::{Faults, Path};
+use serde_json::{Map, Value, json};
+
+use super::structural;
+use crate::check;
+use crate::doc::Read;
+
+const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
+
+/// Go's names of the keywords that a root with a status subresource may have, and the keywords themselves.
+const AT_ROOT: &[(&str, &str)] = &[
+    ("Description", "description"),
+    ("Type", "type"),
+    ("Format", "format"),
+    ("Title", "title"),
+    ("Maximum", "maximum"),
+    ("ExclusiveMaximum", "exclusiveMaximum"),
+    ("Minimum", "minimum"),
+    ("ExclusiveMinimum", "exclusiveMinimum"),
+    ("MaxLength", "maxLength"),
+    ("MinLength", "minLength"),
+    ("Pattern", "pattern"),
+    ("MaxItems", "maxItems"),
+    ("MinItems", "minItems"),
+    ("UniqueItems", "uniqueItems"),
+    ("MultipleOf", "multipleOf"),
+    ("Required", "required"),
+    ("Items", "items"),
+    ("Properties", "properties"),
+    ("ExternalDocs", "externalDocs"),
+    ("Example", "example"),
+    ("XPreserveUnknownFields", "x-kubernetes-preserve-unknown-fields"),
+    ("XValidations", "x-kubernetes-validations"),
+];
+
+const FORMATS: &[&str] = &[
+    "bsonobjectid",
+    "uri",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "cidr",
+    "mac",
+    "uuid",
+    "uuid3",
+    "uuid4",
+    "uuid5",
+    "isbn",
+    "isbn10",
+    "isbn13",
+    "creditcard",
+    "ssn",
+    "hexcolor",
+    "rgbcolor",
+    "byte",
+    "password",
+    "date",
+    "duration",
+    "datetime",
+    "k8sshortname",
+    "k8slongname",
+];
+
+/// Checks a `schema` of a version, with the rules for roots.
+pub(super) fn validate(faults: &mut Faults, path: &Path<'_>, holder: &Value, with_status: bool) {
+    let Some(schema) = holder.opt("openAPIV3Schema") else { return };
+    let at = path.child("openAPIV3Schema");
+    if with_status {
+        status_root(faults, path, &at, schema);
+    }
+    if schema.flag("nullable") {
+        faults.forbidden(&path.child("openAPIV3Schema.nullable"), "nullable cannot be true at the root");
+    }
+    let structure = structural::faults(&at, schema);
+    let sound = structure.is_empty();
+    faults.0.extend(structure.0);
+    if sound {
+        structural::defaults(faults, &at, schema);
+    }
+    let context = Level { root: true, in_metadata: false, no_defaults: None };
+    keywords(faults, &at, schema, &context);
+}
+
+/// The status is checked against `properties[status]` alone, so the root may not say anything that concerns both.
+fn status_root(faults: &mut Faults, path: &Path<'_>, at: &Path<'_>, schema: &Value) {
+    let kind = schema.text("type");
+    let set = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(members) => !members.is_empty(),
+        Value::String(text) => !text.is_empty(),
+        _ => true,
+    };
+    let members = schema.as_object().into_iter().flatten();
+    let foreign = members.filter(|(_, value)| set(value)).any(|(key, _)| !AT_ROOT.iter().any(|(_, known)| known == key));
+    if !kind.is_empty() && kind != "object" {
+        let detail = "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
+        faults.invalid_str(&path.child("openAPIV3Schema.type"), kind, detail);
+    } else if foreign {
+        let known: Vec<&str> = AT_ROOT.iter().map(|(name, _)| *name).collect();
+        let detail = format!(
+            "only [{}] fields are allowed at the root of the schema if the status subresource is enabled",
+            known.join(" ")
+        );
+        faults.invalid(at, schema, &detail);
+    }
+}
+
+struct Level<'a> {
+    root: bool,
+    in_metadata: bool,
+    no_defaults: Option<&'a str>,
+}
+
+impl<'a> Level<'a> {
+    fn below(&self) -> Level<'a> {
+        Level { root: false, in_metadata: self.in_metadata, no_defaults: self.no_defaults }
+    }
+}
+
+fn keywords(faults: &mut Faults, path: &Path<'_>, schema: &Value, level: &Level<'_>) {
+    if !schema.is_object() {
+        return;
+    }
+    standard(faults, path, schema, level);
+    if schema.flag("uniqueItems") {
+        let detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
+        faults.forbidden(&path.child("uniqueItems"), detail);
+    }
+    if let Some(additional) = schema.opt("additionalProperties") {
+        if !schema.map("properties").is_empty() && *additional != json!(true) {
+            let detail = "additionalProperties and properties are mutual exclusive";
+            faults.forbidden(&path.child("additionalProperties"), detail);
+        }
+        let mut below = level.below();
+        if level.in_metadata {
+            below.no_defaults = Some("inside additionalProperties applying to object metadata");
+        }
+        keywords(faults, &path.child("additionalProperties"), additional, &below);
+    }
+    let properties = path.child("properties");
+    for (name, property) in schema.map("properties") {
+        let mut below = level.below();
+        let reason = format!("in top-level {name}");
+        if (level.root || schema.flag("x-kubernetes-embedded-resource"))
+            && matches!(name.as_str(), "metadata" | "kind" | "apiVersion")
+        {
+            below.in_metadata = true;
+            if level.root {
+                below.no_defaults = Some(&reason);
+            }
+        }
+        keywords(faults, &properties.key(name), property, &below);
+    }
+    keywords(faults, &path.child("not"), &schema["not"], &level.below());
+    for key in ["allOf", "oneOf", "anyOf"] {
+        let at = path.child(key);
+        for (i, item) in schema.list(key).iter().enumerate() {
+            keywords(faults, &at.index(i), item, &level.below());
+        }
+    }
+    let at = path.child("definitions");
+    for (name, item) in schema.map("definitions") {
+        keywords(faults, &at.key(name), item, &level.below());
+    }
+    let at = path.child("items");
+    match &schema["items"] {
+        Value::Array(all) => {
+            for (i, item) in all.iter().enumerate() {
+                keywords(faults, &at.index(i), item, &level.below());
+            }
+        }
+        item => keywords(faults, &at, item, &level.below()),
+    }
+    let at = path.child("dependencies");
+    for (name, item) in schema.map("dependencies") {
+        keywords(faults, &at.key(name), item, &level.below());
+    }
+    extensions(faults, path, schema);
+    rules(faults, &path.child("x-kubernetes-validations"), schema);
+}
+
+/// Keywords that are of JSON Schema but not of Kubernetes.
+fn standard(faults: &mut Faults, path: &Path<'_>, schema: &Value, level: &Level<'_>) {
+    let kind = schema.text("type");
+    if !kind.is_empty() {
+        check::one_of(faults, &path.child("type"), kind, TYPES);
+    }
+    if schema.has("default")
+        && let Some(reason) = level.no_defaults
+    {
+        faults.forbidden(&path.child("default"), &format!("must not be set {reason}"));
+    }
+    for key in ["id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref"] {
+        let set = match &schema[key] {
+            Value::Null => false,
+            Value::String(text) => key == "$ref" || !text.is_empty(),
+            Value::Object(members) => matches!(key, "additionalItems" | "dependencies") || !members.is_empty(),
+            _ => true,
+        };
+        if set {
+            faults.forbidden(&path.child(key), &format!("{key} is not supported"));
+        }
+    }
+    if kind == "null" {
+        faults.forbidden(&path.child("type"), "type cannot be set to null, use nullable as an alternative");
+    }
+    if schema["items"].as_array().is_some_and(|items| !items.is_empty()) {
+        faults.forbidden(&path.child("items"), "items must be a schema object and not an array");
+    }
+    if level.in_metadata && schema.flag("x-kubernetes-embedded-resource") {
+        faults.forbidden(&path.child("x-kubernetes-embedded-resource"), "must not be used inside of resource meta");
+    }
+}
+
+fn extensions(faults: &mut Faults, path: &Path<'_>, schema: &Value) {
+    let kind = schema.text("type");
+    if schema.opt_flag("x-kubernetes-preserve-unknown-fields") == Some(false) {
+        let at = path.child("x-kubernetes-preserve-unknown-fields");
+        faults.invalid(&at, &json!(false), "must be true or undefined");
+    }
+    let typed = |faults: &mut Faults, wanted: &str, key: &str| {
+        if schema.has(key) && kind != wanted {
+            let detail = format!("must be {wanted} if {key} is specified");
+            match kind {
+                "" => faults.required(&path.child("type"), &detail),
+                kind => faults.invalid_str(&path.child("type"), kind, &detail),
+            }
+        }
+    };
+    let (map_key, list_key, keys_key) = ("x-kubernetes-map-type", "x-kubernetes-list-type", "x-kubernetes-list-map-keys");
+    typed(faults, "object", map_key);
+    check::optional_one_of(faults, path, schema, map_key, &["atomic", "granular"]);
+    typed(faults, "array", list_key);
+    let list = schema.opt_text(list_key);
+    let item = schema.opt("items").filter(|item| item.is_object());
+    let items = path.child("items");
+    if kind == "array"
+        && list == Some("set")
+        && let Some(item) = item
+    {
+        let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";
+        let of_item = &item[list_key];
+        match item.text("type") {
+            "array" if !of_item.is_null() && of_item != "atomic" => faults.invalid(&items.child(list_key), of_item, detail),
+            "object" if item.text(map_key) != "atomic" => faults.invalid(&items.child(map_key), of_item, detail),
+            _ => {}
+        }
+    }
+    check::optional_one_of(faults, path, schema, list_key, &["atomic", "set", "map"]);
+    let keys: Vec<&str> = schema.texts(keys_key).collect();
+    if !keys.is_empty() && list != Some("map") {
+        let detail = "must be map if x-kubernetes-list-map-keys is non-empty";
+        match list {
+            None => faults.required(&path.child(list_key), detail),
+            Some(list) => faults.invalid_str(&path.child(list_key), list, detail),
+        }
+    }
+    if list == Some("map") {
+        map_list(faults, path, schema, &keys);
+    }
+    if let (Some(list @ ("set" | "map")), Some(item)) = (list, item) {
+        associative(faults, &items, item, list, &keys);
+    }
+}
+
+fn map_list(faults: &mut Faults, path: &Path<'_>, schema: &Value, keys: &[&str]) {
+    let items = path.child("items");
+    let keys_at = path.child("x-kubernetes-list-map-keys");
+    if keys.is_empty() {
+        faults.required(&keys_at, "must not be empty if x-kubernetes-list-type is map");
+    }
+    match &schema["items"] {
+        Value::Null => faults.required(&items, "must have a schema if x-kubernetes-list-type is map"),
+        Value::Array(all) => {
+            faults.invalid(&items, &json!(all), "must only have a single schema if x-kubernetes-list-type is map");
+        }
+        item if item.text("type") != "object" => {
+            let detail = "must be object if parent array's x-kubernetes-list-type is map";
+            faults.invalid_str(&items.child("type"), item.text("type"), detail);
+        }
+        item => {
+            let properties = items.child("properties");
+            let mut seen = HashSet::new();
+            for key in keys {
+                match item["properties"].opt(key) {
+                    None => {
+                        let detail = "entries must all be names of item properties";
+                        faults.invalid(&keys_at, &schema["x-kubernetes-list-map-keys"], detail);
+                    }
+                    Some(property) if matches!(property.text("type"), "array" | "object") => {
+                        // The type of the item is shown, as the reference server has it.
+                        let detail = "must be a scalar type if parent array's x-kubernetes-list-type is map";
+                        faults.invalid_str(&properties.key(key).child("type"), item.text("type"), detail);
+                    }
+                    Some(_) => {}
+                }
+                if !seen.insert(key) {
+                    faults.invalid(&keys_at, &schema["x-kubernetes-list-map-keys"], "must not contain duplicate entries");
+                }
+            }
+        }
+    }
+}
+
+/// Items that are found by what they hold must hold it.
+fn associative(faults: &mut Faults, items: &Path<'_>, item: &Value, list: &str, keys: &[&str]) {
+    if item.flag("nullable") {
+        let detail = format!("cannot be nullable when x-kubernetes-list-type is {list}");
+        faults.forbidden(&items.child("nullable"), &detail);
+    }
+    if list != "map" {
+        return;
+    }
+    let properties = items.child("properties");
+    for key in keys {
+        let Some(property) = item["properties"].opt(key) else { continue };
+        let at = properties.key(key);
+        if !item.texts("required").any(|required| required == *key) && !property.has("default") {
+            let detail = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
+            faults.required(&at.child("default"), detail);
+        }
+        if property.flag("nullable") {
+            let detail = "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
+            faults.forbidden(&at.child("nullable"), detail);
+        }
+    }
+}
+
+fn rules(faults: &mut Faults, path: &Path<'_>, schema: &Value) {
+    let breaks = |text: &str| text.contains(['\n', '\r']);
+    for (i, rule) in schema.list("x-kubernetes-validations").iter().enumerate() {
+        let at = path.index(i);
+        let (text, message) = (rule.text("rule").trim(), rule.text("message"));
+        if text.is_empty() {
+            faults.required(&at.child("rule"), "rule is not specified");
+        } else if !message.is_empty() && message.trim().is_empty() {
+            faults.invalid_str(&at.child("message"), message, "must be non-empty if specified");
+        } else if breaks(message.trim()) {
+            faults.invalid_str(&at.child("message"), message, "must not contain line breaks");
+        } else if breaks(text) && message.trim().is_empty() {
+            faults.required(&at.child("message"), "message must be specified if rule contains line breaks");
+        }
+        let expression = rule.text("messageExpression");
+        if !expression.is_empty() && expression.trim().is_empty() {
+            faults.required(&at.child("messageExpression"), "messageExpression must be non-empty if specified");
+        }
+        let reasons = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
+        check::optional_one_of(faults, &at, rule, "reason", &reasons);
+        let field = rule.text("fieldPath");
+        if !field.is_empty() && field.trim().is_empty() {
+            faults.invalid_str(&at.child("fieldPath"), field, "must be non-empty if specified");
+        }
+        if breaks(field) {
+            faults.invalid_str(&at.child("fieldPath"), field, "must not contain line breaks");
+        }
+        if !field.is_empty() && field_at(schema, field).is_err() {
+            faults.invalid_str(&at.child("fieldPath"), field, "must be a valid path");
+        }
+    }
+}
+
+/// The schema at a path such as `.spec.color` or `.spec['color']`.
+pub(super) fn field_at<'s>(schema: &'s Value, path: &str) -> Result<&'s Value, String> {
+    let mut at = schema;
+    let mut rest = path;
+    if rest.is_empty() {
+        return Err("must not be empty".into());
+    }
+    while !rest.is_empty() {
+        let name = if let Some(after) = rest.strip_prefix("['") {
+            let (name, after) = after.split_once("']").ok_or("unexpected end of JSON path")?;
+            rest = after;
+            name
+        } else {
+            let after = rest.strip_prefix('.').ok_or_else(|| format!("expected [ or . but got: {rest}"))?;
+            let end = after.find(['.', '[']).unwrap_or(after.len());
+            let (name, after) = after.split_at(end);
+            if name.is_empty() {
+                return Err("unexpected end of JSON path".into());
+            }
+            rest = after;
+            name
+        };
+        at = match at["properties"].opt(name) {
+            Some(property) => property,
+            None => at.opt("additionalProperties").filter(|below| below.is_object()).ok_or("does not refer to a valid field")?,
+        };
+    }
+    Ok(at)
+}
+
+/// Whether a schema or any below it is as asked.
+pub(super) fn any(schema: &Value, wanted: &dyn Fn(&Value) -> bool) -> bool {
+    if !schema.is_object() {
+        return false;
+    }
+    let of_map = |map: &Map<String, Value>| map.values().any(|below| any(below, wanted));
+    let of_list = |list: &[Value]| list.iter().any(|below| any(below, wanted));
+    wanted(schema)
+        || match &schema["items"] {
+            Value::Array(all) => of_list(all),
+            item => any(item, wanted),
+        }
+        || ["allOf", "anyOf", "oneOf"].iter().any(|key| of_list(schema.list(key)))
+        || any(&schema["not"], wanted)
+        || ["properties", "patternProperties", "definitions", "dependencies"].iter().any(|key| of_map(schema.map(key)))
+        || any(&schema["additionalProperties"], wanted)
+        || any(&schema["additionalItems"], wanted)
+}
+
+/// Formats that nobody checks.
+pub(super) fn unknown_formats(schema: &Value) -> Vec<String> {
+    let found = RefCell::new(Vec::new());
+    any(schema, &|schema| {
+        let format = schema.text("format");
+        let known = match schema.text("type") {
+            "" | "string" => FORMATS.contains(&format.replace('-', "").as_str()),
+            "integer" => matches!(format, "int32" | "int64"),
+            "number" => matches!(format, "float" | "double"),
+            _ => false,
+        };
+        if !format.is_empty() && !known {
+            found.borrow_mut().push(format.to_owned());
+        }
+        false
+    });
+    found.into_inner()
+}

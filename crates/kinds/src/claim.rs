@@ -76,7 +76,7 @@ impl Strategy for PersistentVolumeClaims {
         let phase = if object["metadata"].has("deletionTimestamp") { "Terminating" } else { status.text("phase") };
         let bound = !spec.text("volumeName").is_empty();
         let (modes, capacity) = if bound {
-            (short_modes(status), status["capacity"].text("storage").to_owned())
+            (short_modes(status), status["capacity"].opt_text("storage").unwrap_or("0").to_owned())
         } else {
             (String::new(), String::new())
         };

@@ -44,6 +44,9 @@ impl Strategy for Events {
         if !self.grouped {
             return faults;
         }
+        if object["series"] != old["series"] {
+            series(&mut faults, object);
+        }
         const FIXED: &[(&str, &str)] = &[
             ("involvedObject", "involvedObject"),
             ("reason", "reason"),
@@ -173,6 +176,7 @@ impl Events {
 
 /// What `events.k8s.io/v1` asks of a new event (KEP-383): the fields of old events are unset.
 fn new_rules(faults: &mut Faults, object: &Value) {
+    series(faults, object);
     if !object.has("eventTime") {
         faults.required(&Path::new("eventTime"), "");
     }
@@ -189,6 +193,50 @@ fn new_rules(faults: &mut Faults, object: &Value) {
     for (key, set) in old_fields {
         if set {
             faults.invalid_str(&Path::new(key), "", "needs to be unset");
+        }
+    }
+}
+
+/// A series begins with the second event.
+fn series(faults: &mut Faults, object: &Value) {
+    let Some(series) = object.opt("series") else { return };
+    if series.int("count") < 2 {
+        faults.invalid_str(&Path::new("series.count"), "", "should be at least 2");
+    }
+    if !series.has("lastObservedTime") {
+        faults.required(&Path::new("series.lastObservedTime"), "");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{context, shown};
+
+    #[test]
+    fn series_have_two_events_and_a_time() {
+        const COUNT: &str = "series.count: Invalid value: \"\": should be at least 2";
+        const TIME: &str = "series.lastObservedTime: Required value";
+        let event = |series: Value| {
+            json!({
+                "metadata": { "name": "e", "namespace": "default" }, "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Normal",
+                "reportingComponent": "example.com/c", "reportingInstance": "i", "action": "a", "reason": "r", "series": series,
+            })
+        };
+        let time = "2026-01-01T00:00:00.000000Z";
+        let cases: [(Value, &[&str]); 3] = [
+            (json!({ "count": 2, "lastObservedTime": time }), &[]),
+            (json!({ "count": 1, "lastObservedTime": time }), &[COUNT]),
+            (json!({ "count": 0 }), &[COUNT, TIME]),
+        ];
+        for (series, expected) in cases {
+            let new = event(series.clone());
+            assert_eq!(shown(&Events { grouped: true }.validate(&new, &context(""))), expected, "{series}");
+            assert!(Events { grouped: false }.validate(&new, &context("")).is_empty());
+            // What is there may stay.
+            assert!(Events { grouped: true }.validate_update(&new, &new, &context("")).is_empty());
         }
     }
 }

@@ -44,10 +44,6 @@ impl Strategy for PodTemplates {
         found
     }
 
-    fn create_on_update(&self) -> bool {
-        true
-    }
-
     fn revalidates_metadata(&self) -> bool {
         false
     }

@@ -91,11 +91,7 @@ impl Strategy for ResourceClaims {
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
         if ctx.subresource == "status" {
-            let status = &object["status"];
-            if !status.has("allocation") && !status.list("reservedFor").is_empty() {
-                let at = Path::new("status");
-                faults.forbidden(&at.child("reservedFor"), "may not be specified when `allocated` is not set");
-            }
+            validation::claim_status(&mut faults, &Path::new("status"), object, &old["status"]);
         } else if !semantic_equal(&object["spec"], &old["spec"]) {
             let shown = internal::shown("ResourceClaimSpec", &object["spec"]);
             check::invalid_shown(&mut faults, &Path::new("spec"), &shown, check::IMMUTABLE);

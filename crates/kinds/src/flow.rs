@@ -3,7 +3,7 @@
 use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
-use crate::doc::{Read, Write};
+use crate::doc::{Read, Write, semantic_equal};
 use crate::{Column, Context, Strategy, check, columns, internal, meta, names, table};
 
 pub(crate) struct FlowSchemas;
@@ -55,6 +55,23 @@ impl Strategy for FlowSchemas {
         for (i, item) in spec.list("rules").iter().enumerate() {
             rule(&mut faults, &rules.index(i), item);
         }
+        let name = object["metadata"].text("name");
+        if let Some(fixed) = fixed_schema(name)
+            && !semantic_equal(spec, &fixed)
+        {
+            let shown = internal::shown("FlowSchemaSpec", spec);
+            check::invalid_shown(&mut faults, &path, &shown, &format!("spec of '{name}' must equal the fixed value"));
+        }
+        conditions(&mut faults, &object["status"]);
+        faults
+    }
+
+    fn validate_update(&self, object: &Value, _: &Value, ctx: &Context<'_>) -> Faults {
+        if ctx.subresource != "status" {
+            return self.validate(object, ctx);
+        }
+        let mut faults = Faults::default();
+        conditions(&mut faults, &object["status"]);
         faults
     }
 
@@ -85,6 +102,45 @@ impl Strategy for FlowSchemas {
             table::age(object, now),
             dangling.map_or("?", |condition| condition.text("status")).into(),
         ]
+    }
+}
+
+/// The schemas without which requests would be lost or the cluster locked out stay as they are.
+fn fixed_schema(name: &str) -> Option<Value> {
+    let (level, precedence, distinguisher, groups): (_, _, _, &[&str]) = match name {
+        "exempt" => ("exempt", 1, Value::Null, &["system:masters"]),
+        "catch-all" => ("catch-all", 10_000, json!({ "type": "ByUser" }), &["system:unauthenticated", "system:authenticated"]),
+        _ => return None,
+    };
+    let subjects: Vec<Value> = groups.iter().map(|group| json!({ "kind": "Group", "group": { "name": group } })).collect();
+    let any = json!(["*"]);
+    let mut spec = json!({
+        "priorityLevelConfiguration": { "name": level },
+        "matchingPrecedence": precedence,
+        "rules": [{
+            "subjects": subjects,
+            "resourceRules": [{ "verbs": any, "apiGroups": any, "resources": any, "clusterScope": true, "namespaces": any }],
+            "nonResourceRules": [{ "verbs": any, "nonResourceURLs": any }],
+        }],
+    });
+    spec.put("distinguisherMethod", distinguisher);
+    Some(spec)
+}
+
+/// The conditions of a schema or level: one of each type, and none without.
+fn conditions(faults: &mut Faults, status: &Value) {
+    let root = Path::new("status");
+    let path = root.child("conditions");
+    let mut seen = std::collections::HashSet::new();
+    for (i, condition) in status.list("conditions").iter().enumerate() {
+        let here = path.index(i);
+        let (kind, at) = (condition.text("type"), here.child("type"));
+        if !seen.insert(kind) {
+            check::duplicate(faults, &at, kind);
+        }
+        if kind.is_empty() {
+            faults.required(&at, "must not be empty");
+        }
     }
 }
 
@@ -291,6 +347,33 @@ impl Strategy for PriorityLevels {
             }
             other => faults.not_supported(&path.child("type"), other, &["Exempt", "Limited"]),
         }
+        // The level of last resort stays as it is; of the exempt one only its shares may change.
+        let fixed = match name {
+            "catch-all" => json!({
+                "type": "Limited",
+                "limited": { "nominalConcurrencyShares": 5, "lendablePercent": 0, "limitResponse": { "type": "Reject" } },
+            }),
+            "exempt" => {
+                let mut fixed = json!({ "type": "Exempt" });
+                fixed.copy_from(spec, "exempt");
+                fixed
+            }
+            _ => spec.clone(),
+        };
+        if !semantic_equal(spec, &fixed) {
+            let shown = internal::shown("PriorityLevelConfigurationSpec", spec);
+            check::invalid_shown(&mut faults, &path, &shown, &format!("spec of '{name}' must equal the fixed value"));
+        }
+        conditions(&mut faults, &object["status"]);
+        faults
+    }
+
+    fn validate_update(&self, object: &Value, _: &Value, ctx: &Context<'_>) -> Faults {
+        if ctx.subresource != "status" {
+            return self.validate(object, ctx);
+        }
+        let mut faults = Faults::default();
+        conditions(&mut faults, &object["status"]);
         faults
     }
 

@@ -461,3 +461,26 @@ fn schemas_of_definitions_are_structural() {
         same(&got, &want.iter().map(String::as_str).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn mandatory_flows_stay_as_they_are() {
+    let subjects = json!([{ "kind": "Group", "group": { "name": "system:authenticated" } }]);
+    let schema = json!({ "metadata": { "name": "catch-all" }, "spec": {
+        "priorityLevelConfiguration": { "name": "elsewhere" }, "matchingPrecedence": 10000, "rules": [
+            { "subjects": subjects, "nonResourceRules": [{ "verbs": ["*"], "nonResourceURLs": ["*"] }] }] } });
+    let got = create("flowcontrol.apiserver.k8s.io", "flowschemas", &schema);
+    assert!(got.iter().any(|fault| fault.contains("spec of 'catch-all' must equal the fixed value")), "{got:#?}");
+}
+
+#[test]
+fn claims_are_reserved_for_someone_known() {
+    let claim = json!({ "metadata": { "name": "a", "namespace": "n", "resourceVersion": "1" }, "spec": {} });
+    let patch = json!({ "status": { "reservedFor": [{ "resource": "pods", "name": "a" }] } });
+    same(
+        &update("resource.k8s.io", "resourceclaims", "status", &claim, &patch),
+        &[
+            "status.reservedFor[0].uid: Required value",
+            "status.reservedFor: Forbidden: may not be specified when `allocated` is not set",
+        ],
+    );
+}

@@ -9,7 +9,7 @@ use corten_api::names as api;
 use regex::Regex;
 use serde_json::{Value, json};
 
-use crate::doc::Read;
+use crate::doc::{Read, semantic_equal};
 use crate::pod::scheduling;
 use crate::pod::volumes::csi_driver_name as driver_name;
 use crate::{check, internal, names};
@@ -29,6 +29,9 @@ const MAX_TAINTS: usize = 16;
 const MAX_COUNTER_SETS: usize = 8;
 const MAX_CONSUMPTIONS: usize = 2;
 const MAX_CONDITIONS: usize = 4;
+const MAX_RESERVED: usize = 256;
+const REQUEST_FORM: &str =
+    "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
 const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "None"];
 
 /// `DeviceClassSpec`
@@ -58,6 +61,70 @@ pub(super) fn claim(faults: &mut Faults, path: &Path<'_>, spec: &Value) {
         request_names(faults, path, config, &known);
         configuration(faults, path, config);
     });
+}
+
+/// `ResourceClaimStatus`: who uses what was allocated, once and for all.
+pub(super) fn claim_status(faults: &mut Faults, path: &Path<'_>, claim: &Value, old: &Value) {
+    let status = &claim["status"];
+    let reserved = status.list("reservedFor");
+    let at = path.child("reservedFor");
+    if each(faults, &at, reserved, MAX_RESERVED, |faults, path, consumer| {
+        for key in ["resource", "name", "uid"] {
+            if consumer.text(key).is_empty() {
+                faults.required(&path.child(key), "");
+            }
+        }
+    }) {
+        let mut seen = HashSet::new();
+        for (i, uid) in reserved.iter().map(|consumer| consumer.text("uid")).enumerate() {
+            if !seen.insert(uid) {
+                check::duplicate(faults, &at.index(i), uid);
+            }
+        }
+    }
+    if !reserved.is_empty() {
+        if !status.has("allocation") {
+            faults.forbidden(&at, "may not be specified when `allocated` is not set");
+        } else if claim["metadata"].has("deletionTimestamp") && reserved.iter().any(|one| !old.list("reservedFor").contains(one))
+        {
+            let detail = "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set";
+            faults.forbidden(&at, detail);
+        }
+    }
+    let at = path.child("allocation");
+    match (status.opt("allocation"), old.opt("allocation")) {
+        (Some(now), Some(before)) if !semantic_equal(now, before) => {
+            check::invalid_shown(faults, &at, &internal::shown("AllocationResult", now), check::IMMUTABLE);
+        }
+        (Some(now), None) => allocation(faults, &at, now, &Requests::of(&claim["spec"]["devices"])),
+        _ => {}
+    }
+}
+
+fn allocation(faults: &mut Faults, path: &Path<'_>, found: &Value, known: &Requests<'_>) {
+    let devices = path.child("devices");
+    each(faults, &devices.child("results"), found["devices"].list("results"), MAX_LIST, |faults, path, result| {
+        let (request, at) = (result.text("request"), path.child("request"));
+        if request.split('/').count() > 2 {
+            faults.invalid_str(&at, request, REQUEST_FORM);
+        } else {
+            request.split('/').for_each(|part| check::dns_label(faults, &at, part));
+            if !known.has(request) {
+                faults.invalid_str(&at, request, REQUEST_FORM);
+            }
+        }
+        driver_name(faults, &path.child("driver"), result.text("driver"));
+        pool_name(faults, &path.child("pool"), result.text("pool"));
+        check::dns_label(faults, &path.child("device"), result.text("device"));
+    });
+    each(faults, &devices.child("config"), found["devices"].list("config"), 2 * MAX_LIST, |faults, path, config| {
+        check::required_one_of(faults, &path.child("source"), config.text("source"), &["FromClaim", "FromClass"]);
+        request_names(faults, path, config, known);
+        configuration(faults, path, config);
+    });
+    if let Some(selector) = found.opt("nodeSelector") {
+        scheduling::node_selector(faults, &path.child("nodeSelector"), selector, false);
+    }
 }
 
 /// `ResourceSliceSpec`
@@ -238,7 +305,7 @@ fn selectors(faults: &mut Faults, path: &Path<'_>, selectors: &[Value]) {
 }
 
 fn request_names(faults: &mut Faults, path: &Path<'_>, object: &Value, known: &Requests<'_>) {
-    const FORM: &str = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
+    const FORM: &str = REQUEST_FORM;
     let text = |item: &Value| item.as_str().unwrap_or_default().to_owned();
     let items = object.list("requests");
     let at = path.child("requests");
@@ -288,15 +355,7 @@ fn toleration(faults: &mut Faults, path: &Path<'_>, toleration: &Value) {
 }
 
 fn pool(faults: &mut Faults, path: &Path<'_>, pool: &Value) {
-    let (name, at) = (pool.text("name"), path.child("name"));
-    if name.is_empty() {
-        faults.required(&at, "");
-    } else {
-        if name.len() > MAX_POOL_NAME {
-            faults.too_long(&at, MAX_POOL_NAME);
-        }
-        name.split('/').for_each(|part| check::dns_subdomain(faults, &at, part));
-    }
+    pool_name(faults, &path.child("name"), pool.text("name"));
     let (count, generation) = (pool.int("resourceSliceCount"), pool.int("generation"));
     if count <= 0 {
         faults.invalid_int(&path.child("resourceSliceCount"), count, "must be greater than zero");
@@ -304,6 +363,16 @@ fn pool(faults: &mut Faults, path: &Path<'_>, pool: &Value) {
     if generation < 0 {
         faults.invalid_int(&path.child("generation"), generation, "must be greater than or equal to zero");
     }
+}
+
+fn pool_name(faults: &mut Faults, path: &Path<'_>, name: &str) {
+    if name.is_empty() {
+        return faults.required(path, "");
+    }
+    if name.len() > MAX_POOL_NAME {
+        faults.too_long(path, MAX_POOL_NAME);
+    }
+    name.split('/').for_each(|part| check::dns_subdomain(faults, path, part));
 }
 
 fn device(faults: &mut Faults, path: &Path<'_>, device: &Value, per_device: bool) {

@@ -87,24 +87,33 @@ impl Strategy for Ingresses {
     fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
         let spec = &object["spec"];
         let class = spec.opt_text("ingressClassName");
-        let hosts: Vec<&str> = spec.list("rules").iter().map(|rule| rule.text("host")).filter(|host| !host.is_empty()).collect();
-        let hosts = match hosts.len() {
-            0 => "*".to_owned(),
-            1..=3 => hosts.join(","),
-            more => format!("{} + {} more...", hosts[..3].join(","), more - 3),
-        };
         let points = object["status"]["loadBalancer"].list("ingress");
         let mut addresses: Vec<&str> = points.iter().map(|point| table::or(point.text("ip"), point.text("hostname"))).collect();
         addresses.retain(|address| !address.is_empty());
+        addresses.sort_unstable();
+        addresses.dedup();
         let ports = if spec.list("tls").is_empty() { "80" } else { "80, 443" };
         vec![
             table::name(object),
             class.unwrap_or("<none>").into(),
-            hosts.into(),
+            hosts(spec.list("rules")).into(),
             addresses.join(",").into(),
             ports.into(),
             table::age(object, now),
         ]
+    }
+}
+
+/// The first three hosts, and how many rules more there are once three have been found.
+fn hosts(rules: &[Value]) -> String {
+    const MOST: usize = 3;
+    let mut named = rules.iter().enumerate().filter(|(_, rule)| !rule.text("host").is_empty());
+    let found: Vec<(usize, &str)> = named.by_ref().take(MOST).map(|(i, rule)| (i, rule.text("host"))).collect();
+    let listed = found.iter().map(|(_, host)| *host).collect::<Vec<_>>().join(",");
+    match found.get(MOST - 1) {
+        Some((last, _)) if last + 1 < rules.len() => format!("{listed} + {} more...", rules.len() - MOST),
+        _ if listed.is_empty() => "*".to_owned(),
+        _ => listed,
     }
 }
 

@@ -27,6 +27,14 @@ impl Strategy for LimitRanges {
         }
     }
 
+    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        // A range without a name gets a UUID for one.
+        let metadata = object.object("metadata");
+        if metadata.text("name").is_empty() {
+            metadata.put("name", metadata["uid"].clone());
+        }
+    }
+
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
         let spec = Path::new("spec");
@@ -342,6 +350,15 @@ mod tests {
 
     fn quota(spec: Value) -> Value {
         json!({ "spec": spec })
+    }
+
+    #[test]
+    fn limit_ranges_without_a_name_get_one() {
+        for (name, expected) in [("", "u"), ("n", "n")] {
+            let mut range = json!({ "metadata": { "name": name, "uid": "u" } });
+            LimitRanges.prepare_create(&mut range, &context(""));
+            assert_eq!(range["metadata"]["name"], expected);
+        }
     }
 
     #[test]

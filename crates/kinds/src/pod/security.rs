@@ -148,12 +148,22 @@ pub(super) fn app_armor_warnings(warnings: &mut Vec<String>, pod: &Value) {
         return;
     }
     let whole = &spec["securityContext"]["appArmorProfile"];
+    // Fields that the client set itself have an owner; those that were copied have none.
+    let owned = |name: &str| {
+        let key = format!("k:{}", json!({ "name": name }));
+        pod["metadata"].list("managedFields").iter().any(|manager| {
+            ["f:initContainers", "f:containers"].iter().any(|list| {
+                let container = &manager["fieldsV1"]["f:spec"][*list][key.as_str()];
+                container["f:securityContext"].has("f:appArmorProfile")
+            })
+        })
+    };
     visit(spec, &Path::new(""), |container, _| {
         let key = format!("{APP_ARMOR}{}", container.text("name"));
         let Some(annotation) = annotations.get(&key).and_then(Value::as_str) else { return };
         let own = &container["securityContext"]["appArmorProfile"];
         let copied = app_armor_profile(annotation).is_none_or(|profile| *own == profile && profile != *whole);
-        if copied {
+        if copied && !owned(container.text("name")) {
             let message = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
             warnings.push(format!("metadata.annotations[{key}]: {message}"));
         }

@@ -95,6 +95,9 @@ fn app_armor_annotations_become_fields() {
         assert_eq!(pod["spec"]["containers"][0]["securityContext"]["appArmorProfile"], profile, "{annotation}");
         let warnings = Pods.warnings(&pod, None, &context(""));
         assert_eq!(warnings, if warned { vec![warning.clone()] } else { vec![] }, "{annotation}");
+        let owner = json!({ "f:containers": { "k:{\"name\":\"c\"}": { "f:securityContext": { "f:appArmorProfile": {} } } } });
+        pod["metadata"]["managedFields"] = json!([{ "fieldsV1": { "f:spec": owner } }]);
+        assert!(Pods.warnings(&pod, None, &context("")).is_empty(), "{annotation}");
     }
 }
 

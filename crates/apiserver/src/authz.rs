@@ -8,6 +8,7 @@ mod rbac;
 pub mod rules;
 
 use http::HeaderMap;
+use prometheus::{IntCounter, IntCounterVec, Opts};
 
 use corten_api::status::Status;
 
@@ -22,7 +23,7 @@ use rules::PolicyRule;
 
 /// Decides by the modes of the configuration.
 pub struct Authorizer {
-    modes: Vec<Mode>,
+    modes: Vec<(Mode, Decided)>,
     rbac: Rbac,
     node: node::Nodes,
 }
@@ -33,6 +34,12 @@ enum Mode {
     Rbac,
     AlwaysAllow,
     AlwaysDeny,
+}
+
+/// How often a mode had the last word.
+struct Decided {
+    allowed: IntCounter,
+    denied: IntCounter,
 }
 
 /// What somebody wants to do.
@@ -74,16 +81,30 @@ pub enum Decision {
 impl Authorizer {
     /// An authorizer that reads roles and bindings through `reader`.
     #[must_use]
-    pub fn new(config: &Config, reader: &Reader) -> Self {
-        let modes = config.authorization_mode.iter().filter_map(|mode| match mode.as_str() {
-            "Node" => Some(Mode::Node),
-            "RBAC" => Some(Mode::Rbac),
-            "AlwaysAllow" => Some(Mode::AlwaysAllow),
-            "AlwaysDeny" => Some(Mode::AlwaysDeny),
-            other => {
-                tracing::warn!(mode = other, "unknown authorization mode, left out");
-                None
-            }
+    pub fn new(config: &Config, reader: &Reader, registry: &prometheus::Registry) -> Self {
+        let decisions = IntCounterVec::new(
+            Opts::new(
+                "apiserver_authorization_decisions_total",
+                "Total number of terminal decisions made by an authorizer split by authorizer type, name, and decision.",
+            ),
+            &["type", "name", "decision"],
+        )
+        .expect("the name and the labels are valid");
+        registry.register(Box::new(decisions.clone())).expect("it is registered once");
+        let modes = config.authorization_mode.iter().filter_map(|kind| {
+            let mode = match kind.as_str() {
+                "Node" => Mode::Node,
+                "RBAC" => Mode::Rbac,
+                "AlwaysAllow" => Mode::AlwaysAllow,
+                "AlwaysDeny" => Mode::AlwaysDeny,
+                other => {
+                    tracing::warn!(mode = other, "unknown authorization mode, left out");
+                    return None;
+                }
+            };
+            let name = kind.to_ascii_lowercase();
+            let counter = |decision: &str| decisions.with_label_values(&[kind, &name, decision]);
+            Some((mode, Decided { allowed: counter("allowed"), denied: counter("denied") }))
         });
         Self { modes: modes.collect(), rbac: Rbac::new(reader.clone()), node: node::Nodes::new(reader.clone()) }
     }
@@ -135,7 +156,7 @@ impl Authorizer {
             return Decision::Allow(String::new());
         }
         let mut reasons = Vec::new();
-        for mode in &self.modes {
+        for (mode, decided) in &self.modes {
             let decision = match mode {
                 Mode::Node => self.node.decide(attributes, &self.rbac),
                 Mode::Rbac => self.rbac.decide(attributes),
@@ -145,7 +166,14 @@ impl Authorizer {
             match decision {
                 Decision::NoOpinion(reason) if reason.is_empty() => {}
                 Decision::NoOpinion(reason) => reasons.push(reason),
-                decided => return decided,
+                Decision::Allow(reason) => {
+                    decided.allowed.inc();
+                    return Decision::Allow(reason);
+                }
+                Decision::Deny(reason) => {
+                    decided.denied.inc();
+                    return Decision::Deny(reason);
+                }
             }
         }
         Decision::NoOpinion(reasons.join("\n"))
@@ -161,7 +189,7 @@ impl Authorizer {
     #[must_use]
     pub fn rules_for(&self, user: &User, namespace: &str) -> RulesFor {
         let mut found = RulesFor::default();
-        for mode in &self.modes {
+        for (mode, _) in &self.modes {
             match mode {
                 Mode::Node if node::name_of(user).is_some() => {
                     found.errors.push("node authorizer does not support user rule resolution".to_owned());

@@ -7,8 +7,12 @@
 mod borrowing;
 mod config;
 pub(crate) mod dangling;
+mod demand;
+mod lingering;
 mod metrics;
 mod queues;
+mod watches;
+mod width;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +21,8 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue, header};
 use parking_lot::Mutex;
 
+use corten_task::Tasks;
+
 use crate::config::Config;
 use crate::proof::Authorized;
 use crate::reader::Reader;
@@ -24,13 +30,15 @@ use crate::request::{Query, RequestInfo};
 use crate::response::{self, Response};
 
 use config::{GROUP, Plan};
-use metrics::FlowMetrics;
+use lingering::Lingering;
+use metrics::{FlowMetrics, SchemaMetrics};
 use queues::{Level, Taken};
+use watches::Watches;
+pub use watches::Watching;
+use width::Surroundings;
 
 /// How often seats are divided anew among the levels.
 const REBALANCE_EVERY: Duration = Duration::from_secs(10);
-/// Objects of a list that take one seat.
-const OBJECTS_PER_SEAT: usize = 100;
 
 /// Classifies, queues and seats requests.
 pub struct Flow {
@@ -44,6 +52,8 @@ pub struct Flow {
     refreshing: Mutex<()>,
     rebalanced: Mutex<Instant>,
     metrics: FlowMetrics,
+    watches: Watches,
+    lingering: Lingering,
 }
 
 /// UIDs of the flow schema and the priority level.
@@ -52,7 +62,9 @@ type Classified = Option<(Arc<str>, Arc<str>)>;
 /// The right to run; given back when dropped.
 #[must_use]
 pub struct Seat {
-    _taken: Option<Taken>,
+    taken: Option<Taken>,
+    /// Seats that stay taken after the answer, and for how long.
+    after: Option<(usize, Duration, Lingering)>,
     classified: Classified,
     /// Since when the request runs, and where that is counted.
     running: Option<(Instant, prometheus::IntGauge, prometheus::Histogram)>,
@@ -64,13 +76,17 @@ impl Drop for Seat {
             executing.dec();
             ran.observe(since.elapsed().as_secs_f64());
         }
+        if let (Some(mut taken), Some((seats, lasting, lingering))) = (self.taken.take(), self.after.take()) {
+            taken.shrink(seats);
+            lingering.keep(taken, tokio::time::Instant::now() + lasting);
+        }
     }
 }
 
 impl Flow {
     /// Reads FlowSchemas and PriorityLevelConfigurations through `reader`.
     #[must_use]
-    pub fn new(config: &Config, reader: &Reader, registry: &prometheus::Registry) -> Self {
+    pub fn new(config: &Config, reader: &Reader, registry: &prometheus::Registry, tasks: &Tasks) -> Self {
         Self {
             enabled: config.enable_priority_and_fairness,
             reader: reader.clone(),
@@ -80,7 +96,15 @@ impl Flow {
             refreshing: Mutex::new(()),
             rebalanced: Mutex::new(Instant::now()),
             metrics: FlowMetrics::new(registry),
+            watches: Watches::default(),
+            lingering: Lingering::start(tasks),
         }
+    }
+
+    /// Counts a watch until the value is dropped, so that writes are known to be as much work as they are.
+    #[must_use]
+    pub fn watching(&self, info: &RequestInfo, query: &Query) -> Option<Watching> {
+        self.enabled.then(|| self.watches.register(info, query))?
     }
 
     /// Waits for a seat; 429 when there is none in time. Long-running requests give it back once they are under way.
@@ -88,7 +112,7 @@ impl Flow {
     /// # Errors
     /// When there is none.
     pub async fn seat(&self, request: &Authorized, query: &Query) -> Result<Seat, Rejected> {
-        let free = Seat { _taken: None, classified: None, running: None };
+        let free = Seat { taken: None, after: None, classified: None, running: None };
         if !self.enabled {
             return Ok(free);
         }
@@ -100,21 +124,27 @@ impl Flow {
         };
         let classified = Some((schema.uid.clone(), level.uid.clone()));
         let flow = schema.flow(request.user(), request.info());
-        let width = self.width(request.info(), query).clamp(1, level.widest());
+        let info = request.info();
         let metrics = &schema.metrics;
-        metrics.widths.observe(width as f64);
+        let width = width::of(info, query, self.surroundings(info, level.widest(), metrics));
+        metrics.widths.observe(width.most() as f64);
         let since = Instant::now();
         let outcome = {
-            let _queued = Counted::new(&metrics.queued);
-            Level::take(level, flow, width, self.patience).await
+            let _queued = (Counted::new(&metrics.queued), Counted::new(self.metrics.inqueue(info.is_read_only())));
+            Level::take(level, flow, width.most(), self.patience).await
         };
         match outcome {
-            Ok(taken) => {
+            Ok(mut taken) => {
+                // What is needed later has been waited for, and is used now by whoever runs with it.
+                let after = width.after.map(|(seats, lasting)| (seats, lasting, self.lingering.clone()));
+                if let Some(taken) = taken.as_mut().filter(|_| after.is_none()) {
+                    taken.shrink(width.running);
+                }
                 metrics.waited.observe(since.elapsed().as_secs_f64());
                 metrics.dispatched.inc();
                 metrics.executing.inc();
                 let running = Some((Instant::now(), metrics.executing.clone(), metrics.ran.clone()));
-                Ok(Seat { _taken: taken, classified, running })
+                Ok(Seat { taken, after, classified, running })
             }
             Err(full) => {
                 metrics.refused.observe(since.elapsed().as_secs_f64());
@@ -125,21 +155,18 @@ impl Flow {
         }
     }
 
-    /// Seats that a request is worth: a list is as much work as it shows objects.
-    fn width(&self, info: &RequestInfo, query: &Query) -> usize {
-        if info.verb != "list" {
-            return 1;
+    /// What a request's width depends on, looked up as far as its verb needs it.
+    fn surroundings(&self, info: &RequestInfo, widest: usize, metrics: &SchemaMetrics) -> Surroundings {
+        let mut around = Surroundings { stored: 0, watches: 0, widest };
+        match info.verb.as_str() {
+            "list" | "watch" => around.stored = self.reader.snapshot(&info.group, &info.resource).len(),
+            "create" | "update" | "patch" | "delete" if info.is_resource => {
+                around.watches = self.watches.interested(info);
+                metrics.watches.observe(around.watches as f64);
+            }
+            _ => {}
         }
-        let stored = self.reader.snapshot(&info.group, &info.resource).len();
-        let limit = query.text("limit").parse::<usize>().ok().filter(|limit| *limit > 0);
-        // With a selector more is looked at than shown.
-        let selects = !query.text("labelSelector").is_empty() || !query.text("fieldSelector").is_empty();
-        let objects = match limit {
-            Some(limit) if selects => (2 * limit).min(stored),
-            Some(limit) => limit.min(stored),
-            None => stored,
-        };
-        objects.div_ceil(OBJECTS_PER_SEAT)
+        around
     }
 
     /// Lends idle seats, from time to time: whoever comes first after it has passed looks.
@@ -147,7 +174,8 @@ impl Flow {
         let Some(mut last) = self.rebalanced.try_lock() else { return };
         if last.elapsed() >= REBALANCE_EVERY {
             *last = Instant::now();
-            borrowing::rebalance(plan.levels());
+            let part = borrowing::rebalance(plan.levels(), *last);
+            self.metrics.divided(part);
         }
     }
 

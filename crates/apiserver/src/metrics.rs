@@ -46,7 +46,10 @@ pub async fn serve(state: &Arc<State>, _call: &Call) -> Result<Response, Status>
     metrics.process.read();
     let mut body = Vec::new();
     let encoder = TextEncoder::new();
-    encoder.encode(&metrics.registry.gather(), &mut body).map_err(|err| Status::internal(err.to_string()))?;
+    let mut families = metrics.registry.gather();
+    // What clients in this process count is in the registry of the process.
+    families.extend(prometheus::gather().into_iter().filter(|family| family.name().starts_with("rest_client_")));
+    encoder.encode(&families, &mut body).map_err(|err| Status::internal(err.to_string()))?;
     Ok(response::bytes(200, encoder.format_type(), body))
 }
 
@@ -64,6 +67,8 @@ pub struct Metrics {
     /// Audit.
     pub audited: Audited,
     watches: Watches,
+    terminations: IntCounterVec,
+    aborts: IntCounterVec,
     long_running: IntGaugeVec,
     inflight: IntGaugeVec,
     storage_objects: IntGaugeVec,
@@ -111,6 +116,7 @@ impl Metrics {
         let sizes =
             HistogramVec::new(sizes.buckets(prometheus::exponential_buckets(1000.0, 10.0, 7).expect(VALID)), &without_dry_run);
         let gauges = |name, help, labels: &[&str]| IntGaugeVec::new(Opts::new(name, help), labels).expect(VALID);
+        let counters = |name, help, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels).expect(VALID);
         let info = IntGaugeVec::new(
             Opts::new("kubernetes_build_info", "A metric with a constant '1' value labeled by major, minor, git version."),
             &["major", "minor", "git_version"],
@@ -126,6 +132,16 @@ impl Metrics {
             storage: Storage::new(&registry),
             audited: Audited::new(&registry),
             watches: Watches::new(&registry),
+            terminations: counters(
+                "apiserver_request_terminations_total",
+                "Number of requests which apiserver terminated in self-defense.",
+                &["verb", "group", "version", "resource", "subresource", "scope", "component", "code"],
+            ),
+            aborts: counters(
+                "apiserver_request_aborts_total",
+                "Number of requests which apiserver aborted possibly due to a timeout, for each group, version, verb, resource, subresource and scope",
+                &["verb", "group", "version", "resource", "subresource", "scope"],
+            ),
             long_running: gauges(
                 "apiserver_longrunning_requests",
                 "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.",
@@ -160,6 +176,8 @@ impl Metrics {
             Box::new(metrics.durations.clone()),
             Box::new(metrics.sli_durations.clone()),
             Box::new(metrics.response_sizes.clone()),
+            Box::new(metrics.terminations.clone()),
+            Box::new(metrics.aborts.clone()),
             Box::new(metrics.long_running.clone()),
             Box::new(metrics.inflight.clone()),
             Box::new(metrics.storage_objects.clone()),
@@ -194,6 +212,20 @@ impl Metrics {
             let without_dry_run = [verb, values[2], values[3], values[4], values[5], values[6], values[7]];
             self.sli_durations.with_label_values(&without_dry_run).observe(took.saturating_sub(queued).as_secs_f64());
         }
+    }
+
+    /// A request was ended in self-defence: rejected, or it took too long.
+    pub fn terminated(&self, info: &RequestInfo, code: u16) {
+        let shown = self.shown(info, code);
+        let code = code.to_string();
+        let labels = labels(info, &shown);
+        self.terminations.with_label_values(&[&labels[..], &["apiserver", &code]].concat()).inc();
+    }
+
+    /// An answer broke off.
+    pub fn aborted(&self, info: &RequestInfo) {
+        let shown = self.shown(info, 500);
+        self.aborts.with_label_values(&labels(info, &shown)).inc();
     }
 
     /// Where the events of a watch are counted.
@@ -354,6 +386,11 @@ impl Process {
     }
 }
 
+/// Verb, group, version, resource, subresource and scope.
+fn labels<'a>(info: &RequestInfo, shown: &'a RequestInfo) -> [&'a str; 6] {
+    [verb(info), &shown.group, &shown.version, &shown.resource, &shown.subresource, scope(shown)]
+}
+
 /// The verb as metrics have it.
 fn verb(info: &RequestInfo) -> &'static str {
     if info.is_resource && matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy") {
@@ -379,5 +416,61 @@ fn scope(info: &RequestInfo) -> &'static str {
         RequestInfo { name, .. } if !name.is_empty() => "resource",
         RequestInfo { namespace, .. } if !namespace.is_empty() => "namespace",
         _ => "cluster",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::response::Body;
+
+    fn info() -> RequestInfo {
+        RequestInfo {
+            is_resource: true,
+            verb: "list".into(),
+            version: "v1".into(),
+            resource: "pods".into(),
+            ..RequestInfo::default()
+        }
+    }
+
+    fn text(metrics: &Metrics) -> String {
+        TextEncoder::new().encode_to_string(&metrics.registry.gather()).unwrap()
+    }
+
+    #[test]
+    fn ended_requests_are_counted_and_paths_that_mean_nothing_are_not_told_apart() {
+        let metrics = Metrics::new();
+        metrics.terminated(&info(), 429);
+        let facts = RequestFacts { dry_run: "", is_apply: false };
+        metrics.request(&info(), &facts, 200, Duration::ZERO, Duration::ZERO);
+        metrics.terminated(&info(), 504);
+        let text = text(&metrics);
+        let counted = |resource: &str, version: &str, scope: &str, code: &str| {
+            let labels = format!(
+                "code=\"{code}\",component=\"apiserver\",group=\"\",resource=\"{resource}\",scope=\"{scope}\",subresource=\"\",verb=\"LIST\",version=\"{version}\""
+            );
+            text.contains(&format!("apiserver_request_terminations_total{{{labels}}} 1"))
+        };
+        assert!(counted("", "", "", "429") && counted("pods", "v1", "cluster", "504"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_counted_once() {
+        let metrics = Arc::new(Metrics::new());
+        for breaks in [true, false] {
+            let chunks = (0..4).map(move |n| if breaks && n > 1 { Err("broken".into()) } else { Ok(bytes::Bytes::from("x")) });
+            let mut body = Body::stream(futures::stream::iter(chunks));
+            let counting = metrics.clone();
+            body.on_abort(move || counting.aborted(&info()));
+            let frames = body.into_data_stream().collect::<Vec<_>>().await;
+            assert_eq!(frames.len(), 4);
+        }
+        assert!(text(&metrics).contains(
+            "apiserver_request_aborts_total{group=\"\",resource=\"\",scope=\"\",subresource=\"\",verb=\"LIST\",version=\"\"} 1"
+        ));
     }
 }

@@ -117,8 +117,10 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
     let answers = Answers::of(&parts, &query);
     let (info, parsed) = match RequestInfo::parse(&parts.method, parts.uri.path(), &query) {
         Ok(info) => {
-            let limit =
-                if info.is_long_running() { Ok(None) } else { time_limit(&query, state.config.request_timeout).map(Some) };
+            let limit = match info.is_long_running() {
+                true => Ok(None),
+                false => time_limit(&query, &info, state.config.request_timeout).map(Some),
+            };
             (info, limit.map_err(|status| Refusal::Status(Box::new(status))))
         }
         Err(err) => {
@@ -183,7 +185,11 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
         let started = Instant::now();
         let seat = state.flow.seat(&auth, &query).await;
         *queued.lock() = started.elapsed();
-        let seat = seat.map_err(|rejected| Refusal::Response(Box::new(rejected.response())))?;
+        let seat = seat.map_err(|rejected| {
+            state.metrics.terminated(&logged, 429);
+            Refusal::Response(Box::new(rejected.response()))
+        })?;
+        let watching = state.flow.watching(auth.info(), &query);
         let http::request::Parts { method, uri, headers, extensions, .. } = parts;
         let call = Call { auth, method, uri, headers, query, body: Mutex::new(body), extensions, since, trail: trail.clone() };
         let mut response = match route(state, call).await {
@@ -191,12 +197,16 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
             Err(status) => answers.refuse(&logged, &status, trail.as_deref()),
         };
         seat.mark(response.headers_mut());
+        response.body_mut().watched(watching);
         drop(seat);
         Ok::<_, Refusal>(response)
     };
     let work = AssertUnwindSafe(work).catch_unwind();
     let outcome = match limit {
-        Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Ok(Err(timed_out().into()))),
+        Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            state.metrics.terminated(&logged, 504);
+            Ok(Err(timed_out(&logged).into()))
+        }),
         None => work.await,
     };
     let trail = trail.get().and_then(Option::as_ref);
@@ -225,7 +235,12 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
     let held = (logged.is_long_running() && code < 400).then(|| state.metrics.long_running(&logged));
     let trail = trail.filter(|_| !panicked);
     let ending = trail.and_then(|trail| answered(trail, code, received.load(Ordering::Relaxed), logged.is_long_running()));
-    response.body_mut().counted(held, state.metrics.response_size(&logged, code), ending);
+    let body = response.body_mut();
+    if body.whole().is_none() {
+        let (aborts, info) = (state.clone(), logged.clone());
+        body.on_abort(move || aborts.metrics.aborted(&info));
+    }
+    body.counted(held, state.metrics.response_size(&logged, code), ending);
     tracing::debug!(verb = logged.verb, path = logged.path, code, took_us = took.as_micros() as u64, "request");
     response
 }
@@ -364,8 +379,11 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
-/// The `timeout` parameter, within the server's own limit.
-fn time_limit(query: &Query, most: Duration) -> Result<Duration, Status> {
+/// The `timeout` parameter, within the server's own limits.
+fn time_limit(query: &Query, info: &RequestInfo, most: Duration) -> Result<Duration, Status> {
+    /// Of writes: whoever asked has often given up by then.
+    const MOST_OF_WRITES: Duration = Duration::from_secs(34);
+    let most = if is_write(info) { most.min(MOST_OF_WRITES) } else { most };
     let text = query.text("timeout");
     if text.is_empty() {
         return Ok(most);
@@ -375,8 +393,17 @@ fn time_limit(query: &Query, most: Duration) -> Result<Duration, Status> {
     Ok(asked.filter(|asked| !asked.is_zero()).map_or(most, |asked| asked.min(most)))
 }
 
-fn timed_out() -> Status {
-    let mut status = Status::failure(504, "Timeout", "Timeout: request did not complete within the allotted timeout");
+/// Whether it changes one object.
+fn is_write(info: &RequestInfo) -> bool {
+    info.is_resource && matches!(info.verb.as_str(), "create" | "update" | "patch" | "delete")
+}
+
+fn timed_out(info: &RequestInfo) -> Status {
+    let why = match is_write(info) {
+        true => "request did not complete within requested timeout - context deadline exceeded",
+        false => "request did not complete within the allotted timeout",
+    };
+    let mut status = Status::failure(504, "Timeout", format!("Timeout: {why}"));
     status.details = Some(Details::default());
     status
 }
@@ -392,4 +419,31 @@ pub fn no_such_path() -> Status {
     let mut status = Status::failure(404, "NotFound", "the server could not find the requested resource");
     status.details = Some(Details::default());
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[rustfmt::skip]
+    fn requests_have_the_time_they_ask_for_within_limits() {
+        //    verb                timeout    seconds
+        check("get",              "",        60);
+        check("get",              "10s",     10);
+        check("get",              "0",       60);
+        check("get",              "-1s",     60);
+        check("list",             "5m",      60);
+        check("deletecollection", "",        60);
+        check("create",           "",        34);
+        check("patch",            "1m",      34);
+        check("delete",           "3s",      3);
+        #[track_caller]
+        fn check(verb: &str, timeout: &str, seconds: u64) {
+            let info = RequestInfo { is_resource: true, verb: verb.into(), ..RequestInfo::default() };
+            let query = Query::parse(&format!("timeout={timeout}"));
+            let limit = time_limit(&query, &info, Duration::from_secs(60)).unwrap();
+            assert_eq!(limit, Duration::from_secs(seconds), "{verb} {timeout}");
+        }
+    }
 }

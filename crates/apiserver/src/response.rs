@@ -15,6 +15,7 @@ use serde_json::Value;
 use corten_api::status::Status;
 
 use crate::audit::Ending;
+use crate::flowcontrol::Watching;
 use crate::metrics::Held;
 
 /// An error of a body's sender.
@@ -30,14 +31,19 @@ pub type Response = http::Response<Body>;
 pub struct Body(Kind, Option<Box<Tail>>);
 
 /// What is counted while a body is sent.
+#[derive(Default)]
 struct Tail {
     /// The gauge of long-running requests.
-    _held: Option<Held>,
+    held: Option<Held>,
     /// Where the size is counted, and the bytes so far.
     sizes: Option<Histogram>,
     bytes: u64,
     /// The end of the request's audit trail.
-    _ending: Option<Ending>,
+    ending: Option<Ending>,
+    /// The watch that writes are counted to concern.
+    watching: Option<Watching>,
+    /// Told when the body breaks off.
+    aborted: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
 impl Drop for Tail {
@@ -78,7 +84,22 @@ impl Body {
     /// Holds a gauge and an audit trail until the body is sent or given up, and counts its size.
     pub(crate) fn counted(&mut self, held: Option<Held>, sizes: Option<Histogram>, ending: Option<Ending>) {
         if held.is_some() || sizes.is_some() || ending.is_some() {
-            self.1 = Some(Box::new(Tail { _held: held, sizes, bytes: 0, _ending: ending }));
+            let tail = self.1.get_or_insert_default();
+            (tail.held, tail.sizes, tail.ending) = (held, sizes, ending);
+        }
+    }
+
+    /// Counts a watch until it ends.
+    pub(crate) fn watched(&mut self, watching: Option<Watching>) {
+        if watching.is_some() {
+            self.1.get_or_insert_default().watching = watching;
+        }
+    }
+
+    /// Calls `tell` when the body breaks off before its end; what is whole never does.
+    pub(crate) fn on_abort(&mut self, tell: impl FnOnce() + Send + Sync + 'static) {
+        if matches!(self.0, Kind::Stream(_)) {
+            self.1.get_or_insert_default().aborted = Some(Box::new(tell));
         }
     }
 
@@ -110,6 +131,11 @@ impl http_body::Body for Body {
         };
         if let (Poll::Ready(Some(Ok(chunk))), Some(tail)) = (&polled, &mut self.1) {
             tail.bytes += chunk.len() as u64;
+        }
+        if matches!(polled, Poll::Ready(Some(Err(_))))
+            && let Some(tell) = self.1.as_mut().and_then(|tail| tail.aborted.take())
+        {
+            tell();
         }
         polled.map_ok(Frame::data)
     }

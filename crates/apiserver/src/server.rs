@@ -95,11 +95,11 @@ impl ApiServer {
         let caches = Caches::start(store.clone(), registry::specs(catalogue), &tasks).await?;
         let reader = Reader::new(caches.clone());
         let tokens = Arc::new(Tokens::new(&config, &certs, &reader)?);
-        let authz = Arc::new(Authorizer::new(&config, &reader));
         let metrics = Metrics::new();
+        let authz = Arc::new(Authorizer::new(&config, &reader, metrics.registry()));
         let state = Arc::new(State {
             authn: Authenticator::new(&config, &certs, &tokens, &reader)?,
-            flow: Flow::new(&config, &reader, metrics.registry()),
+            flow: Flow::new(&config, &reader, metrics.registry(), &tasks),
             audit: Audit::open(&config, metrics.audited.clone(), &tasks)?,
             admission: Chain::standard(&config, &reader, &authz, metrics.registry()),
             allocators: Allocators::new(&config, &reader)?,

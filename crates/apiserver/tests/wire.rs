@@ -363,3 +363,23 @@ async fn a_name_that_is_taken_is_told_of_when_one_was_to_be_generated() {
     assert_eq!((answer.code, answer.message(), answer.header("retry-after")), (409, why.to_owned(), "1"));
     api.tasks.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_tell_of_decisions_seats_and_watches() {
+    let api = Api::start().await;
+    api.send_as("nobody", "GET", "/api", &[], "").await;
+    api.send_as("nobody", "GET", ONE, &[], "").await;
+    api.send("PATCH", ONE, &[("content-type", "application/merge-patch+json")], r#"{"data":{"k":"w"}}"#).await;
+    let text = api.send("GET", "/metrics", &[], "").await.text;
+    for line in [
+        "apiserver_authorization_decisions_total{decision=\"allowed\",name=\"rbac\",type=\"RBAC\"} 1",
+        "apiserver_authorization_decisions_total{decision=\"denied\",name=\"node\",type=\"Node\"} 0",
+        "apiserver_current_inqueue_requests{request_kind=\"mutating\"} 0",
+        "apiserver_flowcontrol_seat_fair_frac",
+        "apiserver_flowcontrol_demand_seats_smoothed{priority_level=\"workload-low\"}",
+        "apiserver_flowcontrol_watch_count_samples_count{flow_schema=",
+    ] {
+        assert!(text.contains(line), "{line} is missing in {text}");
+    }
+    api.tasks.stop().await;
+}

@@ -24,7 +24,8 @@ use tower::filter::AsyncFilter;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer};
 
-use crate::transport::{RemoteError, settings, unusable};
+use crate::metrics::Counting;
+use crate::transport::{RemoteError, counted, settings, unusable};
 
 /// What is asked for; the server may give less.
 const LIFETIME: Duration = Duration::from_secs(3600);
@@ -45,7 +46,7 @@ impl Accounts {
     pub async fn open(path: &Path, namespace: &str) -> Result<Self, RemoteError> {
         let settings = settings(path).await?;
         let connector = settings.rustls_https_connector().map_err(|source| unusable(path, source))?;
-        let own = Client::try_from(settings.clone()).map_err(|source| unusable(path, source))?;
+        let own = counted(settings.clone()).map_err(|source| unusable(path, source))?;
         let transport = BoxCloneSyncService::new(legacy::Client::builder(TokioExecutor::new()).build(connector));
         Ok(Self { namespace: namespace.to_owned(), own, settings, transport })
     }
@@ -59,7 +60,8 @@ impl Accounts {
             token: Mutex::new(None),
         });
         let authorized = AsyncFilter::new(self.transport.clone(), move |request| account.clone().authorize(request));
-        Client::new(self.settings.base_uri_layer().layer(authorized), &self.namespace)
+        let counted = Counting::to(&self.settings.cluster_url).layer(authorized);
+        Client::new(self.settings.base_uri_layer().layer(counted), &self.namespace)
     }
 }
 

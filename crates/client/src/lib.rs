@@ -22,6 +22,7 @@ mod informer;
 mod informers;
 mod key;
 mod leader;
+mod metrics;
 mod queue;
 mod recorder;
 mod transport;

@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use kube::Client;
-use kube::client::Body;
+use kube::client::{Body, ClientBuilder};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use tower::Layer;
+
+use crate::metrics::Counting;
 
 /// Why a kubeconfig file does not lead to a client.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +32,13 @@ pub enum RemoteError {
 
 /// A client for the current context of the kubeconfig file at `path`. Nothing is sent yet.
 pub async fn remote(path: &Path) -> Result<Client, RemoteError> {
-    Client::try_from(settings(path).await?).map_err(|source| unusable(path, source))
+    counted(settings(path).await?).map_err(|source| unusable(path, source))
+}
+
+/// A client of this configuration whose requests are counted.
+pub(crate) fn counted(config: kube::Config) -> Result<Client, kube::Error> {
+    let counting = Counting::to(&config.cluster_url);
+    Ok(ClientBuilder::try_from(config)?.with_layer(&counting).build())
 }
 
 /// What the current context of the kubeconfig file at `path` says.
@@ -54,5 +63,5 @@ where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<tower::BoxError>,
 {
-    Client::new(service, default_namespace)
+    Client::new(Counting::of("in-process").layer(service), default_namespace)
 }

@@ -1,6 +1,8 @@
 //! The metrics of priority and fairness, by upstream's names. Those of a schema are looked up once, when it is read.
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 use super::queues::Level;
 
@@ -18,6 +20,12 @@ pub(super) struct FlowMetrics {
     waited: HistogramVec,
     ran: HistogramVec,
     widths: HistogramVec,
+    watches: HistogramVec,
+    /// Requests that wait, by whether they change anything.
+    inqueue: [IntGauge; 2],
+    /// High watermark, average, deviation, smoothed demand, target.
+    demand: [GaugeVec; 5],
+    part: Gauge,
     /// Nominal, current, lower, upper and taken seats, as [`Level::figures`] has them.
     seats: [IntGaugeVec; 5],
 }
@@ -33,6 +41,7 @@ pub(super) struct SchemaMetrics {
     pub(super) refused: Histogram,
     pub(super) ran: Histogram,
     pub(super) widths: Histogram,
+    pub(super) watches: Histogram,
 }
 
 impl FlowMetrics {
@@ -49,6 +58,22 @@ impl FlowMetrics {
         };
         let histograms = |name, help, buckets: &[f64], labels: &[&str]| {
             let made = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels).expect(VALID);
+            registry.register(Box::new(made.clone())).expect(VALID);
+            made
+        };
+        let inqueue = gauges(
+            "apiserver_current_inqueue_requests",
+            "Maximal number of queued requests in this apiserver per request kind in last second.",
+            &["request_kind"],
+        );
+        let part = Gauge::new(
+            "apiserver_flowcontrol_seat_fair_frac",
+            "Fair fraction of server's concurrency to allocate to each priority level that can use it",
+        )
+        .expect(VALID);
+        registry.register(Box::new(part.clone())).expect(VALID);
+        let fractions = |name, help| {
+            let made = GaugeVec::new(Opts::new(name, help), &["priority_level"]).expect(VALID);
             registry.register(Box::new(made.clone())).expect(VALID);
             made
         };
@@ -91,6 +116,22 @@ impl FlowMetrics {
                 &[1.0, 2.0, 4.0, 10.0],
                 &BOTH,
             ),
+            watches: histograms(
+                "apiserver_flowcontrol_watch_count_samples",
+                "count of watchers for mutating requests in API Priority and Fairness",
+                &[0.0, 1.0, 10.0, 100.0, 1000.0, 10000.0],
+                &BOTH,
+            ),
+            inqueue: ["readOnly", "mutating"].map(|kind| inqueue.with_label_values(&[kind])),
+            demand: [
+                ("apiserver_flowcontrol_demand_seats_high_watermark", "High watermark, over last adjustment period, of demand_seats"),
+                ("apiserver_flowcontrol_demand_seats_average", "Time-weighted average, over last adjustment period, of demand_seats"),
+                ("apiserver_flowcontrol_demand_seats_stdev", "Time-weighted standard deviation, over last adjustment period, of demand_seats"),
+                ("apiserver_flowcontrol_demand_seats_smoothed", "Smoothed seat demands"),
+                ("apiserver_flowcontrol_target_seats", "Seat allocation targets"),
+            ]
+            .map(|(name, help)| fractions(name, help)),
+            part,
             seats: [
                 ("apiserver_flowcontrol_nominal_limit_seats", "Nominal number of execution seats configured for each priority level"),
                 ("apiserver_flowcontrol_current_limit_seats", "current derived number of execution seats available to each priority level"),
@@ -115,7 +156,19 @@ impl FlowMetrics {
             refused: self.waited.with_label_values(&[level, schema, "false"]),
             ran: self.ran.with_label_values(&[level, schema, "regular"]),
             widths: self.widths.with_label_values(&both),
+            watches: self.watches.with_label_values(&both),
         }
+    }
+
+    /// Requests that wait.
+    pub(super) fn inqueue(&self, read_only: bool) -> &IntGauge {
+        let [reading, writing] = &self.inqueue;
+        if read_only { reading } else { writing }
+    }
+
+    /// The seats were divided anew.
+    pub(super) fn divided(&self, part: f64) {
+        self.part.set(part);
     }
 
     /// Reads the seats of all levels.
@@ -123,6 +176,11 @@ impl FlowMetrics {
         for level in levels {
             for (gauge, figure) in self.seats.iter().zip(level.figures().into_iter().flatten()) {
                 gauge.with_label_values(&[&level.name]).set(i64::try_from(figure).unwrap_or(i64::MAX));
+            }
+            let (demand, target) = level.needs();
+            let figures = [demand.most as f64, demand.average, demand.deviation, demand.smoothed, target];
+            for (gauge, figure) in self.demand.iter().zip(figures) {
+                gauge.with_label_values(&[&level.name]).set(figure);
             }
         }
     }

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::borrowing::Wish;
+use super::demand::{Demand, Integrator};
 
 /// Why a request gets no seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +64,12 @@ struct State {
     running: usize,
     /// Seats that are waited for.
     queued: usize,
-    /// The most of both together since the last look.
-    demand: usize,
+    /// Of both together.
+    demand: Integrator,
+    /// What was needed until the last look.
+    needed: Demand,
+    /// What the level should have by that, before others were asked.
+    target: f64,
     queues: Vec<VecDeque<Waiting>>,
     /// The queue that is served next.
     turn: usize,
@@ -85,7 +90,10 @@ pub(super) struct Taken {
 
 impl Level {
     pub(super) fn new(name: &str, uid: &str, shape: Shape) -> Self {
-        let state = State { shape, limit: 0, running: 0, queued: 0, demand: 0, queues: Vec::new(), turn: 0 };
+        let demand = Integrator::new(Instant::now());
+        let needed = Demand::default();
+        let queues = Vec::new();
+        let state = State { shape, limit: 0, running: 0, queued: 0, demand, needed, target: 0.0, queues, turn: 0 };
         let level = Self { name: name.to_owned(), uid: uid.into(), state: Mutex::new(state) };
         level.reshape(shape);
         level
@@ -104,19 +112,27 @@ impl Level {
         state.turn = 0;
     }
 
-    /// What the level may have and needed since this was asked last; `None` where seats are not counted.
-    pub(super) fn wish(&self) -> Option<Wish> {
+    /// What the level may have and needs by what was seen since this was asked last; `None` where seats are not counted.
+    pub(super) fn wish(&self, now: Instant) -> Option<Wish> {
         let mut state = self.state.lock();
         let Shape { seats, least, most, .. } = state.shape;
-        let demand = state.demand;
-        state.demand = state.running + state.queued;
-        Some(Wish { nominal: seats?, least, most, demand })
+        let observed = state.demand.look(now);
+        state.needed.update(&observed);
+        Some(Wish { nominal: seats?, least, most, demand: state.needed })
     }
 
     /// Goes on with another number of seats.
-    pub(super) fn limit(self: &Arc<Self>, seats: usize) {
-        self.state.lock().limit = seats;
+    pub(super) fn limit(self: &Arc<Self>, seats: usize, target: f64) {
+        let mut state = self.state.lock();
+        (state.limit, state.target) = (seats, target);
+        drop(state);
         self.dispatch();
+    }
+
+    /// What the level needed until the last look, and what it should have by that.
+    pub(super) fn needs(&self) -> (Demand, f64) {
+        let state = self.state.lock();
+        (state.needed, state.target)
     }
 
     /// Seats that one request may take at most: a part of what the level has, and never many.
@@ -153,6 +169,14 @@ impl Level {
         }
     }
 
+    fn give_back(self: &Arc<Self>, width: usize) {
+        let mut state = self.state.lock();
+        state.running -= width;
+        state.note();
+        drop(state);
+        self.dispatch();
+    }
+
     /// Hands free seats to those who wait, one queue after the other.
     fn dispatch(self: &Arc<Self>) {
         loop {
@@ -179,7 +203,12 @@ impl State {
 
     fn start(&mut self, width: usize) {
         self.running += width;
-        self.demand = self.demand.max(self.running + self.queued);
+        self.note();
+    }
+
+    /// Takes in that other seats are taken or waited for.
+    fn note(&mut self) {
+        self.demand.set(self.running + self.queued, Instant::now());
     }
 
     fn enqueue(&mut self, flow: u64, width: usize) -> Result<oneshot::Receiver<Taken>, Full> {
@@ -203,7 +232,7 @@ impl State {
         let (sender, receiver) = oneshot::channel();
         self.queues[shortest].push_back(Waiting { width, sender });
         self.queued += width;
-        self.demand = self.demand.max(self.running + self.queued);
+        self.note();
         Ok(receiver)
     }
 
@@ -229,10 +258,18 @@ impl State {
     }
 }
 
+impl Taken {
+    /// Gives all but `width` seats back.
+    pub(super) fn shrink(&mut self, width: usize) {
+        let back = self.width.saturating_sub(width);
+        self.width -= back;
+        self.level.give_back(back);
+    }
+}
+
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.level.state.lock().running -= self.width;
-        self.level.dispatch();
+        self.level.give_back(self.width);
     }
 }
 
@@ -366,8 +403,8 @@ mod tests {
             async move { Level::take(&level, 0, 1, SOON).await.is_ok() }
         });
         tokio::task::yield_now().await;
-        assert_eq!(level.wish().unwrap().demand, 2);
-        level.limit(2);
+        assert_eq!(level.wish(Instant::now()).unwrap().demand.most, 2);
+        level.limit(2, 2.0);
         assert!(waiting.await.unwrap());
     }
 }

@@ -17,7 +17,7 @@ use super::super::target::Target;
 use super::super::update::{self, Change};
 use super::super::write::{self, Writing, meta_text, metadata};
 use super::super::{Outcome, managed, read};
-use crate::negotiate::Endpoint;
+use crate::negotiate::{Endpoint, Form};
 use crate::pipeline::Call;
 use crate::response::Response;
 use crate::state::State;
@@ -31,6 +31,7 @@ pub(crate) async fn get(state: &Arc<State>, target: &Target, call: &Call) -> Res
 
 /// `PUT`
 pub(crate) async fn put(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
+    let form = read::form(target, call, Endpoint::Object)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "UpdateOptions", false)?;
     let call = &*call;
@@ -40,12 +41,13 @@ pub(crate) async fn put(state: &Arc<State>, target: &Target, call: &mut Call) ->
     let mut scale = scale;
     update::check_name(&writing, &mut scale, &name)?;
     let uid = Some(meta_text(&scale, "uid").to_owned()).filter(|uid| !uid.is_empty());
-    finish(writing, target, call, &Replacement { scale, uid }).await
+    finish(writing, target, call, form, &Replacement { scale, uid }).await
 }
 
 /// `PATCH`
 pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
     let kind = patch_kind(call.header(header::CONTENT_TYPE), target)?;
+    let form = read::form(target, call, Endpoint::Object)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "PatchOptions", kind.is_none())?;
     if let Some(trail) = call.trail() {
@@ -57,18 +59,23 @@ pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) 
     match kind {
         Some(kind) => {
             let patching = Patching::read(&writing, kind, &body, &name)?;
-            finish(writing, target, call, &Patched { patching, name }).await
+            finish(writing, target, call, form, &Patched { patching, name }).await
         }
         None => {
             let applied = managed::read_applied(&mut writing, &body, &name)?;
             let force = writing.options.force == Some(true);
-            finish(writing, target, call, &Applied { applied, force, name }).await
+            finish(writing, target, call, form, &Applied { applied, force, name }).await
         }
     }
 }
 
-async fn finish(mut writing: Writing<'_>, target: &Target, call: &Call, change: &dyn Change) -> Result<Response, Status> {
-    let form = read::form(target, call, Endpoint::Object)?;
+async fn finish(
+    mut writing: Writing<'_>,
+    target: &Target,
+    call: &Call,
+    form: Form,
+    change: &dyn Change,
+) -> Result<Response, Status> {
     let (outcome, _) = update::apply_change(&mut writing, call, &call.info().name, change).await?;
     let document = match outcome {
         Outcome::Entry(entry) => entry.decode(),

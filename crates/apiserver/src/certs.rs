@@ -49,6 +49,8 @@ pub struct Certificates {
     front_proxy_ca_pem: String,
     service_account_key: String,
     kubeconfigs: Mutex<BTreeMap<PathBuf, Kept>>,
+    /// Serving certificates of other components, by file name.
+    servers: Mutex<BTreeMap<String, Subject>>,
     changed: Notify,
 }
 
@@ -128,6 +130,7 @@ impl Certificates {
             front_proxy_ca_pem,
             service_account_key,
             kubeconfigs: Mutex::default(),
+            servers: Mutex::default(),
             changed: Notify::new(),
         });
         tasks.spawn("certificate-renewal", renew(certs.clone()));
@@ -210,12 +213,17 @@ impl Certificates {
         self.client(&format!("system:node:{node}"), "system:nodes")
     }
 
-    /// A serving certificate of the cluster CA, such as a kubelet's, for these names and addresses.
+    /// Keeps a serving certificate of the cluster CA, such as a kubelet's, for these names and addresses: `NAME.crt` and
+    /// `NAME.key` in the directory, whose paths are returned, are replaced before it expires.
     ///
     /// # Errors
-    /// When the key cannot be made.
-    pub fn server(&self, user: &str, group: &str, names: Vec<String>) -> Result<Identity, CertsError> {
-        self.ca.issue(&Subject { names, ..Subject::client(user, group) })
+    /// When the key cannot be made or a file not be written.
+    pub fn keep_server(&self, name: &str, user: &str, group: &str, names: Vec<String>) -> Result<(PathBuf, PathBuf), CertsError> {
+        let subject = Subject { names, ..Subject::client(user, group) };
+        self.ca.keep(&self.directory, name, &subject)?;
+        self.servers.lock().insert(name.to_owned(), subject);
+        self.changed.notify_one();
+        Ok((self.directory.join(format!("{name}.crt")), self.directory.join(format!("{name}.key"))))
     }
 
     /// Writes a kubeconfig for a user in a group (empty for none) to `path` (mode 0600) and keeps its certificate fresh as long as this
@@ -264,6 +272,9 @@ impl Certificates {
             let identity = authority.keep(&self.directory, name, &subject)?;
             next = next.min(identity.renewal(&self.directory.join(name))?);
             current.store(Arc::new(identity));
+        }
+        for (name, subject) in self.servers.lock().iter() {
+            next = next.min(self.ca.keep(&self.directory, name, subject)?.renewal(&self.directory.join(name))?);
         }
         let mut kubeconfigs = self.kubeconfigs.lock();
         for (path, kept) in kubeconfigs.iter_mut() {

@@ -3,10 +3,8 @@
 mod network;
 
 use std::fs;
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -64,33 +62,13 @@ pub async fn kubelet(
     settings.cluster_dns = vec![config.dns_ip()];
     settings.cluster_domain = config.cluster_domain.clone();
     settings.server.client_ca = Some(certificates.directory().join("ca.crt"));
-    settings.server.certificate = Some(serving_certificate(config, certificates)?);
+    let (user, names) = (format!("system:node:{}", config.node_name), vec![config.node_name.clone(), config.node_ip.to_string()]);
+    settings.server.certificate = Some(certificates.keep_server("kubelet", &user, "system:nodes", names)?);
     let kubelet = Kubelet::start(settings, client, runtime.clone(), runtime, network.clone(), tasks).await;
     let kubelet = Arc::new(kubelet.context("start the kubelet")?);
     let cluster = Ranges { pods: config.pod_cidr, services: config.service_cidr };
     network.open_for(kubelet.clone(), config.paths.clone(), cluster, tasks);
     Ok(kubelet)
-}
-
-/// A certificate of the cluster's CA for the node's endpoint, made anew at each start.
-fn serving_certificate(config: &Config, certificates: &Certificates) -> anyhow::Result<(PathBuf, PathBuf)> {
-    let names = vec![config.node_name.clone(), config.node_ip.to_string()];
-    let identity = certificates.server(&format!("system:node:{}", config.node_name), "system:nodes", names)?;
-    let (certificate, key) = (config.paths.pki().join("kubelet.crt"), config.paths.pki().join("kubelet.key"));
-    write_private(&certificate, &identity.certificate)?;
-    write_private(&key, &identity.key)?;
-    Ok((certificate, key))
-}
-
-/// Writes beside and renames: nobody ever reads half of it, or reads it with wider rights.
-fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
-    let temporary = path.with_extension("new");
-    let write = || {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        fs::rename(&temporary, path)
-    };
-    write().with_context(|| format!("write {}", path.display()))
 }
 
 /// What every kubelet of this binary has in common.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 
 use corten_runtime::{Container, ContainerEvent, Runtime, RuntimeError, Sandbox};
 
@@ -17,6 +18,7 @@ pub struct Cache {
     pods: Mutex<HashMap<String, PodState>>,
     /// Answers are stored in the order in which they were asked for: a late one must not hide a newer one.
     order: tokio::sync::Mutex<()>,
+    changes: watch::Sender<()>,
 }
 
 /// One pod at the runtime.
@@ -30,7 +32,12 @@ pub struct PodState {
 
 impl Cache {
     pub fn new(runtime: Arc<dyn Runtime>) -> Self {
-        Self { runtime, pods: Mutex::default(), order: tokio::sync::Mutex::default() }
+        Self { runtime, pods: Mutex::default(), order: tokio::sync::Mutex::default(), changes: watch::Sender::default() }
+    }
+
+    /// Tells that containers have come, changed or gone.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// What is known of a pod.
@@ -73,6 +80,7 @@ impl Cache {
         }
         pods.values_mut().for_each(PodState::sort);
         *self.pods.lock() = pods;
+        self.changes.send_replace(());
         Ok(())
     }
 
@@ -92,6 +100,7 @@ impl Cache {
         if pod.sandboxes.is_empty() && pod.containers.is_empty() {
             pods.remove(uid);
         }
+        self.changes.send_replace(());
         Ok(found)
     }
 
@@ -114,6 +123,7 @@ impl Cache {
                 pods.remove(uid);
             }
         }
+        self.changes.send_replace(());
     }
 
     /// Asks for the sandboxes of all pods again: one has changed.

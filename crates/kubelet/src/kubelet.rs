@@ -16,12 +16,11 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::events::Events;
 use crate::eviction::Pressure;
-use crate::housekeeping::Housekeeping;
 use crate::images::ImageManager;
 use crate::machine::Machine;
 use crate::node::{self, NodeStatusManager};
 use crate::pods::Pods;
-use crate::{server, static_pods};
+use crate::{housekeeping, server, static_pods};
 
 /// Why a kubelet does not start.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +151,7 @@ impl Kubelet {
         if config.static_pods.is_some() {
             tasks.spawn("static pods", static_pods::run(ctx.clone(), pods.clone()));
         }
-        tasks.spawn("housekeeping", Housekeeping::new(ctx, pods.clone(), images, pressure_sender).run());
+        housekeeping::start(&ctx, &pods, images, pressure_sender, &tasks);
         Ok(Self { address, node, registered, ready, pods })
     }
 

@@ -25,6 +25,7 @@ mod handlers;
 mod housekeeping;
 mod http;
 mod images;
+mod inotify;
 mod logs;
 mod machine;
 mod mirror;

@@ -40,6 +40,14 @@ pub fn rotated(log: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The attempt after the last one that has a log in `directory`, so that a restart count goes on though the containers
+/// are gone, as after a stop of the whole cluster.
+pub fn next_attempt(directory: &Path) -> Option<u32> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let attempt = |name: std::ffi::OsString| name.to_str()?.split_once(".log")?.0.parse::<u32>().ok();
+    entries.filter_map(|entry| attempt(entry.file_name())).max()?.checked_add(1)
+}
+
 /// Removes a log and its rotated files.
 pub fn remove(log: &Path) {
     for file in rotated(log).iter().map(PathBuf::as_path).chain([log]) {
@@ -54,6 +62,17 @@ pub fn remove(log: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attempts_go_on_after_the_last_log() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert_eq!(next_attempt(&dir.path().join("absent")), None);
+        assert_eq!(next_attempt(dir.path()), None);
+        for name in ["2.log", "10.log.20261121-060000.000000", "9.log", "other"] {
+            std::fs::write(dir.path().join(name), "").expect("writable");
+        }
+        assert_eq!(next_attempt(dir.path()), Some(11));
+    }
 
     #[test]
     fn logs_are_rotated_by_size_and_bounded_in_number() {

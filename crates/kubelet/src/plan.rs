@@ -34,6 +34,8 @@ pub struct Observed {
     pub killing: BTreeSet<String>,
     /// Earliest next try by container name, after a failed start or pull.
     pub not_before: BTreeMap<String, Timestamp>,
+    /// The attempt of a container of which the runtime knows nothing, when earlier ones left their logs.
+    pub earlier: BTreeMap<String, u32>,
 }
 
 /// Probe results of a container that runs; `None` is undecided or no probe.
@@ -329,7 +331,7 @@ impl Steps<'_> {
             return;
         }
         let mut after = None;
-        let mut attempt = 0;
+        let mut attempt = self.seen.earlier.get(name).copied().unwrap_or(0);
         if let Some(last) = last {
             // A container that was made but never started is made again as the same attempt.
             attempt = if last.state == ContainerState::Created { last.attempt } else { last.attempt + 1 };

@@ -58,7 +58,10 @@ pub async fn start(
     tasks: &Tasks,
 ) -> Result<Option<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
     let Some(address) = ctx.config.server.address else { return Ok(None) };
-    let config = tls::config(&ctx.config).map_err(ServeError::Tls)?;
+    let (config, certificate) = tls::config(&ctx.config).map_err(ServeError::Tls)?;
+    if let Some((chain, key)) = ctx.config.server.certificate.clone() {
+        tasks.spawn("node certificate", tls::follow(certificate, chain, key));
+    }
     let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
     let bound = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
     let endpoint = Endpoint::new(ctx, pods, images, tasks);

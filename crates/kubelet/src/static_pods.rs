@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Toleration};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::AddWatchFlags;
 use sha2::{Digest, Sha256};
-use tokio::io::unix::AsyncFd;
 
 use crate::context::Context;
+use crate::inotify::Watch;
 use crate::pod::{CONFIG_HASH, CONFIG_SEEN, PodExt, SOURCE};
 use crate::pods::Pods;
 use crate::worker::End;
@@ -62,49 +62,22 @@ pub async fn run(ctx: Arc<Context>, pods: Arc<Pods>) {
         };
         tokio::select! {
             () = mirrors => {}
-            result = changes.readable() => match result {
-                Ok(mut ready) => {
-                    let _ = ready.get_inner().read_events();
-                    ready.clear_ready();
-                }
-                Err(err) => {
+            result = changes.changed() => {
+                if let Err(err) = result {
                     tracing::error!(error = %err, "watch the directory of static pods");
                     return;
                 }
-            },
+            }
         }
     }
 }
 
-fn watch(dir: &Path) -> std::io::Result<AsyncFd<Fd>> {
+fn watch(dir: &Path) -> std::io::Result<Watch> {
     std::fs::create_dir_all(dir)?;
-    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    let changes =
-        AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MOVED_FROM | AddWatchFlags::IN_DELETE;
-    inotify.add_watch(dir, changes)?;
-    async_fd(inotify)
-}
-
-/// Hands an inotify instance to tokio.
-#[expect(deprecated, reason = "the replacement is unsafe; the descriptor is owned and never changes, as it demands")]
-pub fn async_fd(inotify: Inotify) -> std::io::Result<AsyncFd<Fd>> {
-    AsyncFd::new(Fd(inotify))
-}
-
-/// An inotify instance as tokio wants it.
-pub struct Fd(Inotify);
-
-impl std::os::fd::AsRawFd for Fd {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        use std::os::fd::AsFd;
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-impl Fd {
-    pub fn read_events(&self) -> nix::Result<Vec<nix::sys::inotify::InotifyEvent>> {
-        self.0.read_events()
-    }
+    Watch::on(
+        dir,
+        AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MOVED_FROM | AddWatchFlags::IN_DELETE,
+    )
 }
 
 /// The pods of the directory's manifests, by UID. A manifest that is no pod is left out with a message.

@@ -230,9 +230,13 @@ impl Worker {
         }
         let mut crashes = Backoff::default();
         let known = ctx.cache.pod(pod.uid());
+        let logs = ctx.log_dir(pod.namespace(), pod.name(), pod.uid());
+        let mut seen = Observed::default();
         for (_, spec) in pod.containers() {
             if let Some(last) = latest(&known.containers, &spec.name) {
                 crashes.restore(&spec.name, last.attempt, from_nanos(last.started_at.max(last.created_at)));
+            } else if let Some(attempt) = crate::logs::next_attempt(&logs.join(&spec.name)) {
+                seen.earlier.insert(spec.name.clone(), attempt);
             }
         }
         Self {
@@ -245,7 +249,7 @@ impl Worker {
             wake,
             state: State::Running,
             operations: FuturesUnordered::new(),
-            seen: Observed::default(),
+            seen,
             notes,
             crashes,
             attached: false,

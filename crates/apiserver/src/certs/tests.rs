@@ -49,6 +49,23 @@ async fn renewal_replaces_what_is_gone_and_keeps_what_is_good() {
 }
 
 #[tokio::test]
+async fn serving_certificates_of_others_are_kept_and_renewed() {
+    let directory = tempfile::tempdir().unwrap();
+    let certs = open(directory.path());
+    let names = || vec!["node-1".to_owned(), "192.0.2.7".to_owned()];
+    let keep = || certs.keep_server("kubelet", "system:node:node-1", "system:nodes", names()).unwrap();
+    let (certificate, key) = keep();
+    assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    let first = std::fs::read(&certificate).unwrap();
+    keep();
+    certs.renew_due(SystemTime::now()).unwrap();
+    assert_eq!(std::fs::read(&certificate).unwrap(), first, "kept while it is good");
+    std::fs::remove_file(&certificate).unwrap();
+    certs.renew_due(SystemTime::now()).unwrap();
+    assert_ne!(std::fs::read(&certificate).unwrap(), first);
+}
+
+#[tokio::test]
 async fn kubeconfigs_are_private_and_kept_when_good() {
     let directory = tempfile::tempdir().unwrap();
     let certs = open(directory.path());

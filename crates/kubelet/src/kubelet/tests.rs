@@ -476,6 +476,66 @@ async fn old_runs_are_collected() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_restart_count_goes_on_though_the_containers_are_gone() {
+    let mut node = TestNode::started().await;
+    node.create("{containers: [{name: a, image: 'image:1'}]}");
+    node.until(5, is_ready).await;
+    node.runtime.exit("a", 1);
+    let restarts =
+        |count: i64| move |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"] == count && is_ready(pod);
+    node.until(100, restarts(1)).await;
+    node.tasks.stop().await;
+    node.runtime.forget_everything();
+    node.tasks = Tasks::root("test");
+    node.start().await;
+    node.until(100, restarts(2)).await;
+    let last = node.pod()["status"]["containerStatuses"][0]["lastState"]["terminated"].clone();
+    assert_eq!((&last["reason"], &last["exitCode"]), (&json!("ContainerStatusUnknown"), &json!(137)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_are_rotated_when_they_have_grown() {
+    let node = TestNode::started().await;
+    node.create("{containers: [{name: a, image: 'image:1'}]}");
+    node.until(5, is_ready).await;
+    let log = node.runtime.container("a").expect("runs").log_path;
+    let write = |bytes: usize| {
+        let mut file = std::fs::File::options().append(true).open(&log).expect("opens the log");
+        std::io::Write::write_all(&mut file, &vec![b'x'; bytes]).expect("writes the log");
+    };
+    let reopened = || node.runtime.calls().iter().filter(|call| *call == "reopen_log a").count();
+    for round in 1..=2 {
+        write(6 << 20);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(reopened(), round - 1, "small enough");
+        write(6 << 20);
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        assert_eq!((reopened(), crate::logs::rotated(&log).len()), (round, round));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_over_its_limit_costs_the_pod() {
+    let node = TestNode::started().await;
+    node.create(
+        "{containers: [{name: a, image: 'image:1', volumeMounts: [{name: v, mountPath: /v}]}],
+          volumes: [{name: v, emptyDir: {sizeLimit: 1Mi}}]}",
+    );
+    node.until(5, is_ready).await;
+    let volume = node.dir.path().join("kubelet/pods/u1/volumes/kubernetes.io~empty-dir/v");
+    std::fs::write(volume.join("file"), vec![1; 512 << 10]).expect("writes into the volume");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(is_ready(&node.pod()));
+    std::fs::write(volume.join("more"), vec![1; 768 << 10]).expect("writes into the volume");
+    node.until(15, |pod| pod["status"]["phase"] == "Failed").await;
+    let status = &node.pod()["status"];
+    assert_eq!(
+        (&status["reason"], &status["message"]),
+        (&json!("Evicted"), &json!("Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". "))
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_account_token_is_bound_and_renewed() {
     let node = TestNode::started().await;
     node.create(

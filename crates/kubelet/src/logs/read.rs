@@ -7,13 +7,12 @@ use std::path::Path;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use jiff::Timestamp;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::AddWatchFlags;
 use tokio::fs::File;
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader};
 use tokio::sync::mpsc;
 
-use crate::static_pods::{Fd, async_fd};
+use crate::inotify::Watch;
 
 /// What to show of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,12 +104,8 @@ pub async fn send(log: &Path, options: &Options, out: &mpsc::Sender<Bytes>, ende
             // The end of the container comes after its last line: the file is read once more.
             () = &mut ended => over = true,
             () = out.closed() => return Ok(()),
-            ready = changes.readable() => {
-                let mut ready = ready?;
-                // What changed is seen by reading on; the events are only the bell.
-                let _ = ready.get_inner().read_events();
-                ready.clear_ready();
-            }
+            // What changed is seen by reading on; the events are only the bell.
+            rung = changes.changed() => drop(rung?),
         }
     }
 }
@@ -124,12 +119,10 @@ fn wanted(line: &Line<'_>, options: &Options) -> bool {
     time.is_none_or(|time| time >= since)
 }
 
-fn watch(log: &Path) -> io::Result<AsyncFd<Fd>> {
-    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+fn watch(log: &Path) -> io::Result<Watch> {
     // The directory, because a rotation makes a new file.
     let dir = log.parent().unwrap_or(log);
-    inotify.add_watch(dir, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)?;
-    async_fd(inotify)
+    Watch::on(dir, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)
 }
 
 struct Reader {

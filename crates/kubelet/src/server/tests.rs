@@ -252,9 +252,8 @@ async fn ports_are_forwarded_through_a_tunnel() {
 async fn logs_are_read_or_say_why_not() {
     let served = Served::new().await;
     let log = served.runtime.container("a").expect("there").log_path;
-    assert_eq!(log, std::path::Path::new("a/0.log"), "the fake keeps the path relative");
-    let (status, text) = served.get("/containerLogs/default/web/a").await;
-    assert_eq!(status, 200, "{text}");
+    std::fs::write(log, "2026-01-01T00:00:00.000000000Z stdout F a line\n").expect("writes the log");
+    assert_eq!(served.get("/containerLogs/default/web/a").await, (200, "a line\n".to_owned()));
     for (path, status, expected) in [
         ("/containerLogs/default/none/a", 404, "pod \"none\" not found\n"),
         ("/containerLogs/default/web/none", 404, "container \"none\" not found in pod \"web\"\n"),

@@ -41,6 +41,8 @@ struct Inner {
     /// Images that can be pulled, with the password they want.
     registry: HashMap<String, Option<String>>,
     attached: HashSet<String>,
+    /// Where a sandbox's containers log.
+    log_directories: HashMap<String, std::path::PathBuf>,
     pub start_failure: Option<String>,
 }
 
@@ -98,6 +100,14 @@ impl FakeRuntime {
         self.inner.lock().configs[&id].clone()
     }
 
+    /// As if the machine had been off: nothing is left of any sandbox.
+    pub fn forget_everything(&self) {
+        let mut inner = self.inner.lock();
+        inner.sandboxes.clear();
+        inner.containers.clear();
+        inner.attached.clear();
+    }
+
     pub fn sandboxes(&self) -> usize {
         self.inner.lock().sandboxes.len()
     }
@@ -148,6 +158,12 @@ impl FakeRuntime {
     }
 }
 
+/// Makes a container's log file.
+fn open_log(path: &Path) {
+    std::fs::create_dir_all(path.parent().expect("in a directory")).expect("makes the log's directory");
+    std::fs::File::options().create(true).append(true).open(path).expect("makes the log");
+}
+
 fn missing(what: &'static str, id: &str) -> RuntimeError {
     RuntimeError::NotFound { what, id: id.to_owned() }
 }
@@ -176,6 +192,7 @@ impl Runtime for FakeRuntime {
                 annotations: config.annotations.clone(),
             };
             inner.sandboxes.insert(sandbox.id.clone(), sandbox.clone());
+            inner.log_directories.insert(sandbox.id.clone(), config.log_directory.clone());
             Ok(sandbox)
         })
     }
@@ -243,7 +260,7 @@ impl Runtime for FakeRuntime {
                 message: String::new(),
                 signal: 0,
                 pid: 0,
-                log_path: config.log_path.clone(),
+                log_path: inner.log_directories[sandbox].join(&config.log_path),
                 labels: config.labels.clone(),
                 annotations: config.annotations.clone(),
                 resources: config.resources.clone(),
@@ -274,6 +291,7 @@ impl Runtime for FakeRuntime {
             let container = inner.containers.get_mut(id).ok_or_else(|| missing("container", id))?;
             container.state = ContainerState::Running;
             container.started_at = now;
+            open_log(&container.log_path);
             Ok(())
         })
     }
@@ -317,8 +335,12 @@ impl Runtime for FakeRuntime {
         })
     }
 
-    fn reopen_log<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
-        Box::pin(async { Ok(()) })
+    fn reopen_log<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.call(format!("reopen_log {}", self.name_of(id)));
+            open_log(&self.inner.lock().containers[id].log_path);
+            Ok(())
+        })
     }
 
     fn container_stats<'a>(&'a self, _: &'a str) -> Answer<'a, ContainerStats> {

@@ -64,6 +64,29 @@ fn expired(entry: &Entry, event: Timestamp) -> bool {
     event.duration_since(entry.updated).as_secs() > 2 * MAX.as_secs() as i64
 }
 
+/// A wait that doubles with every failure.
+#[derive(Default)]
+pub struct Retry {
+    failures: u32,
+    pub at: Option<Timestamp>,
+}
+
+impl Retry {
+    pub fn failed(&mut self, first: Duration, most: Duration, now: Timestamp) {
+        let delay = first.saturating_mul(1 << self.failures.min(16)).min(most);
+        self.failures += 1;
+        self.at = Some(now + delay);
+    }
+
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    pub fn due(&self, now: Timestamp) -> bool {
+        self.at.is_none_or(|at| at <= now)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,8 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Map, Value, json};
 
-use super::{Done, Retry};
+use super::Done;
+use crate::backoff::Retry;
 use crate::context::Context;
 use crate::pod::PodExt;
 

@@ -1,4 +1,7 @@
-//! What the kubelet and the runtime do with containers: attach, probes, limits, ephemeral containers.
+//! What the kubelet and the runtime do with containers: attach, probes, limits, ephemeral containers, hooks and sidecars,
+//! termination messages, log rotation.
+
+use std::fs;
 
 use crate::Test;
 use crate::cluster::{Cluster, eventually};
@@ -10,6 +13,9 @@ pub const TESTS: &[(&str, Test)] = &[
     ("containers::too_much_memory_is_reported", too_much_memory_is_reported),
     ("containers::debug_joins_a_running_pod", debug_joins_a_running_pod),
     ("containers::probes_of_every_handler", probes_of_every_handler),
+    ("containers::hooks_and_sidecars_keep_their_order", hooks_and_sidecars_keep_their_order),
+    ("containers::the_last_words_are_reported", the_last_words_are_reported),
+    ("containers::a_large_log_is_rotated", a_large_log_is_rotated),
 ];
 
 fn attach_with_and_without_a_terminal(cluster: &Cluster, namespace: &str) {
@@ -104,4 +110,79 @@ spec:
         if said.contains("Readiness probe failed") && said.contains("Liveness probe failed") { Ok(()) } else { Err(said) }
     });
     kubectl.ok(&["delete", "pod", "probed", "--wait=false"]);
+}
+
+fn hooks_and_sidecars_keep_their_order(cluster: &Cluster, namespace: &str) {
+    let kubectl = Kubectl::new(cluster, namespace);
+    let witness = cluster.scratch().join("order");
+    fs::create_dir(&witness).expect("makes a directory");
+    let says = |name: &str, first: &str| {
+        let waits = "while :; do sleep 1 & wait; done";
+        format!("trap 'echo {name} ended >> /out/log; exit' TERM; {first}{waits}")
+    };
+    let ordered = format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: ordered}}
+spec:
+  initContainers:
+  - {{name: outer, restartPolicy: Always, image: "localhost/busybox:1", command: [sh, -c, "{outer}"], volumeMounts: [{{name: out, mountPath: /out}}],
+     startupProbe: {{exec: {{command: [test, -e, /out/outer]}}, periodSeconds: 1}}}}
+  - {{name: inner, restartPolicy: Always, image: "localhost/busybox:1", command: [sh, -c, "{inner}"], volumeMounts: [{{name: out, mountPath: /out}}]}}
+  - {{name: prepare, image: "localhost/busybox:1", command: [sh, -c, "test -e /out/outer && echo prepared >> /out/log"], volumeMounts: [{{name: out, mountPath: /out}}]}}
+  containers:
+  - name: main
+    image: localhost/busybox:1
+    command: [sh, -c, "{main}"]
+    volumeMounts: [{{name: out, mountPath: /out}}]
+    lifecycle:
+      postStart: {{exec: {{command: [sh, -c, "echo hooked >> /out/log"]}}}}
+      preStop: {{exec: {{command: [sh, -c, "echo stopping >> /out/log"]}}}}
+  volumes:
+  - {{name: out, hostPath: {{path: {path}, type: Directory}}}}
+"#,
+        outer = says("outer", "touch /out/outer; "),
+        inner = says("inner", ""),
+        main = says("main", ""),
+        path = witness.display(),
+    );
+    kubectl.ok_with(&["apply", "-f", "-"], &ordered);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/ordered", "--timeout=60s"]);
+    kubectl.ok(&["delete", "pod", "ordered", "--timeout=60s"]);
+    let log = fs::read_to_string(witness.join("log")).expect("the containers wrote it");
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!(lines, ["prepared", "hooked", "stopping", "main ended", "inner ended", "outer ended"]);
+}
+
+fn the_last_words_are_reported(cluster: &Cluster, namespace: &str) {
+    let kubectl = Kubectl::new(cluster, namespace);
+    let file = pod("file", "echo from the file > /dev/termination-log; exit 3", "Never");
+    let log = pod("log", "echo from the log; exit 3", "Never") + "    terminationMessagePolicy: FallbackToLogsOnError\n";
+    for (name, manifest, expected) in [("file", file, "from the file"), ("log", log, "from the log")] {
+        kubectl.ok_with(&["apply", "-f", "-"], &manifest);
+        let object = format!("pod/{name}");
+        kubectl.ok(&["wait", "--for=jsonpath={.status.phase}=Failed", &object, "--timeout=60s"]);
+        let message = kubectl.field(&object, ".status.containerStatuses[0].state.terminated.message");
+        assert_eq!(message.trim_end(), expected);
+    }
+}
+
+fn a_large_log_is_rotated(cluster: &Cluster, namespace: &str) {
+    let kubectl = Kubectl::new(cluster, namespace);
+    // Eleven mebibytes at once, and one more line whenever a file of that name appears.
+    let script = "yes 0123456789012345678901234567890123456789 | head -c 11534336; echo full; until test -e /tmp/go; do sleep 0.1; done; echo last; sleep 3600";
+    kubectl.pod("talker", script);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/talker", "--timeout=60s"]);
+    let uid = kubectl.field("pod/talker", ".metadata.uid");
+    let logs = format!("{}/logs/pods/{namespace}_talker_{uid}/main", cluster.data().display());
+    eventually("the log is rotated", || {
+        let names = cluster.succeed("ls", &[&logs])?;
+        if names.lines().count() == 2 { Ok(()) } else { Err(names) }
+    });
+    kubectl.ok(&["exec", "talker", "--", "touch", "/tmp/go"]);
+    eventually("the new file is written and read", || {
+        let last = kubectl.ok(&["logs", "talker", "--tail=1"]);
+        if last == "last\n" { Ok(()) } else { Err(last) }
+    });
 }

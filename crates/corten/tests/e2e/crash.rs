@@ -123,6 +123,8 @@ fn stop_and_start(_: &Cluster, _: &str) {
     });
     kubectl.ok(&["wait", "--for=condition=Ready", "pods", "--all", "--timeout=60s"]);
     assert_eq!(kubectl.ok(&["get", "pods", "-o", "name"]), name);
+    let status = |field: &str| kubectl.field(name.trim(), &format!(".status.containerStatuses[0].{field}"));
+    assert_eq!((status("restartCount"), status("lastState.terminated.reason")), ("1".into(), "ContainerStatusUnknown".into()));
     cluster.down().unwrap_or_else(|err| panic!("{err}"));
 }
 

@@ -220,7 +220,7 @@ fn backend(faults: &mut Faults, path: &Path<'_>, backend: &Value) {
             if name.is_empty() {
                 faults.required(&parent.child("name"), "");
             } else {
-                check::invalid_each(faults, &parent.child("name"), name, names::dns1035_label(name));
+                check::invalid_each(faults, &parent.child("name"), name, names::dns_label(name));
             }
             let port = &service["port"];
             let at = parent.child("port");

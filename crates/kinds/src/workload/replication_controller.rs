@@ -70,7 +70,11 @@ impl Strategy for ReplicationControllers {
         if !ctx.subresource.is_empty() {
             return Vec::new();
         }
-        super::name_warning(object, old).into_iter().chain(super::template_warnings(object, old)).collect()
+        let Some(old) = old else {
+            return super::name_warning(object, None).into_iter().chain(super::template_warnings(object, None)).collect();
+        };
+        // The reference server takes the old template for the new one.
+        if super::same_generation(object, Some(old)) { Vec::new() } else { super::template_warnings(old, None) }
     }
 
     fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
@@ -118,4 +122,23 @@ fn spec(faults: &mut Faults, object: &Value, old: Option<&Value>) {
     }
     validation::template(faults, &at, template, &options(old));
     runs_forever(faults, &at, template, "ReplicationController");
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::context;
+
+    #[test]
+    fn updates_warn_of_the_template_that_was() {
+        let controller = |generation: i64, label: &str| json!({ "metadata": { "name": "r", "generation": generation }, "spec": { "template": { "spec": { "nodeSelector": { label: "x" } } } } });
+        let (old, new) = (controller(1, "beta.kubernetes.io/os"), controller(2, "kubernetes.io/os"));
+        let warning =
+            "spec.template.spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead";
+        assert_eq!(ReplicationControllers.warnings(&new, Some(&old), &context("")), [warning]);
+        assert!(ReplicationControllers.warnings(&old, Some(&old), &context("")).is_empty());
+        assert!(ReplicationControllers.warnings(&new, None, &context("")).is_empty());
+    }
 }

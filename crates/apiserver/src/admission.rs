@@ -7,6 +7,7 @@ mod namespace_lifecycle;
 mod node_restriction;
 mod pod_security;
 mod pods;
+mod policy;
 mod quota;
 mod service_account;
 mod storage;
@@ -96,6 +97,11 @@ pub trait Plugin: Send + Sync + 'static {
         let _ = state;
     }
 
+    /// Judges the final object, for a plugin that also warns or writes to the audit log when it does.
+    fn judge<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
+        self.validate(request)
+    }
+
     /// Judges the final object.
     fn validate<'a>(&'a self, request: &'a AdmissionRequest) -> Verdict<'a> {
         let _ = request;
@@ -139,13 +145,13 @@ impl Chain {
     }
 
     /// The judging pass, on the object as it will be stored.
-    pub async fn validate(&self, request: &AdmissionRequest) -> Result<crate::proof::Admitted, Status> {
+    pub async fn validate(&self, request: &mut AdmissionRequest) -> Result<crate::proof::Admitted, Status> {
         let (since, operation) = (Instant::now(), request.operation);
         let mut outcome = Ok(());
         for (plugin, timed) in &self.plugins {
             if plugin.handles(request) {
                 let started = Instant::now();
-                outcome = plugin.validate(request).await;
+                outcome = plugin.judge(request).await;
                 timed.observe(true, operation, outcome.is_err(), started.elapsed());
                 if outcome.is_err() {
                     break;
@@ -185,6 +191,7 @@ impl Chain {
             Box::new(certificates::CertificateSubjectRestriction),
             Box::new(storage::DefaultIngressClass { reader: reader() }),
             Box::new(pods::PodTopologyLabels { reader: reader() }),
+            Box::new(policy::ValidatingAdmissionPolicies::new(reader(), authz.clone())),
             Box::new(quota::ResourceQuota::new(reader())),
         ];
         let off = &config.disable_admission_plugins;

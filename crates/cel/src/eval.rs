@@ -12,6 +12,9 @@ use crate::value::{EvalError, List, Map, Value};
 /// What one expression may cost.
 pub const PER_CALL_LIMIT: u64 = 1_000_000;
 
+/// How deep an expression may nest while it runs, so that it fits the stack of a server's thread.
+const MAX_DEPTH: u32 = 400;
+
 const LIST_COST: u64 = 10;
 const MAP_COST: u64 = 30;
 const STRUCT_COST: u64 = 40;
@@ -30,7 +33,7 @@ pub struct Outcome<'a> {
 
 /// Runs `checked` with `variables`; it may cost `limit`.
 pub fn evaluate<'e, 'a>(checked: &'e Checked, variables: Variables<'e, 'a>, limit: u64) -> Outcome<'a> {
-    let mut run = Run { variables, scopes: Vec::new(), cost: 0, limit };
+    let mut run = Run { variables, scopes: Vec::new(), cost: 0, limit, depth: 0 };
     let value = run.value(&checked.expr);
     Outcome { value, cost: run.cost }
 }
@@ -42,6 +45,7 @@ struct Run<'e, 'a> {
     scopes: Vec<(&'e str, Value<'a>)>,
     cost: u64,
     limit: u64,
+    depth: u32,
 }
 
 impl<'e, 'a> Run<'e, 'a> {
@@ -51,6 +55,16 @@ impl<'e, 'a> Run<'e, 'a> {
     }
 
     fn value(&mut self, expr: &'e Expr) -> Result<Value<'a>> {
+        if self.depth == MAX_DEPTH {
+            return Err(EvalError::failed("expression nests too deep"));
+        }
+        self.depth += 1;
+        let value = self.value_here(expr);
+        self.depth -= 1;
+        value
+    }
+
+    fn value_here(&mut self, expr: &'e Expr) -> Result<Value<'a>> {
         match &expr.kind {
             ExprKind::Literal(literal) => Ok(literal_value(literal)),
             ExprKind::Ident(name) => {

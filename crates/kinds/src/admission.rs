@@ -3,6 +3,8 @@
 mod expression;
 mod policy;
 
+pub use expression::{CompiledPolicy, Expression, Validation};
+
 use std::collections::HashSet;
 
 use corten_api::field::{Faults, Path};

@@ -49,6 +49,7 @@ mod testing;
 mod volume;
 mod workload;
 
+pub use admission::{CompiledPolicy, Expression, Validation};
 pub use convert::convert;
 pub use meta::{check_finalizers, has_strict_finalizers};
 pub use registry::{FieldPath, reset_fields, strategy};

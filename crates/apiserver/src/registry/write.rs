@@ -178,7 +178,7 @@ impl<'a> Writing<'a> {
         let object = document.as_mut().map(|document| document.take());
         let before = old.as_mut().map(|old| old.take());
         let mut request = self.admission(operation, name, object, before);
-        let outcome = self.state.admission.validate(&request).await;
+        let outcome = self.state.admission.validate(&mut request).await;
         self.told(&mut request);
         if let (Some(place), Some(object)) = (document, request.object.take()) {
             *place = object;

@@ -5,7 +5,10 @@
 use std::sync::LazyLock;
 
 use corten_api::field::{Faults, Path};
-use corten_cel::{Environment, Type};
+use corten_cel::{Checked, Environment, Type};
+use serde_json::Value;
+
+use crate::doc::Read;
 
 /// The message whose fields are a policy's variables.
 const VARIABLES: &str = "kubernetes.variables";
@@ -95,6 +98,78 @@ static AUTHORIZED: LazyLock<Environment> = LazyLock::new(|| {
         .variable("authorizer.requestResource", Type::structure("kubernetes.authorization.ResourceCheck"))
 });
 
+/// An expression that can be run. One that does not compile stands for what is wrong with it: a policy may have been stored
+/// when more names were known.
+#[derive(Debug)]
+pub struct Expression {
+    /// As it is written.
+    pub text: String,
+    /// Compiled, or why not.
+    pub compiled: Result<Checked, String>,
+}
+
+/// One assertion of a policy.
+#[derive(Debug)]
+pub struct Validation {
+    /// What must be true.
+    pub expression: Expression,
+    /// What is said when it is not.
+    pub message_expression: Option<Expression>,
+}
+
+/// The expressions of a `ValidatingAdmissionPolicy`, in its order.
+#[derive(Debug)]
+pub struct CompiledPolicy {
+    /// What must be true for the policy to apply.
+    pub conditions: Vec<Expression>,
+    /// Values by name, for all but conditions.
+    pub variables: Vec<(String, Expression)>,
+    /// What must be true of the request.
+    pub validations: Vec<Validation>,
+    /// Values of audit annotations by key.
+    pub annotations: Vec<(String, Expression)>,
+}
+
+impl CompiledPolicy {
+    /// Compiles the expressions of `spec`.
+    #[must_use]
+    pub fn of(spec: &Value) -> Self {
+        let mut compiler = Compiler::of_policy(spec.has("paramKind"));
+        let expression = |environment: &Environment, text: &str, wanted: &[Type]| Expression {
+            text: text.trim().to_owned(),
+            compiled: checked(environment, text, wanted),
+        };
+        let conditions = spec.list("matchConditions").iter();
+        let conditions =
+            conditions.map(|item| expression(&compiler.conditions, item.text("expression"), &[Type::Bool])).collect();
+        let mut variables = Vec::new();
+        if !spec.list("variables").is_empty() {
+            compiler.declare_variables();
+        }
+        for item in spec.list("variables") {
+            let (name, found) = (item.text("name"), expression(&compiler.full, item.text("expression"), &[]));
+            compiler.declare(name, found.compiled.as_ref().map_or(Type::Dyn, |found| declared(found.output())));
+            variables.push((name.to_owned(), found));
+        }
+        let validation = |item: &Value| Validation {
+            expression: expression(&compiler.full, item.text("expression"), &[Type::Bool]),
+            message_expression: item
+                .opt_text("messageExpression")
+                .map(|text| expression(&compiler.message, text, &[Type::String])),
+        };
+        let annotation = |item: &Value| {
+            let value = expression(&compiler.full, item.text("valueExpression"), &[Type::String, Type::Null]);
+            (item.text("key").to_owned(), value)
+        };
+        Self {
+            conditions,
+            variables,
+            validations: spec.list("validations").iter().map(validation).collect(),
+            annotations: spec.list("auditAnnotations").iter().map(annotation).collect(),
+        }
+    }
+}
+
 /// Compiles the expressions of one webhook or policy.
 pub(super) struct Compiler {
     /// For all expressions but messages.
@@ -136,6 +211,10 @@ impl Compiler {
     /// A variable, which may be of any type; expressions compiled from now on may use it.
     pub(super) fn variable(&mut self, faults: &mut Faults, path: &Path<'_>, name: &str, text: &str) {
         let kind = compile(&self.full, faults, path, text, text, &[]).map_or(Type::Dyn, |kind| declared(&kind));
+        self.declare(name, kind);
+    }
+
+    fn declare(&mut self, name: &str, kind: Type) {
         for environment in [&mut self.full, &mut self.message] {
             environment.add_field(VARIABLES, name, kind.clone());
         }
@@ -169,7 +248,7 @@ impl Compiler {
     }
 }
 
-/// Compiles `text`, shown as `shown` in faults, and finds its type, which must be one of `wanted` unless that is empty.
+/// Compiles `text`, shown as `shown` in faults, and finds its type.
 fn compile(
     environment: &Environment,
     faults: &mut Faults,
@@ -178,25 +257,29 @@ fn compile(
     shown: &str,
     wanted: &[Type],
 ) -> Option<Type> {
-    let kind = match environment.compile(text) {
-        Ok(checked) => checked.output().clone(),
-        Err(issues) => {
-            faults.invalid_str(path, shown, &format!("compilation failed: {issues}"));
-            return None;
+    match checked(environment, text, wanted) {
+        Ok(checked) => Some(checked.output().clone()),
+        Err(detail) => {
+            faults.invalid_str(path, shown, &detail);
+            None
         }
-    };
-    if !wanted.is_empty() && !wanted.contains(&kind) {
-        let detail = match wanted {
-            [one] => format!("must evaluate to {one} but got {kind}"),
-            many => {
-                let names: Vec<String> = many.iter().map(ToString::to_string).collect();
-                format!("must evaluate to one of [{}] but got {kind}", names.join(" "))
-            }
-        };
-        faults.invalid_str(path, shown, &detail);
-        return None;
     }
-    Some(kind)
+}
+
+/// `text` compiled, if its type is one of `wanted` or that is empty; or what is wrong with it.
+fn checked(environment: &Environment, text: &str, wanted: &[Type]) -> Result<Checked, String> {
+    let checked = environment.compile(text).map_err(|issues| format!("compilation failed: {issues}"))?;
+    let kind = checked.output();
+    if wanted.is_empty() || wanted.contains(kind) {
+        return Ok(checked);
+    }
+    Err(match wanted {
+        [one] => format!("must evaluate to {one} but got {kind}"),
+        many => {
+            let names: Vec<String> = many.iter().map(ToString::to_string).collect();
+            format!("must evaluate to one of [{}] but got {kind}", names.join(" "))
+        }
+    })
 }
 
 /// A variable's type as others see it: messages and the types of libraries are only known when the expression runs.

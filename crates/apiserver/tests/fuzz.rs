@@ -11,8 +11,8 @@ use rand::{Rng, SeedableRng};
 #[path = "../../../fuzz/entries.rs"]
 mod entries;
 
-/// How long random changes are tried for each target.
-const RANDOM: Duration = Duration::from_secs(2);
+/// How long random changes are tried for each target, in seconds; `CORTEN_FUZZ_SECONDS` says otherwise.
+const RANDOM: u64 = 2;
 /// What no input of some kilobytes may take longer than, unoptimized and on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -61,7 +61,8 @@ fn run(name: &str, target: fn(&[u8])) {
     }
     let number = rand::rng().random();
     let mut random = StdRng::seed_from_u64(number);
-    let end = Instant::now() + RANDOM;
+    let seconds = std::env::var("CORTEN_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(RANDOM);
+    let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
         let seed = &seeds[random.random_range(0..seeds.len())];
         let other = &seeds[random.random_range(0..seeds.len())];

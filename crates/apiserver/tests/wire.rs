@@ -383,3 +383,37 @@ async fn metrics_tell_of_decisions_seats_and_watches() {
     }
     api.tasks.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[rustfmt::skip]
+async fn posted_subresources_are_refused_in_upstreams_words() {
+    let api = Api::start().await;
+    let pod = r#"{"metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"i"}]}}"#;
+    let pods = "/api/v1/namespaces/a/pods";
+    let account = r#"{"metadata":{"name":"default"}}"#;
+    assert_eq!(api.send("POST", "/api/v1/namespaces/a/serviceaccounts", &[], account).await.code, 201);
+    let made = api.send("POST", pods, &[], pod).await;
+    assert_eq!(made.code, 201, "{}", made.text);
+    let web = r#"{"metadata":{"name":"d"},"spec":{"replicas":1,"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}}"#;
+    let deployments = "/apis/apps/v1/namespaces/a/deployments";
+    assert_eq!(api.send("POST", deployments, &[], web).await.code, 201);
+    let rows = [
+        ("POST", "/api/v1/namespaces/a/pods/p/eviction", r#"{"metadata":{"name":"q"}}"#, 400, "name in URL does not match name in Eviction object"),
+        ("POST", "/api/v1/namespaces/a/pods/q/eviction", r#"{"metadata":{"name":"q"}}"#, 404, "pods \"q\" not found"),
+        ("POST", "/api/v1/namespaces/a/pods/p/eviction?dryRun=All", r#"{"metadata":{"name":"p"},"deleteOptions":{"dryRun":["All","All"]}}"#, 500, "Non-matching dry-run flags in request and content: [All] and [All All]"),
+        ("POST", "/api/v1/namespaces/a/pods/p/eviction?dryRun=All", r#"{"metadata":{"name":"p"},"deleteOptions":{"dryRun":[]}}"#, 201, ""),
+        ("POST", "/api/v1/namespaces/a/pods/p/eviction", r#"{"metadata":{"name":"p"},"deleteOptions":{"preconditions":{"uid":"x"}}}"#, 409, ""),
+        ("POST", "/api/v1/namespaces/a/pods/p/attach?dryRun=All", "", 400, "dryRun is not supported"),
+        ("GET",  "/apis/apps/v1/namespaces/a/deployments/none/scale", "", 404, "deployments.apps \"none\" not found"),
+        ("PUT",  "/apis/apps/v1/namespaces/a/deployments/d/scale", r#"{"metadata":{"name":"e"},"spec":{"replicas":2}}"#, 400, "the name of the object (e) does not match the name on the URL (d)"),
+        ("PUT",  "/apis/apps/v1/namespaces/a/deployments/d/scale", r#"{"metadata":{"name":"d"},"spec":{"replicas":-1}}"#, 422, ""),
+    ];
+    for (method, path, body, code, message) in rows {
+        let answer = api.send(method, path, &[], body).await;
+        assert_eq!(answer.code, code, "{method} {path} {body}: {}", answer.text);
+        if !message.is_empty() {
+            assert_eq!(answer.message(), message, "{method} {path} {body}");
+        }
+    }
+    api.tasks.stop().await;
+}

@@ -345,14 +345,7 @@ fn further_metadata_checks(target: &Target, subresource: &str) -> usize {
         ("", "persistentvolumeclaims") => 2,
         (
             "",
-            "configmaps"
-            | "endpoints"
-            | "namespaces"
-            | "nodes"
-            | "persistentvolumes"
-            | "pods"
-            | "secrets"
-            | "serviceaccounts"
+            "configmaps" | "endpoints" | "namespaces" | "nodes" | "persistentvolumes" | "pods" | "secrets" | "serviceaccounts"
             | "services",
         )
         | ("discovery.k8s.io" | "rbac.authorization.k8s.io", _) => 1,

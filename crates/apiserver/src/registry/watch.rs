@@ -1,6 +1,8 @@
 //! Watch: the protocol of one connection, from its first state to its end. One task of the connection drives it; nothing
 //! is held but a place in the cache's queues.
 
+mod socket;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -82,6 +84,9 @@ pub(crate) async fn watch(
         let piece = stream.next().await?;
         Some((Ok(piece), stream))
     });
+    if let Some(wish) = socket::wished(call) {
+        return Ok(wish.fulfil(state, form.encoding, stream));
+    }
     let content_type = match form.encoding {
         Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         _ => "application/json",

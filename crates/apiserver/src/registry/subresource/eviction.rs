@@ -35,8 +35,13 @@ pub(crate) async fn evict(state: &Arc<State>, target: &Target, call: &mut Call) 
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
     let mut deletion = DeleteOptions::from_document(eviction["deleteOptions"].clone())?;
-    if writing.options.dry_run && !deletion.dry_run && !eviction["deleteOptions"]["dryRun"].is_null() {
-        return Err(Status::bad_request("Non-matching dry-run flags in request and content"));
+    let inside: Vec<&str> =
+        eviction["deleteOptions"]["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let outside: Vec<&str> = call.query.all("dryRun").collect();
+    if !inside.is_empty() && !outside.is_empty() && inside != outside {
+        let (outside, inside) = (outside.join(" "), inside.join(" "));
+        let why = format!("Non-matching dry-run flags in request and content: [{outside}] and [{inside}]");
+        return Err(Status::failure(500, "", why));
     }
     deletion.dry_run |= writing.options.dry_run;
     writing.options.dry_run = deletion.dry_run;

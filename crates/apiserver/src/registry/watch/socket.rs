@@ -1,0 +1,168 @@
+//! A watch over a WebSocket, for browsers: each event is a message, text where it is JSON and binary where it is protobuf.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Sink, SinkExt, Stream, StreamExt};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Message, Role};
+use tokio_tungstenite::tungstenite::{Error, Utf8Bytes};
+
+use crate::negotiate::Encoding;
+use crate::pipeline::Call;
+use crate::response::{Body, BoxError, Response};
+use crate::state::State;
+
+/// A wish for a WebSocket that can be fulfilled.
+pub(super) struct Wish {
+    upgrade: OnUpgrade,
+    accept: HeaderValue,
+}
+
+/// The WebSocket that a request asks for, if it does.
+pub(super) fn wished(call: &Call) -> Option<Wish> {
+    let accept = accept_key(&call.headers)?;
+    Some(Wish { upgrade: call.extensions.get::<OnUpgrade>()?.clone(), accept })
+}
+
+/// What the server shows that it understood (RFC 6455, section 4.2.2).
+fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
+    let has = |name, token: &str| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+    };
+    if !has(header::CONNECTION, "upgrade") || !has(header::UPGRADE, "websocket") {
+        return None;
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY)?;
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()
+}
+
+impl Wish {
+    /// Sends the events of a watch as messages, and answers that it does.
+    pub(super) fn fulfil<S>(self, state: &Arc<State>, encoding: Encoding, events: S) -> Response
+    where
+        S: Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+    {
+        let upgrade = self.upgrade;
+        state.tasks.spawn("watch socket", async move {
+            match upgrade.await {
+                Ok(connection) => talk(TokioIo::new(connection), encoding, Box::pin(events)).await,
+                Err(err) => tracing::debug!(error = %err, "an upgrade did not come about"),
+            }
+        });
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept);
+        response
+    }
+}
+
+/// Sends until the events end or the client goes. What it sends is of no interest.
+async fn talk<T, S>(connection: T, encoding: Encoding, mut events: S)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: Stream<Item = Result<Bytes, BoxError>> + Unpin,
+{
+    let socket = WebSocketStream::from_raw_socket(connection, Role::Server, None).await;
+    let (mut sender, mut receiver) = socket.split();
+    loop {
+        tokio::select! {
+            piece = events.next() => {
+                let Some(Ok(piece)) = piece else { break };
+                if send(&mut sender, encoding, &piece).await.is_err() {
+                    return;
+                }
+            }
+            received = receiver.next() => {
+                if matches!(received, None | Some(Err(_) | Ok(Message::Close(_)))) {
+                    return;
+                }
+            }
+        }
+    }
+    // Whether the client hears it or not, there is nothing more to say.
+    let _ = sender.close().await;
+}
+
+async fn send<S>(sender: &mut S, encoding: Encoding, piece: &Bytes) -> Result<(), Error>
+where
+    S: Sink<Message, Error = Error> + Unpin,
+{
+    for event in events(encoding, piece) {
+        let message = match encoding {
+            Encoding::Protobuf => Message::Binary(event),
+            _ => Message::Text(Utf8Bytes::try_from(event).map_err(|_| Error::AttackAttempt)?),
+        };
+        sender.feed(message).await?;
+    }
+    sender.flush().await
+}
+
+/// The events of a piece of a watch's body: lines, or what comes after its length.
+fn events(encoding: Encoding, piece: &Bytes) -> Vec<Bytes> {
+    let mut rest = piece.clone();
+    let mut events = Vec::new();
+    while !rest.is_empty() {
+        match encoding {
+            Encoding::Protobuf => {
+                let Some((length, _)) = rest.split_first_chunk::<4>() else { break };
+                let end = (4 + u32::from_be_bytes(*length) as usize).min(rest.len());
+                events.push(rest.split_to(end).slice(4..));
+            }
+            _ => {
+                let end = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| at + 1);
+                events.push(rest.split_to(end));
+            }
+        }
+    }
+    events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_cut_into_events() {
+        let lines = events(Encoding::Json, &Bytes::from_static(b"{}\n{\"a\":1}\n"));
+        assert_eq!(lines, [&b"{}\n"[..], b"{\"a\":1}\n"]);
+        let framed = events(Encoding::Protobuf, &Bytes::from_static(b"\0\0\0\x02ab\0\0\0\0\0\0\0\x01c"));
+        assert_eq!(framed, [&b"ab"[..], b"", b"c"]);
+        assert!(events(Encoding::Json, &Bytes::new()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn events_come_as_messages_until_they_end() {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let pieces = ["{\"n\":1}\n{\"n\":2}\n", "{\"n\":3}\n"].map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
+        let server = talk(ours, Encoding::Json, futures::stream::iter(pieces));
+        let client = async {
+            let socket = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+            let messages = socket.take_while(|message| std::future::ready(matches!(message, Ok(Message::Text(_)))));
+            messages.map(|message| message.unwrap().into_text().unwrap().to_string()).collect::<Vec<_>>().await
+        };
+        let ((), messages) = tokio::join!(server, client);
+        assert_eq!(messages, ["{\"n\":1}\n", "{\"n\":2}\n", "{\"n\":3}\n"]);
+    }
+
+    #[test]
+    fn only_a_whole_handshake_is_answered() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        assert!(accept_key(&headers).is_none());
+        headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
+        assert_eq!(accept_key(&headers).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        headers.insert(header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+        assert!(accept_key(&headers).is_none());
+    }
+}

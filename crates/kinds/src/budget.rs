@@ -4,6 +4,7 @@ use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
 use crate::doc::{Read, Write, semantic_equal};
+use crate::pod::warnings::deprecated_label;
 use crate::pod::{Options, defaults, scheduling, validation};
 use crate::{Column, Context, Strategy, check, columns, internal, meta, table};
 
@@ -122,12 +123,17 @@ impl Strategy for RuntimeClasses {
         faults
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
-        let mut faults = Faults::default();
+    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+        let mut faults = self.validate(object, ctx);
         if !semantic_equal(&object["handler"], &old["handler"]) {
             faults.invalid(&Path::new("handler"), &object["handler"], check::IMMUTABLE);
         }
         faults
+    }
+
+    fn warnings(&self, object: &Value, _: Option<&Value>, _: &Context<'_>) -> Vec<String> {
+        let labels = object["scheduling"].map("nodeSelector").keys();
+        labels.filter_map(|label| Some(format!("scheduling.nodeSelector: {}", deprecated_label(label)?))).collect()
     }
 
     fn unconditional_update(&self) -> bool {

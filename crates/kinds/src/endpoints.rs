@@ -181,8 +181,17 @@ impl Strategy for EndpointSlices {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>, _: &Context<'_>) -> Vec<String> {
-        let named = old.is_none() && object.text("addressType") == "FQDN";
-        if named { vec!["addressType: FQDN endpoints are deprecated".into()] } else { Vec::new() }
+        let mut warnings = Vec::new();
+        if old.is_none() && object.text("addressType") == "FQDN" {
+            warnings.push("spec.addressType: FQDN endpoints are deprecated".into());
+        }
+        let managed = object["metadata"]["labels"].text("endpointslice.kubernetes.io/managed-by");
+        if !["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"].contains(&managed) {
+            for (i, endpoint) in object.list("endpoints").iter().enumerate() {
+                warnings.extend(addresses::ip_list_warnings(&format!("endpoints[{i}].addresses"), endpoint.texts("addresses")));
+            }
+        }
+        warnings
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -86,9 +86,8 @@ impl Strategy for StorageClasses {
         let mut warnings = Vec::new();
         for (i, topology) in object.list("allowedTopologies").iter().enumerate() {
             for (j, requirement) in topology.list("matchLabelExpressions").iter().enumerate() {
-                let key = requirement.text("key");
-                if let Some(message) = crate::pod::warnings::deprecated_label(key) {
-                    warnings.push(format!("allowedTopologies[{i}].matchLabelExpressions[{j}].key: {key} is {message}"));
+                if let Some(message) = crate::pod::warnings::deprecated_label(requirement.text("key")) {
+                    warnings.push(format!("allowedTopologies[{i}].matchLabelExpressions[{j}].key: {message}"));
                 }
             }
         }

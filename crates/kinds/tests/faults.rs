@@ -484,3 +484,29 @@ fn claims_are_reserved_for_someone_known() {
         ],
     );
 }
+
+/// What is accepted with a warning.
+#[test]
+fn deprecated_labels_and_loose_addresses_are_warned_of() {
+    let warnings = |group: &str, resource: &str, object: Value| {
+        let extra = BTreeMap::new();
+        strategy(group, resource).expect("the kind has rules").warnings(&object, None, &context(&extra, ""))
+    };
+    let arch = "deprecated since v1.14; use \"kubernetes.io/arch\" instead";
+    let label = "beta.kubernetes.io/arch";
+    let class = json!({ "allowedTopologies": [{ "matchLabelExpressions": [{ "key": label, "values": ["a"] }] }] });
+    let want = [format!("allowedTopologies[0].matchLabelExpressions[0].key: {arch}")];
+    assert_eq!(warnings("storage.k8s.io", "storageclasses", class), want);
+    let capacity = json!({ "nodeTopology": { "matchExpressions": [{ "key": label, "operator": "Exists" }] } });
+    let want = [format!("nodeTopology.matchExpressions[0].key: {label} is {arch}")];
+    assert_eq!(warnings("storage.k8s.io", "csistoragecapacities", capacity), want);
+    let class = json!({ "scheduling": { "nodeSelector": { label: "amd64" } } });
+    assert_eq!(warnings("node.k8s.io", "runtimeclasses", class), [format!("scheduling.nodeSelector: {arch}")]);
+    let slice = json!({ "addressType": "IPv6", "endpoints": [{ "addresses": ["2001:DB8::1"] }] });
+    let want = "endpoints[0].addresses[0]: IPv6 address \"2001:DB8::1\" should be in RFC 5952 canonical format (\"2001:db8::1\")";
+    assert_eq!(warnings("discovery.k8s.io", "endpointslices", slice), [want]);
+    let policy = json!({ "spec": { "egress": [{ "to": [{ "ipBlock": { "cidr": "2001:DB8::/64" } }] }] } });
+    let want = "spec.egress[0].to[0].ipBlock.cidr: IPv6 CIDR value \"2001:DB8::/64\" should be in RFC 5952 canonical format \
+                (\"2001:db8::/64\")";
+    assert_eq!(warnings("networking.k8s.io", "networkpolicies", policy), [want]);
+}

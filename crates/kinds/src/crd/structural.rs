@@ -252,7 +252,8 @@ fn type_of(faults: &mut Faults, path: &Path<'_>, value: &Value, schema: &Value) 
         Value::Object(_) => "object",
     };
     let fits = wanted.is_empty() || wanted == actual || (wanted == "number" && actual == "integer");
-    if !fits && !(actual == "null" && schema.flag("nullable")) {
+    let absent = actual == "null" && schema.flag("nullable");
+    if !(fits || absent) {
         let detail = format!(" in body must be of type {wanted}: \"{actual}\"");
         return faults.type_invalid(path, &json!(actual), &detail);
     }

@@ -4,7 +4,7 @@ use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
 use crate::doc::{Read, Write};
-use crate::{Column, Context, Strategy, check, columns, meta, names, table};
+use crate::{Column, Context, Strategy, addresses, check, columns, meta, names, table};
 
 pub(crate) struct NetworkPolicies;
 
@@ -61,6 +61,21 @@ impl Strategy for NetworkPolicies {
 
     fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         meta::bump_generation(object, old, |object| &object["spec"]);
+    }
+
+    fn warnings(&self, object: &Value, _: Option<&Value>, _: &Context<'_>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+            for (i, rule) in object["spec"].list(direction).iter().enumerate() {
+                for (j, peer) in rule.list(peers).iter().enumerate() {
+                    let Some(block) = peer.opt("ipBlock") else { continue };
+                    let at = format!("spec.{direction}[{i}].{peers}[{j}].ipBlock");
+                    warnings.extend(addresses::cidr_warnings(&format!("{at}.cidr"), block.text("cidr")));
+                    warnings.extend(addresses::cidr_list_warnings(&format!("{at}.except"), block.texts("except")));
+                }
+            }
+        }
+        warnings
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -7,6 +7,7 @@ use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
 use crate::doc::{Read, Write, semantic_equal};
+use crate::pod::warnings::deprecated_label;
 use crate::pod::{defaults, volumes};
 use crate::quantity::Quantity;
 use crate::{Column, Context, Strategy, check, columns, internal, meta, table, volume};
@@ -215,6 +216,23 @@ impl Strategy for CsiStorageCapacities {
             check::immutable(&mut faults, &Path::new(key), &object[key], &old[key]);
         }
         faults
+    }
+
+    fn warnings(&self, object: &Value, _: Option<&Value>, _: &Context<'_>) -> Vec<String> {
+        let selector = &object["nodeTopology"];
+        let mut warnings = Vec::new();
+        for (i, expression) in selector.list("matchExpressions").iter().enumerate() {
+            let key = expression.text("key");
+            if let Some(message) = deprecated_label(key) {
+                warnings.push(format!("nodeTopology.matchExpressions[{i}].key: {key} is {message}"));
+            }
+        }
+        for label in selector.map("matchLabels").keys() {
+            if let Some(message) = deprecated_label(label) {
+                warnings.push(format!("nodeTopology.matchLabels.{label}: {message}"));
+            }
+        }
+        warnings
     }
 
     fn unconditional_update(&self) -> bool {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::doc::{Read, Write, semantic_equal};
 use crate::pod::warnings::deprecated_label;
 use crate::pod::{Options, defaults, scheduling, validation};
-use crate::{Column, Context, Strategy, check, columns, internal, meta, table};
+use crate::{Column, Context, Strategy, check, columns, internal, meta, names, table};
 
 pub(crate) struct PodDisruptionBudgets;
 
@@ -26,6 +26,11 @@ impl Strategy for PodDisruptionBudgets {
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
         crate::workload::reset_status(object, COUNTS);
         meta::set_generation(object, 1);
+    }
+
+    /// The reference server asks no more of a budget's name than any path does.
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        names::name_is_path_segment(name, prefix)
     }
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {

@@ -130,8 +130,8 @@ impl Strategy for IpAddresses {
         faults
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
-        let mut faults = Faults::default();
+    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+        let mut faults = self.validate(object, ctx);
         let (now, before) = (&object["spec"]["parentRef"], &old["spec"]["parentRef"]);
         if !semantic_equal(now, before) {
             let shown = internal::shown("*ParentReference", now);

@@ -510,3 +510,18 @@ fn deprecated_labels_and_loose_addresses_are_warned_of() {
                 (\"2001:db8::/64\")";
     assert_eq!(warnings("networking.k8s.io", "networkpolicies", policy), [want]);
 }
+
+#[test]
+fn budgets_may_have_any_name_that_fits_a_path() {
+    let budgets = strategy("policy", "poddisruptionbudgets").expect("the kind has rules");
+    assert!(budgets.validate_name("Web_Budget", false).is_empty());
+    assert!(!budgets.validate_name("web/budget", false).is_empty());
+}
+
+#[test]
+fn updates_of_addresses_tell_what_is_wrong_besides_what_changed() {
+    let address = json!({ "metadata": { "name": "10.0.0.1" }, "spec": { "parentRef": { "resource": "services", "name": "a" } } });
+    let got = update("networking.k8s.io", "ipaddresses", "", &address, &json!({ "spec": { "parentRef": { "name": null } } }));
+    let fields: Vec<_> = got.iter().filter_map(|fault| fault.split(':').next()).collect();
+    assert_eq!(fields, ["spec.parentRef.name", "spec.parentRef"]);
+}

@@ -174,8 +174,10 @@ fn validate(writing: &Writing<'_>, document: &Value) -> Result<(), Status> {
     let meta = &document["metadata"];
     let own = writing.with_rules(|strategy, context| {
         let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
-        names::validate_object_meta(meta, namespaced, &rule, &path, &mut faults);
-        write::validate_finalizer_names(writing.target, meta, &mut faults);
+        if write::has_own_metadata_rules(writing.target) {
+            names::validate_object_meta(meta, namespaced, &rule, &path, &mut faults);
+            write::validate_finalizer_names(writing.target, meta, &mut faults);
+        }
         strategy.validate(document, context)
     });
     match own {

@@ -321,8 +321,10 @@ fn validate(writing: &Writing<'_>, document: &Value, old: &Value) -> Result<(), 
     names::validate_object_meta_update(meta, was, &path, &mut faults);
     let own = writing.with_rules(|strategy, context| {
         let mut own = Faults::default();
-        names::validate_object_meta_update(meta, was, &path, &mut own);
-        write::validate_finalizer_names(writing.target, meta, &mut own);
+        if write::has_own_metadata_rules(writing.target) {
+            names::validate_object_meta_update(meta, was, &path, &mut own);
+            write::validate_finalizer_names(writing.target, meta, &mut own);
+        }
         for _ in 0..further_metadata_checks(writing.target, &writing.subresource) {
             let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
             names::validate_object_meta(meta, namespaced, &rule, &path, &mut own);
@@ -348,7 +350,15 @@ fn further_metadata_checks(target: &Target, subresource: &str) -> usize {
             "configmaps" | "endpoints" | "namespaces" | "nodes" | "persistentvolumes" | "pods" | "secrets" | "serviceaccounts"
             | "services",
         )
-        | ("discovery.k8s.io" | "rbac.authorization.k8s.io", _) => 1,
+        | ("apps", "controllerrevisions")
+        | ("batch", "jobs")
+        | ("networking.k8s.io", "ingresses" | "ingressclasses" | "ipaddresses")
+        | ("resource.k8s.io", "deviceclasses" | "resourceclaims" | "resourceclaimtemplates")
+        | (
+            "storage.k8s.io",
+            "csinodes" | "csistoragecapacities" | "storageclasses" | "volumeattachments" | "volumeattributesclasses",
+        )
+        | ("apiregistration.k8s.io" | "certificates.k8s.io" | "node.k8s.io" | "rbac.authorization.k8s.io", _) => 1,
         _ => 0,
     }
 }

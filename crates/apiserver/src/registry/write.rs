@@ -319,6 +319,11 @@ pub(crate) fn meta_text<'d>(document: &'d Value, field: &str) -> &'d str {
     document["metadata"][field].as_str().unwrap_or_default()
 }
 
+/// Whether a kind's own rules look at metadata at all; without, only what holds for all kinds does.
+pub(crate) fn has_own_metadata_rules(target: &Target) -> bool {
+    target.stored.group != "policy" || target.stored.plural != "poddisruptionbudgets"
+}
+
 /// Finalizers of built-in kinds are qualified, or one of the three that Kubernetes itself has.
 pub(crate) fn validate_finalizer_names(target: &Target, meta: &Value, faults: &mut Faults) {
     let resource = &target.resource;

@@ -140,7 +140,11 @@ impl Walk<'_> {
     }
 
     fn decide(&mut self, decision: StateId, precedence: u32) -> Result<StateId, Fault> {
-        match predict::predict(self.network, decision, precedence, self.tokens, self.next) {
+        let predicted = match self.network.settled(decision, precedence, self.kind(0)) {
+            Some(choice) => choice.ok_or(self.next),
+            None => predict::predict(self.network, decision, precedence, self.tokens, self.next),
+        };
+        match predicted {
             Ok(choice) => Ok(self.network.state(decision).edges[choice].target()),
             Err(offending) => Err(Fault::NoViable { start: self.next, offending }),
         }

@@ -129,6 +129,10 @@ pub(super) struct Network {
     rules: Vec<(StateId, StateId)>,
     /// Per rule, the states that follow where it is used.
     follows: Vec<Vec<StateId>>,
+    /// Per state, the tokens that may come as far as its rule tells.
+    firsts: Vec<Set>,
+    /// Per rule, the tokens that may come after it, wherever it is used.
+    after: Vec<Set>,
 }
 
 /// A piece of a rule.
@@ -278,7 +282,8 @@ fn definition(name: Name) -> Part {
 impl Network {
     /// The network of CEL's grammar; its first rule is the whole expression.
     pub(super) fn of_cel() -> Self {
-        let mut network = Self { states: Vec::new(), rules: Vec::new(), follows: Vec::new() };
+        let mut network =
+            Self { states: Vec::new(), rules: Vec::new(), follows: Vec::new(), firsts: Vec::new(), after: Vec::new() };
         for name in NAMES {
             let (start, stop) = (network.add(name, Role::Plain), network.add(name, Role::Stop));
             network.rules.push((start, stop));
@@ -290,7 +295,57 @@ impl Network {
             network.join(start, left);
             network.join(right, stop);
         }
+        network.firsts =
+            (0..network.states.len()).map(|id| Set(network.collect(id, &mut vec![false; network.states.len()]))).collect();
+        network.after = (0..NAMES.len()).map(|rule| network.after(rule, &mut vec![false; NAMES.len()])).collect();
         network
+    }
+
+    fn after(&self, rule: usize, seen: &mut [bool]) -> Set {
+        if std::mem::replace(&mut seen[rule], true) {
+            return Set::NONE;
+        }
+        self.follows[rule].iter().fold(Set::NONE, |set, next| {
+            let first = self.first(*next);
+            let more = if first.may_be_empty() { self.after(self.states[*next].rule, seen) } else { Set::NONE };
+            set.with(first).with(more)
+        })
+    }
+
+    /// The choice of a decision that one token settles: when only one goes on with it, when none does but a rule may end, or
+    /// when operators that bind tightly enough may be taken. Nothing is settled when several go on.
+    pub(super) fn settled(&self, decision: StateId, precedence: u32, next: Kind) -> Option<Option<usize>> {
+        let state = &self.states[decision];
+        if state.role == Role::StarEntry {
+            let (mut gates, mut open) = (false, false);
+            self.gates(state.edges[0].target(), &mut |binds, first| {
+                gates = true;
+                open |= binds >= precedence && first.has(next);
+            });
+            if gates && open {
+                return Some(Some(0));
+            }
+        }
+        let goes_on = |edge: &&Edge| {
+            let first = self.first(edge.target());
+            first.has(next) || first.may_be_empty() && self.after[state.rule].has(next)
+        };
+        let mut choices = state.edges.iter().enumerate().filter(|(_, edge)| goes_on(edge)).map(|(choice, _)| choice);
+        match (choices.next(), choices.next()) {
+            (Some(choice), None) => Some(Some(choice)),
+            (None, _) => Some(state.edges.iter().position(|edge| self.first(edge.target()).may_be_empty())),
+            _ => None,
+        }
+    }
+
+    fn gates(&self, id: StateId, visit: &mut dyn FnMut(u32, Set)) {
+        for edge in &self.states[id].edges {
+            match edge {
+                Edge::Empty(to) => self.gates(*to, visit),
+                Edge::Precedence(binds, to) => visit(*binds, self.first(*to)),
+                Edge::Tokens(..) | Edge::Rule { .. } => {}
+            }
+        }
     }
 
     pub(super) fn rules(&self) -> usize {
@@ -317,8 +372,7 @@ impl Network {
 
     /// The tokens that may come in state `id`, as far as its rule tells.
     pub(super) fn first(&self, id: StateId) -> Set {
-        let mut seen = vec![false; self.states.len()];
-        Set(self.collect(id, &mut seen))
+        self.firsts[id]
     }
 
     /// The tokens that may come in state `id` within `frames`.

@@ -111,3 +111,12 @@ fn nesting_is_limited() {
     let size = format!("'{}'", "a".repeat(100_000));
     check(&size, &["-1:0: expression code point size exceeds limit: size: 100002, limit 100000"]);
 }
+
+#[test]
+fn hostile_text_is_refused_and_no_more() {
+    let starts =
+        ["a ", "[", "1+", "-", "!", "a?", "{a:", "a.b(", "a.", "a,", "(-", "'a' ", "a{", "has(a.b).", "\\", "a[?", "1 in "];
+    for text in starts.into_iter().map(|start| start.repeat(4_000 / start.len())) {
+        assert!(Environment::base().compile(&text).is_err(), "{}", &text[..8]);
+    }
+}

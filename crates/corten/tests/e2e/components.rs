@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use crate::Test;
 use crate::cluster::{CORTEN, Cluster, eventually};
-use crate::kubectl::Kubectl;
+use crate::kubectl::{Kubectl, pod};
 
 /// Name and function of each test.
 pub const TESTS: &[(&str, Test)] = &[("components::make_a_cluster", make_a_cluster)];
@@ -67,13 +67,17 @@ fn make_a_cluster(_: &Cluster, _: &str) {
         "-config", "/dev/null", "-addext", "basicConstraints=critical,CA:FALSE", "-subj", "/O=system:nodes/CN=system:node:node", "-addext", "subjectAltName=IP:192.168.77.1,DNS:node",
         "-out", &certificate, "-keyout", &key,
     ]).unwrap_or_else(|err| panic!("{err}"));
+    let manifests = cluster.scratch().join("manifests");
+    fs::create_dir(&manifests).unwrap();
+    let (manifest, manifests) = (manifests.join("static.yaml"), text(manifests.clone()));
+    fs::write(&manifest, pod("static", "echo static; sleep 3600", "Always")).unwrap();
     #[rustfmt::skip]
     let others: &[(&str, &[&str])] = &[
         ("controller-manager", &["--use-service-account-credentials", "--root-ca-file", &ca, "--allocate-node-cidrs",
             "--cluster-cidr=10.42.0.0/16", services]),
         ("scheduler", &[]),
         ("kubelet", &["--data-dir", &node, "--hostname-override=node", "--node-ip=192.168.77.1", "--cgroup-root", cluster.cgroup(),
-            "--client-ca-file", &ca, "--tls-cert-file", &certificate, "--tls-private-key-file", &key, services]),
+            "--client-ca-file", &ca, "--tls-cert-file", &certificate, "--tls-private-key-file", &key, services, "--pod-manifest-path", &manifests]),
         ("proxy", &["--hostname-override=node", "--cluster-cidr=10.42.0.0/16"]),
     ];
     for (name, flags) in others {
@@ -87,6 +91,13 @@ fn make_a_cluster(_: &Cluster, _: &str) {
         }
     });
     cluster.import_images(&node).unwrap_or_else(|err| panic!("{err}"));
+
+    kubectl.ok(&["wait", "--for=create", "pod/static-node", "--timeout=60s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/static-node", "--timeout=60s"]);
+    assert_eq!(kubectl.field("pod/static-node", ".metadata.ownerReferences[0].kind"), "Node");
+    assert_eq!(kubectl.ok(&["logs", "static-node"]), "static\n");
+    fs::remove_file(&manifest).unwrap();
+    kubectl.ok(&["wait", "--for=delete", "pod/static-node", "--timeout=60s"]);
 
     kubectl.deploy("web", 2);
     let address = kubectl.field("service/web", ".spec.clusterIP");

@@ -25,6 +25,7 @@ mod subresource;
 
 mod components;
 mod expiry;
+mod heartbeat;
 mod hooks;
 mod managed;
 mod services;

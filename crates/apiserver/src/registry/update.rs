@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use corten_api::field::{Faults, Path};
 use corten_api::names;
 use corten_api::status::Status;
-use corten_store::{Expect, Revision};
+use corten_store::{Durability, Expect, Revision};
 
 use super::codec;
 use super::create::{self, Ownership};
+use super::heartbeat;
 use super::hooks;
 use super::managed;
 use super::options::{self, WriteOptions};
@@ -243,7 +244,9 @@ async fn attempt_update(
     if writing.options.dry_run {
         return Ok(Attempt::Done(Outcome::Document(document)));
     }
-    match writing.commit(name, bytes, Expect::At(Revision(entry.stored)), admitted).await {
+    let lazy = writing.is_lazy() || heartbeat::is_all(writing, &document, &old);
+    let durability = if lazy { Durability::Lazy } else { Durability::Sync };
+    match writing.commit_as(durability, name, bytes, Expect::At(Revision(entry.stored)), admitted).await {
         Ok(_) if ends => {
             reserved.keep();
             hooks::after_delete(writing, &document).await;

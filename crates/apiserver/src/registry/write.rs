@@ -216,10 +216,22 @@ impl<'a> Writing<'a> {
         name: &str,
         value: Option<bytes::Bytes>,
         expect: Expect,
+        admitted: Admitted,
+    ) -> Result<u64, CommitError> {
+        let durability = if self.is_lazy() { Durability::Lazy } else { Durability::Sync };
+        self.commit_as(durability, name, value, expect, admitted).await
+    }
+
+    /// As [`Self::commit`], for a write whose durability the kind alone does not decide.
+    pub(crate) async fn commit_as(
+        &self,
+        durability: Durability,
+        name: &str,
+        value: Option<bytes::Bytes>,
+        expect: Expect,
         _admitted: Admitted,
     ) -> Result<u64, CommitError> {
         let key = self.target.store_key(&self.namespace, name).map_err(|status| CommitError::Status(Box::new(status)))?;
-        let durability = if self.is_lazy() { Durability::Lazy } else { Durability::Sync };
         let operation = match (&value, &expect) {
             (None, _) => "delete",
             (_, Expect::Absent) => "create",
@@ -251,7 +263,7 @@ impl<'a> Writing<'a> {
     }
 
     /// Heartbeats and Events may become durable a little later.
-    fn is_lazy(&self) -> bool {
+    pub(crate) fn is_lazy(&self) -> bool {
         let stored = &self.target.stored;
         match (stored.group.as_str(), stored.plural.as_str()) {
             ("", "events") => true,

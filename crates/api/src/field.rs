@@ -254,9 +254,36 @@ pub fn quoted(s: &str) -> String {
             '\u{b}' => out.push_str("\\v"),
             '\u{c}' => out.push_str("\\f"),
             c if u32::from(c) < 0x20 || c == '\u{7f}' => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c => out.push(c),
+            c if c.is_ascii() || is_printable(c) => out.push(c),
+            c if u32::from(c) < 0x1_0000 => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push_str(&format!("\\U{:08x}", u32::from(c))),
         }
     }
     out.push('"');
     out
+}
+
+/// Whether Go's `unicode.IsPrint` holds of a character that is not ASCII: letters, marks, numbers, punctuation, symbols.
+fn is_printable(c: char) -> bool {
+    // Only the first character of a text is escaped for being a mark.
+    let after_a_letter: String = ['a', c].iter().collect();
+    after_a_letter.escape_debug().count() == 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_as_go() {
+        for (text, expected) in [
+            ("a \"b\"\\", r#""a \"b\"\\""#),
+            ("\n\u{1}\u{7f}", r#""\n\x01\x7f""#),
+            ("ü日e\u{301}😀", "\"ü日e\u{301}😀\""),
+            ("\u{a0}\u{200b}\u{2028}", r#""\u00a0\u200b\u2028""#),
+            ("\u{e0001}\u{ad}", r#""\U000e0001\u00ad""#),
+        ] {
+            assert_eq!(quoted(text), expected);
+        }
+    }
 }

@@ -86,6 +86,12 @@ pub trait Plugin: Send + Sync + 'static {
     /// Whether the plugin wants to see this request at all; asked before anything is cloned for it.
     fn handles(&self, request: &AdmissionRequest) -> bool;
 
+    /// Whether the plugin looks at managed fields, or shows the documents to somebody outside. To others they may come as one
+    /// text: see [`corten_schema::apply::unfold`].
+    fn reads_managed_fields(&self) -> bool {
+        true
+    }
+
     /// May change `request.object`.
     fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
         let _ = request;
@@ -124,6 +130,13 @@ impl Chain {
             (plugin, timed)
         });
         Self { plugins: plugins.collect(), metrics }
+    }
+
+    /// Gives managed fields the form that the plugins want that will see this request.
+    pub fn prepare(&self, request: &mut AdmissionRequest) {
+        if self.plugins.iter().any(|(plugin, _)| plugin.reads_managed_fields() && plugin.handles(request)) {
+            request.object.iter_mut().chain(&mut request.old).for_each(corten_schema::apply::unfold);
+        }
     }
 
     /// The changing pass.

@@ -212,9 +212,15 @@ impl Outcome {
             Ok(Some(entry)) if entry.revision == revision => Self::Entry(entry),
             _ => {
                 write::metadata(&mut document).insert("resourceVersion".into(), revision.to_string().into());
-                Self::Document(document)
+                Self::unstored(document)
             }
         }
+    }
+
+    /// The outcome of a write that left nothing in the cache.
+    pub(crate) fn unstored(mut document: Value) -> Self {
+        corten_schema::apply::unfold(&mut document);
+        Self::Document(document)
     }
 
     /// The document in the stored form.

@@ -15,6 +15,7 @@ mod merge;
 mod scale;
 pub mod schema;
 pub mod set;
+mod text;
 mod timestamps;
 mod updater;
 mod walk;
@@ -143,9 +144,12 @@ pub struct Conflict {
 /// Notes who changed what in a create, an update or a patch. `live` is the object as it is, nothing on create; `new` is the
 /// object as it will be, with the managed fields that the client sent. The result is `new` with its managed fields
 /// replaced. Never fails: managed fields that cannot be read are started anew.
+///
+/// Unless the client sent them, the managed fields of the result are one text (see [`unfold`]), and so may be those of `live` and
+/// `new`.
 pub fn update<V: Versions>(versions: &V, live: Option<&Value>, mut new: Value, writer: &Writer<'_>) -> Value {
     let sent = take_entries(&mut new);
-    let managers = starting_point(live, sent.as_deref(), writer.subresource);
+    let (managers, form) = starting_point(live, sent.as_ref(), writer.subresource);
     let exists = live.is_some_and(|live| live["metadata"]["uid"].as_str().is_some_and(|uid| !uid.is_empty()));
     if managers.owned.is_empty() && exists {
         // Nobody has tracked this object so far: tracking begins with its first apply.
@@ -153,8 +157,17 @@ pub fn update<V: Versions>(versions: &V, live: Option<&Value>, mut new: Value, w
     }
     let id = Id::updater(writer.manager, writer.api_version, writer.subresource);
     let managers = updated(versions, live, &new, managers, &id, writer);
-    put_entries(&mut new, &managers);
+    put_entries(&mut new, &managers, form);
     new
+}
+
+/// Gives managed fields the form that the API knows. While a document is on its way to the store they may be one text, a
+/// string in the place of the list, which costs nothing to carry along; nobody outside gets to see that.
+pub fn unfold(document: &mut Value) {
+    let Some(entries) = document.get_mut("metadata").and_then(|meta| meta.get_mut("managedFields")) else { return };
+    if let Value::String(text) = entries {
+        *entries = serde_json::from_str(text).expect("the text was written here or is a part of a document");
+    }
 }
 
 /// Merges a configuration into an object. `live` is the object as it is, nothing when it does not exist yet.
@@ -184,7 +197,7 @@ pub fn apply<V: Versions>(
     let mut live = live.clone();
     let entries = take_entries(&mut live).unwrap_or_default();
     let mut managers =
-        Managers::read(&entries).map_err(|err| ApplyError::Schema(format!("failed to decode managed fields: {err}")))?;
+        Managers::of(&entries).map_err(|err| ApplyError::Schema(format!("failed to decode managed fields: {err}")))?;
     if managers.owned.is_empty() {
         // Whoever made the object so far owns it from here on.
         let id = Id::updater(BEFORE_FIRST_APPLY, writer.api_version, writer.subresource);
@@ -207,7 +220,7 @@ pub fn apply<V: Versions>(
     if writer.manager == "kubectl" {
         last_applied::refresh(&mut document, config);
     }
-    put_entries(&mut document, &managers);
+    put_entries(&mut document, &managers, Form::List);
     Ok(Applied { document, changed })
 }
 
@@ -233,24 +246,31 @@ fn updated<V: Versions>(
     managers
 }
 
+/// How managed fields are written.
+#[derive(Clone, Copy)]
+enum Form {
+    List,
+    Text,
+}
+
 /// The managers that an update starts from: those the client sent, unless it sent none or they cannot be read; none at all
-/// when it sent an empty list, or a list of one empty entry.
-fn starting_point(live: Option<&Value>, sent: Option<&[Value]>, subresource: &str) -> Managers {
+/// when it sent an empty list, or a list of one empty entry. What a client sent has still to be validated, and stays a list.
+fn starting_point(live: Option<&Value>, sent: Option<&Value>, subresource: &str) -> (Managers, Form) {
     let of_live = || {
-        let entries = live.and_then(|live| live["metadata"]["managedFields"].as_array());
-        Managers::read(entries.map_or(&[], Vec::as_slice)).unwrap_or_default()
+        let entries = live.map(|live| &live["metadata"]["managedFields"]);
+        (entries.and_then(|entries| Managers::of(entries).ok()).unwrap_or_default(), Form::Text)
     };
     let Some(sent) = sent.filter(|_| subresource.is_empty()) else { return of_live() };
-    let is_reset = match sent {
-        [] => true,
-        [one] => one.as_object().is_some_and(Map::is_empty),
+    let is_reset = match sent.as_array().map(Vec::as_slice) {
+        Some([]) => true,
+        Some([one]) => one.as_object().is_some_and(Map::is_empty),
         _ => false,
     };
     if is_reset {
-        return Managers::default();
+        return (Managers::default(), Form::Text);
     }
-    match Managers::read(sent) {
-        Ok(managers) if !managers.owned.is_empty() => managers,
+    match Managers::of(sent) {
+        Ok(managers) if !managers.owned.is_empty() => (managers, if sent.is_string() { Form::Text } else { Form::List }),
         _ => of_live(),
     }
 }
@@ -273,19 +293,20 @@ fn shown_kind(api_version: &str, kind: &str) -> String {
     format!("{slash}{api_version}, Kind={kind}")
 }
 
-fn take_entries(document: &mut Value) -> Option<Vec<Value>> {
-    match document.get_mut("metadata")?.as_object_mut()?.remove("managedFields")? {
-        Value::Array(entries) => Some(entries),
-        _ => None,
-    }
+fn take_entries(document: &mut Value) -> Option<Value> {
+    let entries = document.get_mut("metadata")?.as_object_mut()?.remove("managedFields")?;
+    (entries.is_array() || entries.is_string()).then_some(entries)
 }
 
-fn put_entries(document: &mut Value, managers: &Managers) {
-    let entries = managers.write();
-    let Some(document) = document.as_object_mut().filter(|_| !entries.is_empty()) else { return };
+fn put_entries(document: &mut Value, managers: &Managers, form: Form) {
+    let Some(document) = document.as_object_mut().filter(|_| !managers.owned.is_empty()) else { return };
     let meta = document.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
     if let Some(meta) = meta.as_object_mut() {
-        meta.insert("managedFields".into(), Value::Array(entries));
+        let entries = match form {
+            Form::List => managers.write().into(),
+            Form::Text => managers.write_text().into(),
+        };
+        meta.insert("managedFields".into(), entries);
     }
 }
 

@@ -125,6 +125,18 @@ impl Patch {
         }
     }
 
+    /// Whether the patch may look at or change managed fields. When it does not, they may be in any form: see
+    /// [`crate::apply::unfold`].
+    #[must_use]
+    pub fn concerns_managed_fields(&self) -> bool {
+        let names = |metadata: Option<&Value>| metadata.is_some_and(|metadata| metadata.get("managedFields").is_some());
+        match &self.body {
+            Body::Json(operations) => !operations.iter().all(json::Operation::is_aside),
+            Body::Merge(patch) => names(patch.get("metadata")),
+            Body::Strategic(patch) => names(patch.get("metadata")),
+        }
+    }
+
     /// The answer when the patched document cannot be decoded, or only with faults and the request is strict: 422 with
     /// `patch` as the field. `patched` is the document after [`Patch::apply`].
     #[must_use]

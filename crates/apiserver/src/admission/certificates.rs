@@ -60,6 +60,10 @@ impl Plugin for ForSigner {
         self.name
     }
 
+    fn reads_managed_fields(&self) -> bool {
+        false
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         request.operation == Operation::Update
             && request.group == GROUP
@@ -80,6 +84,10 @@ const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 impl Plugin for CertificateSubjectRestriction {
     fn name(&self) -> &'static str {
         "CertificateSubjectRestriction"
+    }
+
+    fn reads_managed_fields(&self) -> bool {
+        false
     }
 
     fn handles(&self, request: &AdmissionRequest) -> bool {

@@ -57,6 +57,10 @@ impl Plugin for LimitRanger {
         "LimitRanger"
     }
 
+    fn reads_managed_fields(&self) -> bool {
+        false
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         // What a pod's containers ask for cannot be changed by an update of the pod.
         let pods = request.operation == Operation::Create && request.is("", "pods");

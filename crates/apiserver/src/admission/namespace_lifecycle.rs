@@ -48,6 +48,10 @@ impl Plugin for NamespaceLifecycle {
         "NamespaceLifecycle"
     }
 
+    fn reads_managed_fields(&self) -> bool {
+        false
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         request.operation != Operation::Connect
     }

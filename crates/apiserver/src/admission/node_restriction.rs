@@ -157,6 +157,10 @@ impl Plugin for NodeRestriction {
         "NodeRestriction"
     }
 
+    fn reads_managed_fields(&self) -> bool {
+        false
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         request.operation != Operation::Connect && request.user.is_in("system:nodes")
     }

@@ -175,6 +175,10 @@ impl Plugin for PodSecurity {
         "PodSecurity"
     }
 
+    fn reads_managed_fields(&self) -> bool {
+        false
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         matches!(request.operation, Operation::Create | Operation::Update)
             && (request.is("", "namespaces") || (Self::pod(request).is_some() && Self::matters(request)))

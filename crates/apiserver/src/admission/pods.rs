@@ -26,6 +26,10 @@ impl Plugin for DefaultTolerationSeconds {
         "DefaultTolerationSeconds"
     }
 
+    fn reads_managed_fields(&self) -> bool {
+        false
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         matches!(request.operation, Operation::Create | Operation::Update) && request.is("", "pods")
     }
@@ -53,6 +57,10 @@ pub(super) struct TaintNodesByCondition;
 impl Plugin for TaintNodesByCondition {
     fn name(&self) -> &'static str {
         "TaintNodesByCondition"
+    }
+
+    fn reads_managed_fields(&self) -> bool {
+        false
     }
 
     fn handles(&self, request: &AdmissionRequest) -> bool {
@@ -170,6 +178,10 @@ impl Plugin for Priority {
         "Priority"
     }
 
+    fn reads_managed_fields(&self) -> bool {
+        false
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         let writes = matches!(request.operation, Operation::Create | Operation::Update);
         writes && (request.is("", "pods") || request.is(SCHEDULING, "priorityclasses"))
@@ -243,6 +255,10 @@ impl Plugin for RuntimeClass {
         "RuntimeClass"
     }
 
+    fn reads_managed_fields(&self) -> bool {
+        false
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         request.operation == Operation::Create && request.is("", "pods")
     }
@@ -266,6 +282,10 @@ pub(super) struct PodTopologyLabels {
 impl Plugin for PodTopologyLabels {
     fn name(&self) -> &'static str {
         "PodTopologyLabels"
+    }
+
+    fn reads_managed_fields(&self) -> bool {
+        false
     }
 
     fn handles(&self, request: &AdmissionRequest) -> bool {

@@ -160,6 +160,10 @@ impl Plugin for ResourceQuota {
         "ResourceQuota"
     }
 
+    fn reads_managed_fields(&self) -> bool {
+        false
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         matches!(request.operation, Operation::Create | Operation::Update)
             && request.subresource.is_empty()

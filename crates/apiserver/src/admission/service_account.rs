@@ -99,6 +99,10 @@ impl Plugin for ServiceAccount {
         "ServiceAccount"
     }
 
+    fn reads_managed_fields(&self) -> bool {
+        false
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         request.operation == Operation::Create && request.is("", "pods")
     }

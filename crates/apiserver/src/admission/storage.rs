@@ -32,6 +32,10 @@ impl Plugin for StorageObjectInUseProtection {
         "StorageObjectInUseProtection"
     }
 
+    fn reads_managed_fields(&self) -> bool {
+        false
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         request.operation == Operation::Create && request.subresource.is_empty() && Self::finalizer(request).is_some()
     }
@@ -69,6 +73,10 @@ impl Plugin for DefaultStorageClass {
         "DefaultStorageClass"
     }
 
+    fn reads_managed_fields(&self) -> bool {
+        false
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         request.operation == Operation::Create && request.is("", "persistentvolumeclaims")
     }
@@ -96,6 +104,10 @@ pub(super) struct DefaultIngressClass {
 impl Plugin for DefaultIngressClass {
     fn name(&self) -> &'static str {
         "DefaultIngressClass"
+    }
+
+    fn reads_managed_fields(&self) -> bool {
+        false
     }
 
     fn handles(&self, request: &AdmissionRequest) -> bool {
@@ -142,6 +154,10 @@ impl PersistentVolumeClaimResize {
 impl Plugin for PersistentVolumeClaimResize {
     fn name(&self) -> &'static str {
         "PersistentVolumeClaimResize"
+    }
+
+    fn reads_managed_fields(&self) -> bool {
+        false
     }
 
     fn handles(&self, request: &AdmissionRequest) -> bool {

@@ -99,6 +99,10 @@ impl Plugin for Escalation {
         "RBACEscalation"
     }
 
+    fn reads_managed_fields(&self) -> bool {
+        false
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         request.group == GROUP
             && matches!(request.operation, Operation::Create | Operation::Update)

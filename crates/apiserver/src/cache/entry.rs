@@ -6,6 +6,8 @@
 //! written behind the head on the way out. The whole is the object as `get` and `watch` send it, what follows `V,` is the
 //! object as a list item has it, and the metadata alone is a partial object.
 
+mod folded;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -89,7 +91,7 @@ impl Layout {
     }
 
     /// The bytes to store for a document: kind, version and metadata first, without `resourceVersion`, which the store
-    /// gives when it commits.
+    /// gives when it commits. Managed fields may be in either form.
     #[must_use]
     pub fn encode(&self, document: &Value) -> Bytes {
         self.write(document).0
@@ -124,13 +126,24 @@ impl Layout {
         let metadata = root.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
         let mut out = Vec::with_capacity(1024);
         out.extend_from_slice(self.head.as_bytes());
-        write_members(&mut out, metadata.iter().filter(|(key, _)| *key != "resourceVersion"));
+        for (i, (key, value)) in metadata.iter().filter(|(key, _)| *key != "resourceVersion").enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            match value {
+                Value::String(text) if key == "managedFields" => {
+                    out.extend_from_slice(b"\"managedFields\":");
+                    out.extend_from_slice(text.as_bytes());
+                }
+                value => write_member(&mut out, key, value),
+            }
+        }
         out.push(b'}');
         let metadata_end = out.len() as u32;
         let rest = root.iter().filter(|(key, _)| !matches!(key.as_str(), "kind" | "apiVersion" | "metadata"));
         for (key, value) in rest {
             out.push(b',');
-            write_members(&mut out, std::iter::once((key, value)));
+            write_member(&mut out, key, value);
         }
         out.push(b'}');
         // These bytes stay for long: no room is kept for more.
@@ -150,15 +163,10 @@ impl Layout {
     }
 }
 
-fn write_members<'a>(out: &mut Vec<u8>, members: impl Iterator<Item = (&'a String, &'a Value)>) {
-    for (i, (key, value)) in members.enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        serde_json::to_writer(&mut *out, key).expect("a string is always JSON");
-        out.push(b':');
-        serde_json::to_writer(&mut *out, value).expect("a document is always JSON");
-    }
+fn write_member(out: &mut Vec<u8>, key: &str, value: &Value) {
+    serde_json::to_writer(&mut *out, key).expect("a string is always JSON");
+    out.push(b':');
+    serde_json::to_writer(&mut *out, value).expect("a document is always JSON");
 }
 
 /// Reads the selectable fields of an object's bytes; see [`corten_kinds::Strategy::fields`].
@@ -272,6 +280,15 @@ impl Entry {
     #[must_use]
     pub fn decode(&self) -> Value {
         let mut document: Value = serde_json::from_slice(&self.bytes).expect("an entry is made of bytes that were parsed once");
+        document["metadata"]["resourceVersion"] = self.revision.to_string().into();
+        document
+    }
+
+    /// [`Self::decode`], but managed fields stay the text they are: see [`corten_schema::apply::unfold`]. They are a third of a
+    /// pod, and a write looks at little of them.
+    #[must_use]
+    pub fn decode_folded(&self) -> Value {
+        let mut document = folded::read(&self.bytes).expect("an entry is made of bytes that were parsed once");
         document["metadata"]["resourceVersion"] = self.revision.to_string().into();
         document
     }
@@ -432,6 +449,25 @@ mod tests {
             let read = Entry::new(&layout, "k", &bytes, 3, Some(&fields)).unwrap();
             assert_eq!(format!("{made:?}"), format!("{read:?}"));
             assert!(layout.is_state_of(&bytes, &made));
+        }
+    }
+
+    #[test]
+    fn managed_fields_may_stay_text() {
+        let entries = json!([{"manager": "m", "fieldsV1": {"f:a\"b": {".": {}, "k:{\"x\":1}": {}}}}]);
+        let of = |entries: Value| {
+            json!({"kind": "Pod", "apiVersion": "v1", "spec": {"managedFields": "x"},
+            "metadata": {"name": "b", "managedFields": entries, "resourceVersion": "17"}})
+        };
+        for (entries, folded) in
+            [(entries.clone(), entries.to_string().into()), (json!([]), json!([])), (Value::Null, Value::Null)]
+        {
+            let (layout, entry) = entry(&of(entries.clone()), 17);
+            assert_eq!(entry.decode_folded(), of(folded));
+            assert!(layout.is_state_of(&layout.encode(&entry.decode_folded()), &entry));
+            let mut document = entry.decode_folded();
+            corten_schema::apply::unfold(&mut document);
+            assert_eq!(document, of(entries));
         }
     }
 

@@ -132,7 +132,7 @@ async fn attempt_create(writing: &mut Writing<'_>, mut document: Value, version_
         if let Some(there) = writing.cached(&name)? {
             return Err(already_exists(target, &name, there.deleting));
         }
-        return Ok(Outcome::Document(document));
+        return Ok(Outcome::unstored(document));
     }
     let (bytes, _prepared) = writing.encode(&document)?;
     match writing.commit(&name, Some(bytes), Expect::Absent, admitted).await {

@@ -69,7 +69,8 @@ fn reset(writing: &Writing<'_>) -> Option<Set> {
     (!paths.is_empty()).then(|| Set::of(paths))
 }
 
-/// Records what this write changed under its manager's name. `old` and `document` are in the stored form.
+/// Records what this write changed under its manager's name. `old` and `document` are in the stored form; the managed fields of
+/// `document` may be one text afterwards: see [`apply::unfold`].
 pub(crate) fn track(writing: &Writing<'_>, old: Option<&Value>, document: &mut Value) -> Result<(), Status> {
     let target = writing.target;
     if target.resource.custom {
@@ -124,6 +125,7 @@ pub(crate) fn track_posted(writing: &Writing<'_>, expected: &codec::Expected<'_>
         reset: ResetFields::None,
     };
     *document = apply::update(&versions, None, document.take(), &writer);
+    apply::unfold(document);
 }
 
 /// Reads an applied configuration, and checks that it is about the object of the path.

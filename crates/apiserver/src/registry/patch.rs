@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use corten_api::facts::{Type, Types};
 use corten_api::status::Status;
+use corten_schema::apply;
 use corten_schema::decode::{self, FieldValidation};
 use corten_schema::patch::{Patch, PatchKind};
 
@@ -72,6 +73,8 @@ pub(crate) struct Patching {
     name: String,
     ty: Option<&'static Type>,
     validation: Validation,
+    /// What is patched is the object as it is stored, or its status.
+    is_of_stored: bool,
 }
 
 impl Patching {
@@ -80,16 +83,22 @@ impl Patching {
         let validation = writing.options.validation;
         let patch = Patch::read(kind, body, field_validation(validation))?;
         let type_name = codec::type_of(writing.target, &writing.subresource).to_owned();
-        Ok(Self { patch, name: name.to_owned(), ty: Types::get().named(&type_name), validation })
+        let is_of_stored = matches!(writing.subresource.as_str(), "" | "status");
+        Ok(Self { patch, name: name.to_owned(), ty: Types::get().named(&type_name), validation, is_of_stored })
     }
 
     /// The patched document in the form the encoder would give it.
     pub(crate) fn apply(&self, writing: &mut Writing<'_>, live: &Value) -> Result<Value, Status> {
         let patched = self.patch.apply(live, self.ty)?;
         let mut strict = self.patch.strict.clone();
-        let invalid = |err: decode::DecodeError| self.patch.invalid(&patched, &err.to_string());
+        let refused = |fault: &str| {
+            let mut shown = patched.clone();
+            apply::unfold(&mut shown);
+            self.patch.invalid(&shown, fault)
+        };
+        let invalid = |err: decode::DecodeError| refused(&err.to_string());
         // What is stored is in its normal form already; what was converted or made by hand may not be.
-        let is_stored = writing.target.is_stored_form() && matches!(writing.subresource.as_str(), "" | "status");
+        let is_stored = self.is_of_stored && writing.target.is_stored_form();
         let normal = match self.ty {
             Some(ty) if is_stored => {
                 let mut changed = decode::normalize_changed(live, &patched, ty).map_err(invalid)?;
@@ -112,7 +121,7 @@ impl Patching {
             Validation::Strict if strict.is_empty() => {}
             Validation::Strict => {
                 let fault = format!("strict decoding error: {}", strict.join(", "));
-                return Err(self.patch.invalid(&patched, &fault));
+                return Err(refused(&fault));
             }
         }
         Ok(match normal {
@@ -139,6 +148,12 @@ impl Change for Patching {
 
     fn retries(&self) -> bool {
         true
+    }
+
+    fn takes_folded(&self, target: &Target) -> bool {
+        // Otherwise the patched document is read as a whole, as if it came from a client.
+        let reads_changes = self.ty.is_some() && self.is_of_stored && target.is_stored_form();
+        reads_changes && !self.patch.concerns_managed_fields()
     }
 }
 

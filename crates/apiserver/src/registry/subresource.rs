@@ -46,6 +46,7 @@ pub(crate) async fn review(state: &Arc<State>, target: &Target, call: &mut Call)
         metadata(&mut document).insert("namespace".into(), namespace.into());
     }
     managed::track(&writing, None, &mut document)?;
+    corten_schema::apply::unfold(&mut document);
     let answer = reviews::create(state, call, document).await?;
     let response = render::shaped(target, form, 201, answer, call)?;
     Ok(write::with_warnings(response, &writing.warnings))

@@ -51,6 +51,13 @@ pub(crate) trait Change: Sync {
         false
     }
 
+    /// Whether the managed fields of the present document may be one text (see [`corten_schema::apply::unfold`]) because nobody
+    /// looks at them here.
+    fn takes_folded(&self, target: &Target) -> bool {
+        let _ = target;
+        false
+    }
+
     /// The UID that the object must have.
     fn uid(&self) -> Option<&str> {
         None
@@ -90,6 +97,10 @@ impl Change for Replacement {
 
     fn creates(&self) -> bool {
         self.creates
+    }
+
+    fn takes_folded(&self, _: &Target) -> bool {
+        true
     }
 
     fn uid(&self) -> Option<&str> {
@@ -190,7 +201,7 @@ async fn attempt_update(
     change: &dyn Change,
 ) -> Result<Attempt, Status> {
     let target = writing.target;
-    let mut old = entry.decode();
+    let mut old = if change.takes_folded(target) { entry.decode_folded() } else { entry.decode() };
     let mut document = if target.is_stored_form() {
         change.make(writing, Some(&old))?
     } else {
@@ -242,7 +253,7 @@ async fn attempt_update(
         Some(bytes)
     };
     if writing.options.dry_run {
-        return Ok(Attempt::Done(Outcome::Document(document)));
+        return Ok(Attempt::Done(Outcome::unstored(document)));
     }
     let lazy = writing.is_lazy() || heartbeat::is_all(writing, &document, &old);
     let durability = if lazy { Durability::Lazy } else { Durability::Sync };
@@ -250,7 +261,7 @@ async fn attempt_update(
         Ok(_) if ends => {
             reserved.keep();
             hooks::after_delete(writing, &document).await;
-            Ok(Attempt::Done(Outcome::Document(document)))
+            Ok(Attempt::Done(Outcome::unstored(document)))
         }
         Ok(revision) => {
             reserved.keep();

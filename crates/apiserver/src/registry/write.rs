@@ -148,6 +148,7 @@ impl<'a> Writing<'a> {
         // Lent to the plugins and taken back: a copy of a pod costs more than most plugins do.
         let before = old.as_mut().map(|old| old.take());
         let mut request = self.admission(operation, name, Some(document.take()), before);
+        self.state.admission.prepare(&mut request);
         let outcome = self.state.admission.mutate(&mut request).await;
         self.told(&mut request);
         *document = request.object.take().unwrap_or_default();
@@ -178,6 +179,7 @@ impl<'a> Writing<'a> {
         let object = document.as_mut().map(|document| document.take());
         let before = old.as_mut().map(|old| old.take());
         let mut request = self.admission(operation, name, object, before);
+        self.state.admission.prepare(&mut request);
         let outcome = self.state.admission.validate(&mut request).await;
         self.told(&mut request);
         if let (Some(place), Some(object)) = (document, request.object.take()) {

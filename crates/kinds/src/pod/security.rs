@@ -151,7 +151,12 @@ pub(super) fn app_armor_warnings(warnings: &mut Vec<String>, pod: &Value) {
     // Fields that the client set itself have an owner; those that were copied have none.
     let owned = |name: &str| {
         let key = format!("k:{}", json!({ "name": name }));
-        pod["metadata"].list("managedFields").iter().any(|manager| {
+        // On the way to the store they may be one text.
+        let managers: Value = match &pod["metadata"]["managedFields"] {
+            Value::String(text) => serde_json::from_str(text).unwrap_or_default(),
+            list => list.clone(),
+        };
+        managers.as_array().into_iter().flatten().any(|manager| {
             ["f:initContainers", "f:containers"].iter().any(|list| {
                 let container = &manager["fieldsV1"]["f:spec"][*list][key.as_str()];
                 container["f:securityContext"].has("f:appArmorProfile")

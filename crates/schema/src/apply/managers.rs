@@ -1,13 +1,17 @@
 //! `metadata.managedFields`: who owns what, in memory and in the document.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use corten_api::time;
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::set::Set;
+use super::text::{self, Fields};
 
 /// Most managers with operation Update; the oldest of more are merged into one.
 const MAX_UPDATERS: usize = 10;
@@ -27,7 +31,7 @@ pub(super) struct Id {
 /// What a manager owns.
 #[derive(Clone, Debug)]
 pub(super) struct Owned {
-    pub set: Set,
+    pub fields: Fields,
     pub api_version: String,
 }
 
@@ -36,6 +40,26 @@ pub(super) struct Owned {
 pub(super) struct Managers {
     pub owned: BTreeMap<Id, Owned>,
     pub times: BTreeMap<Id, Timestamp>,
+}
+
+/// One entry as it is written.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Entry<'a> {
+    #[serde(borrow)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow)]
+    fields_type: Cow<'a, str>,
+    #[serde(borrow)]
+    fields_v1: Option<&'a RawValue>,
+    #[serde(borrow)]
+    manager: Cow<'a, str>,
+    #[serde(borrow)]
+    operation: Cow<'a, str>,
+    #[serde(borrow)]
+    subresource: Cow<'a, str>,
+    #[serde(borrow)]
+    time: Cow<'a, str>,
 }
 
 impl Id {
@@ -67,63 +91,114 @@ impl fmt::Display for Id {
 }
 
 impl Managers {
+    /// Reads the entries of a document, whichever of their forms they have; none when there are none.
+    pub(super) fn of(entries: &Value) -> Result<Self, String> {
+        match entries {
+            Value::Array(entries) => Self::read(entries),
+            Value::String(text) => Self::read_text(text),
+            _ => Ok(Self::default()),
+        }
+    }
+
     /// Reads the entries of a document.
     pub(super) fn read(entries: &[Value]) -> Result<Self, String> {
         let mut managers = Self::default();
         for (at, entry) in entries.iter().enumerate() {
-            let text = |name: &str| entry[name].as_str().unwrap_or_default();
-            let applies = match text("operation") {
-                "Apply" => true,
-                "Update" => false,
-                _ => return Err("operation must be `Apply` or `Update`".into()),
+            let text = |name: &str| entry[name].as_str().unwrap_or_default().into();
+            let entry_of = Entry {
+                api_version: text("apiVersion"),
+                fields_type: text("fieldsType"),
+                fields_v1: None,
+                manager: text("manager"),
+                operation: text("operation"),
+                subresource: text("subresource"),
+                time: text("time"),
             };
-            let api_version = text("apiVersion");
-            if api_version.is_empty() {
-                return Err("apiVersion must not be empty".into());
-            }
-            match text("fieldsType") {
-                "FieldsV1" => {}
-                "" => return Err(format!("missing fieldsType in managed fields entry {at}")),
-                other => return Err(format!("invalid fieldsType {other:?} in managed fields entry {at}")),
-            }
-            let set = Set::from_fields(&entry["fieldsV1"]).map_err(|err| format!("error decoding set: {err}"))?;
-            let id = Id {
-                name: text("manager").into(),
-                applies,
-                api_version: if applies { String::new() } else { api_version.into() },
-                subresource: text("subresource").into(),
-            };
-            if let Ok(time) = time::parse(text("time")) {
-                managers.times.insert(id.clone(), time);
-            }
-            managers.owned.insert(id, Owned { set, api_version: api_version.into() });
+            let fields = || Set::from_fields(&entry["fieldsV1"]).map_err(|err| format!("error decoding set: {err}"));
+            managers.put(at, entry_of, || fields().map(Fields::Read))?;
         }
         Ok(managers)
     }
 
-    /// Writes the entries: appliers before updaters, older before newer.
+    /// Reads the text of entries.
+    fn read_text(text: &str) -> Result<Self, String> {
+        let entries: Vec<Entry<'_>> = serde_json::from_str(text).map_err(|err| err.to_string())?;
+        let mut managers = Self::default();
+        for (at, entry) in entries.into_iter().enumerate() {
+            let fields = Fields::written(entry.fields_v1.map_or("{}", RawValue::get));
+            managers.put(at, entry, || Ok(fields))?;
+        }
+        Ok(managers)
+    }
+
+    fn put(&mut self, at: usize, entry: Entry<'_>, fields: impl FnOnce() -> Result<Fields, String>) -> Result<(), String> {
+        let applies = match &*entry.operation {
+            "Apply" => true,
+            "Update" => false,
+            _ => return Err("operation must be `Apply` or `Update`".into()),
+        };
+        if entry.api_version.is_empty() {
+            return Err("apiVersion must not be empty".into());
+        }
+        match &*entry.fields_type {
+            "FieldsV1" => {}
+            "" => return Err(format!("missing fieldsType in managed fields entry {at}")),
+            other => return Err(format!("invalid fieldsType {other:?} in managed fields entry {at}")),
+        }
+        let fields = fields()?;
+        let api_version = entry.api_version.into_owned();
+        let id = Id {
+            name: entry.manager.into_owned(),
+            applies,
+            api_version: if applies { String::new() } else { api_version.clone() },
+            subresource: entry.subresource.into_owned(),
+        };
+        if let Ok(time) = time::parse(&entry.time) {
+            self.times.insert(id.clone(), time);
+        }
+        self.owned.insert(id, Owned { fields, api_version });
+        Ok(())
+    }
+
+    /// Writes the entries as a list; see [`Self::write_text`].
     pub(super) fn write(&self) -> Vec<Value> {
+        serde_json::from_str(&self.write_text()).expect("what was written is JSON")
+    }
+
+    /// Writes the entries: appliers before updaters, older before newer.
+    pub(super) fn write_text(&self) -> String {
         let seconds = |id: &Id| self.times.get(id).map_or(0, |time| time.as_second());
         let mut all: Vec<(&Id, &Owned)> = self.owned.iter().collect();
         all.sort_by_key(|(id, owned)| (!id.applies, seconds(id), &id.name, &owned.api_version, &id.subresource));
-        all.into_iter().map(|(id, owned)| self.entry(id, owned)).collect()
+        let mut out = Vec::with_capacity(1024);
+        out.push(b'[');
+        for (at, (id, owned)) in all.into_iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            self.write_entry(id, owned, &mut out);
+        }
+        out.push(b']');
+        String::from_utf8(out).expect("JSON is UTF-8")
     }
 
-    fn entry(&self, id: &Id, owned: &Owned) -> Value {
-        let mut entry = Map::new();
-        let mut put = |name: &str, value: &str| {
+    /// One entry, members in the order of their names.
+    fn write_entry(&self, id: &Id, owned: &Owned, out: &mut Vec<u8>) {
+        let put = |name: &str, value: &str, out: &mut Vec<u8>| {
             if !value.is_empty() {
-                entry.insert(name.into(), value.into());
+                out.extend_from_slice(name.as_bytes());
+                text::write_json(out, value);
             }
         };
-        put("manager", &id.name);
-        put("operation", if id.applies { "Apply" } else { "Update" });
-        put("apiVersion", &owned.api_version);
-        put("fieldsType", "FieldsV1");
-        put("subresource", &id.subresource);
-        put("time", &self.times.get(id).map(|at| time::seconds(*at)).unwrap_or_default());
-        entry.insert("fieldsV1".into(), owned.set.to_fields());
-        Value::Object(entry)
+        out.extend_from_slice(b"{\"apiVersion\":");
+        text::write_json(out, &owned.api_version);
+        out.extend_from_slice(b",\"fieldsType\":\"FieldsV1\",\"fieldsV1\":");
+        owned.fields.write(out);
+        put(",\"manager\":", &id.name, out);
+        put(",\"operation\":", if id.applies { "Apply" } else { "Update" }, out);
+        put(",\"subresource\":", &id.subresource, out);
+        put(",\"time\":", &self.times.get(id).map(|at| time::seconds(*at)).unwrap_or_default(), out);
+        out.push(b'}');
     }
 
     /// Merges the oldest updaters of each version into one, while there are too many.
@@ -153,7 +228,8 @@ impl Managers {
             if let (true, Some(merged)) = (id != bucket, self.owned.remove(&id))
                 && let Some(owned) = self.owned.get_mut(&bucket)
             {
-                owned.set = std::mem::take(&mut owned.set).union(&merged.set);
+                let set = owned.fields.tree();
+                *set = std::mem::take(set).merge(merged.fields.into_tree());
                 left -= 1;
                 if let Some(time) = self.times.get(&id).copied() {
                     self.times.insert(bucket, time);

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::managers::{Id, Managers, Owned};
 use super::set::{Element, Set};
+use super::text::Fields;
 
 const SCALE: &str = "autoscaling/v1";
 const REPLICAS: &[&str] = &["spec", "replicas"];
@@ -12,11 +13,14 @@ const REPLICAS: &[&str] = &["spec", "replicas"];
 /// The managed fields of a Scale, from those of its parent. `path` is where the parent's replicas are.
 #[must_use]
 pub fn scale_from_parent(parent: &[Value], path: &[&str]) -> Vec<Value> {
-    let managers = Managers::read(parent).unwrap_or_default();
+    let mut managers = Managers::read(parent).unwrap_or_default();
     let path = elements(path);
     let mut out = Managers::default();
-    for id in managers.owned.iter().filter(|(_, owned)| owned.set.has(&path)).map(|(id, _)| id) {
-        out.owned.insert(id.clone(), Owned { set: Set::of(&[REPLICAS]), api_version: SCALE.into() });
+    for (id, owned) in &mut managers.owned {
+        if !owned.fields.tree().has(&path) {
+            continue;
+        }
+        out.owned.insert(id.clone(), Owned { fields: Fields::Read(Set::of(&[REPLICAS])), api_version: SCALE.into() });
         if let Some(time) = managers.times.get(id) {
             out.times.insert(id.clone(), *time);
         }
@@ -33,16 +37,20 @@ pub fn scale_to_parent(parent: &[Value], scale: &[Value], api_version: &str, pat
     let steps = elements(path);
     let mut out = Managers { times: before.times.clone(), ..Managers::default() };
     for (id, mut owned) in before.owned {
-        if owned.set.has(&steps) && scale.owned.remove(&id).is_none() {
-            owned.set = owned.set.difference(&Set::of(&[path]));
+        let set = owned.fields.tree();
+        if set.has(&steps) && scale.owned.remove(&id).is_none() {
+            *set = std::mem::take(set).difference(&Set::of(&[path]));
         }
-        if !owned.set.is_empty() {
+        if !set.is_empty() {
             out.owned.insert(id, owned);
         }
     }
-    for (id, _) in scale.owned.into_iter().filter(|(_, owned)| owned.set.has(&elements(REPLICAS))) {
+    for (id, mut owned) in scale.owned {
+        if !owned.fields.tree().has(&elements(REPLICAS)) {
+            continue;
+        }
         let id = Id { api_version: if id.applies { String::new() } else { api_version.into() }, ..id };
-        out.owned.insert(id, Owned { set: Set::of(&[path]), api_version: api_version.into() });
+        out.owned.insert(id, Owned { fields: Fields::Read(Set::of(&[path])), api_version: api_version.into() });
     }
     out.write()
 }

@@ -3,14 +3,14 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Number, Value};
 
 /// A set of paths, as a tree: a step of the tree may itself be in the set, besides what is below it.
 ///
 /// Steps are kept sorted in a list: sets are mostly small, read in order and merged with each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
-    steps: Vec<(Element, Node)>,
+    pub(super) steps: Vec<(Element, Node)>,
 }
 
 /// What a set holds at one step.
@@ -42,7 +42,7 @@ pub struct Scalar(pub Value);
 /// Why a `fieldsV1` cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct FieldsError(String);
+pub struct FieldsError(pub(super) String);
 
 // === impl Set ===
 
@@ -81,14 +81,9 @@ impl Set {
     /// Writes a `fieldsV1`.
     #[must_use]
     pub fn to_fields(&self) -> Value {
-        self.fields(false)
-    }
-
-    /// The same of what is below a step, which may be in the set itself. Members come in order, so the map is built in one go.
-    fn fields(&self, member: bool) -> Value {
-        let itself = (member && !self.is_empty()).then(|| (".".to_owned(), Value::Object(Map::new())));
-        let steps = self.steps.iter().map(|(element, node)| (element.written(), node.below.fields(node.member)));
-        Value::Object(itself.into_iter().chain(steps).collect())
+        let mut text = Vec::new();
+        self.write(&mut text);
+        serde_json::from_slice(&text).expect("what was written is JSON")
     }
 
     /// Whether no path is in the set.
@@ -302,7 +297,7 @@ impl Set {
         there.below = std::mem::take(&mut there.below).union(&node.below);
     }
 
-    fn at(&self, element: &Element) -> Option<&Node> {
+    pub(super) fn at(&self, element: &Element) -> Option<&Node> {
         self.steps.binary_search_by(|(step, _)| step.cmp(element)).ok().map(|at| &self.steps[at].1)
     }
 
@@ -335,7 +330,7 @@ impl Node {
 
 impl Element {
     /// Reads `f:name`, `k:{…}`, `v:…` or `i:…`; nothing when it is of another kind.
-    fn read(text: &str) -> Result<Option<Self>, FieldsError> {
+    pub(super) fn read(text: &str) -> Result<Option<Self>, FieldsError> {
         let fault = |what: &str| FieldsError(format!("parsing key as path element: {what}"));
         let Some((kind, rest)) = text.split_at_checked(2) else {
             return Err(fault("key must be 2 characters long:"));
@@ -361,28 +356,6 @@ impl Element {
     pub fn key(mut fields: Vec<(Box<str>, Scalar)>) -> Self {
         fields.sort();
         Self::Key(fields)
-    }
-
-    fn written(&self) -> String {
-        match self {
-            Self::Field(name) => ["f:", name].concat(),
-            Self::Value(Scalar(value)) => format!("v:{value}"),
-            Self::Index(at) => format!("i:{at}"),
-            Self::Key(fields) => {
-                let mut text = Vec::with_capacity(48);
-                text.extend_from_slice(b"k:{");
-                for (at, (name, Scalar(value))) in fields.iter().enumerate() {
-                    if at > 0 {
-                        text.push(b',');
-                    }
-                    serde_json::to_writer(&mut text, &**name).expect("a string is always JSON");
-                    text.push(b':');
-                    serde_json::to_writer(&mut text, value).expect("a value is always JSON");
-                }
-                text.push(b'}');
-                String::from_utf8(text).expect("JSON is UTF-8")
-            }
-        }
     }
 }
 

@@ -31,11 +31,18 @@ fn applied(ty: &str, live: Option<&Value>, config: Value, manager: &str, force: 
     Ok(document)
 }
 
+/// [`update`], in the form that the API knows.
+fn updated(versions: &OneVersion, live: Option<&Value>, new: Value, writer: &Writer<'_>) -> Value {
+    let mut document = update(versions, live, new, writer);
+    unfold(&mut document);
+    document
+}
+
 fn changed(ty: &str, live: Option<&Value>, new: Value, manager: &str) -> Value {
     let versions = versions(ty);
     let mut document = crate::decode::normalize(&new, Types::get().named(ty).unwrap()).unwrap().document;
     document["metadata"]["uid"] = "u".into();
-    update(&versions, live, document, &writer(manager, &versions))
+    updated(&versions, live, document, &writer(manager, &versions))
 }
 
 fn fields(document: &Value, manager: &str) -> Value {
@@ -207,7 +214,7 @@ fn reset_fields_are_not_owned() {
     let status = Set::of(&[&["status"]]);
     let writer = Writer { reset: ResetFields::Except(&status), ..writer("m", &versions) };
     let new = json!({"metadata": {}, "spec": {"paused": true}, "status": {"replicas": 1}});
-    let out = update(&versions, None, new, &writer);
+    let out = updated(&versions, None, new, &writer);
     let owned = fields(&out, "m");
     assert_eq!(owned.get("f:status"), None);
     assert_eq!(owned["f:spec"]["f:paused"], json!({}));
@@ -245,6 +252,11 @@ fn an_apply_that_changes_nothing_keeps_the_time() {
 #[test]
 fn times_alone_are_no_change() {
     let old = changed(MAP, None, json!({"data": {"a": "1"}}), "m");
+    let mut folded = old.clone();
+    folded["metadata"]["managedFields"] = folded["metadata"]["managedFields"].to_string().into();
+    let mut new = old.clone();
+    keep_times_when_nothing_changed(&mut new, &folded);
+    assert_eq!(new, folded);
     let mut new = old.clone();
     new["metadata"]["managedFields"][0]["time"] = "2030-01-01T00:00:00Z".into();
     keep_times_when_nothing_changed(&mut new, &old);
@@ -298,6 +310,33 @@ fn fields_are_read_and_written() {
     assert!(Set::from_fields(&json!({"f": {}})).is_err() && Set::from_fields(&json!({"k:[": {}})).is_err());
 }
 
+#[test]
+fn text_is_written_as_a_document_would_be() {
+    let fields = json!({"f:a\"\\\u{1}": {}, "f:ports": {".": {}, "k:{\"port\":10250}": {".": {}, "f:port": {}}, "k:{\"port\":9090}": {}},
+        "f:é": {"v:\"x\"": {}, "v:1": {}, "i:10": {}, "i:9": {}}});
+    let set = Set::from_fields(&fields).unwrap();
+    let mut text = Vec::new();
+    set.write(&mut text);
+    assert_eq!(String::from_utf8(text.clone()).unwrap(), fields.to_string());
+    assert_eq!(Set::from_text(std::str::from_utf8(&text).unwrap()), Ok(set));
+    assert_eq!(Set::from_text(r#"{"q:new":{},"f:a":{"q:b":{}}}"#), Set::from_fields(&json!({"q:new": {}, "f:a": {"q:b": {}}})));
+    for bad in ["{\"f\":{}}", "{\"k:[\":{}}", "{", "1"] {
+        assert!(Set::from_text(bad).is_err(), "{bad}");
+    }
+}
+
+prop_compose! {
+    fn service()(
+        ports in proptest::collection::btree_map(prop_oneof![Just(80), Just(443), Just(9090), Just(10250)], "[a-c]", 0..4),
+        labels in proptest::collection::btree_map("[a-c]", "[0-1]", 0..3),
+        policy in prop_oneof![Just("Local"), Just("Cluster")],
+        finalizers in proptest::collection::btree_set("[a-c]/x", 0..3),
+    ) -> Value {
+        let ports: Vec<Value> = ports.iter().map(|(port, name)| json!({"port": port, "name": name, "protocol": "TCP"})).collect();
+        json!({"metadata": {"labels": labels, "finalizers": finalizers}, "spec": {"ports": ports, "externalTrafficPolicy": policy}})
+    }
+}
+
 prop_compose! {
     fn data()(map in proptest::collection::btree_map("[a-e]", "[0-2]", 0..5)) -> Value {
         json!({"data": map.into_iter().map(|(key, value)| (key, json!(value))).collect::<Map<_, _>>()})
@@ -313,6 +352,32 @@ proptest! {
         prop_assert_eq!(&once, &twice);
         for (key, value) in second["data"].as_object().unwrap() {
             prop_assert_eq!(&once["data"][key], value);
+        }
+    }
+
+    #[test]
+    fn text_and_list_say_the_same(writes in proptest::collection::vec((service(), "[a-l]", any::<bool>()), 1..14)) {
+        let ty = "core.v1.Service";
+        let versions = versions(ty);
+        let mut live: Option<Value> = None;
+        for (at, (new, manager, keeps)) in writes.into_iter().enumerate() {
+            let mut document = crate::decode::normalize(&new, Types::get().named(ty).unwrap()).unwrap().document;
+            document["metadata"]["uid"] = "u".into();
+            let now = Timestamp::from_second(at as i64).unwrap();
+            let writer = Writer { now, ..writer(&manager, &versions) };
+            let mut list = live.clone();
+            list.iter_mut().for_each(unfold);
+            let of_list = updated(&versions, list.as_ref(), document.clone(), &writer);
+            if let (true, Some(entries)) = (keeps, live.as_ref().and_then(|live| live["metadata"].get("managedFields"))) {
+                document["metadata"]["managedFields"] = entries.clone();
+            }
+            let of_text = update(&versions, live.as_ref(), document, &writer);
+            prop_assert!(of_text["metadata"]["managedFields"].is_string());
+            let mut shown = of_text.clone();
+            unfold(&mut shown);
+            prop_assert_eq!(&shown, &of_list);
+            prop_assert_eq!(of_text["metadata"]["managedFields"].as_str().unwrap(), shown["metadata"]["managedFields"].to_string());
+            live = Some(of_text);
         }
     }
 

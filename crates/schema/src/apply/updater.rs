@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::managers::{Id, Managers, Owned};
 use super::merge::{merge, remove, with_named_fields};
 use super::set::{Set, same, shown};
+use super::text::Fields;
 use super::walk::{Comparison, compare, field_set};
 use super::{ApplyError, Conflict, ResetFields, UNOWNED, Versions, Writer};
 
@@ -22,16 +23,16 @@ pub(super) fn update<V: Versions>(
 ) -> Managers {
     let Some(found) = differences(versions, old, new, writer) else { return managers };
     // The writer's own earlier ownership is treated like anybody's: what it changes now it owns anew.
-    let conflicts = others(versions, old, new, &managers, None, &found, writer);
+    let conflicts = others(versions, old, new, &mut managers, None, &found, writer);
     settle(&mut managers, conflicts);
     let Comparison { modified, added, .. } = found;
     let set = writer.reset.filter(modified.merge(added)).difference(unowned());
     if !set.is_empty() {
         let owned = match managers.owned.remove(id) {
-            Some(previous) => set.merge(previous.set),
+            Some(previous) => set.merge(previous.fields.into_tree()),
             None => set,
         };
-        managers.owned.insert(id.clone(), Owned { set: owned, api_version: writer.api_version.into() });
+        managers.owned.insert(id.clone(), Owned { fields: Fields::Read(owned), api_version: writer.api_version.into() });
         managers.times.insert(id.clone(), writer.now);
     }
     managers
@@ -51,13 +52,16 @@ pub(super) fn apply<V: Versions>(
     let schema = versions.schema(writer.api_version).ok_or_else(missing)?;
     let merged = merge(schema, live, config);
     let set = writer.reset.filter(field_set(schema, config));
-    let last = managers.owned.insert(id.clone(), Owned { set, api_version: writer.api_version.into() });
+    let own = Owned { fields: Fields::Read(set), api_version: writer.api_version.into() };
+    let last = managers.owned.insert(id.clone(), own).map(|last| (last.fields.into_tree(), last.api_version));
     let merged = match last {
-        Some(last) if !last.set.is_empty() => prune(versions, merged, &managers, &last, writer).ok_or_else(missing)?,
+        Some((last, version)) if !last.is_empty() => {
+            prune(versions, merged, &mut managers, &last, &version, writer).ok_or_else(missing)?
+        }
         _ => merged,
     };
     let found = differences(versions, live, &merged, writer).ok_or_else(missing)?;
-    let changes = others(versions, live, &merged, &managers, Some(id), &found, writer);
+    let changes = others(versions, live, &merged, &mut managers, Some(id), &found, writer);
     let conflicts: Vec<Conflict> = changes
         .iter()
         .flat_map(|change| {
@@ -71,8 +75,9 @@ pub(super) fn apply<V: Versions>(
     }
     settle(&mut managers, changes);
     if let Some(owned) = managers.owned.get_mut(id) {
-        owned.set = std::mem::take(&mut owned.set).difference(unowned());
-        if owned.set.is_empty() {
+        let set = owned.fields.tree();
+        *set = std::mem::take(set).difference(unowned());
+        if set.is_empty() {
             managers.owned.remove(id);
         }
     }
@@ -108,14 +113,14 @@ fn others<V: Versions>(
     versions: &V,
     old: &Value,
     new: &Value,
-    managers: &Managers,
+    managers: &mut Managers,
     writer_id: Option<&Id>,
     found: &Comparison,
     writer: &Writer<'_>,
 ) -> Vec<Change> {
     let mut compared: BTreeMap<&str, Option<Comparison>> = BTreeMap::new();
     let mut changes = Vec::new();
-    for (id, owned) in managers.owned.iter().filter(|(id, _)| Some(*id) != writer_id) {
+    for (id, owned) in managers.owned.iter_mut().filter(|(id, _)| Some(*id) != writer_id) {
         let found = if owned.api_version == writer.api_version {
             Some(found)
         } else {
@@ -131,8 +136,12 @@ fn others<V: Versions>(
         let change = match found {
             None => Change { id: id.clone(), lost: None, removed: Set::default() },
             Some(found) => {
-                let mut lost = owned.set.intersection(&found.modified);
-                lost = lost.merge(owned.set.intersection(&found.added));
+                if owned.fields.is_untouched(found) {
+                    continue;
+                }
+                let set = owned.fields.tree();
+                let mut lost = set.intersection(&found.modified);
+                lost = lost.merge(set.intersection(&found.added));
                 if lost.is_empty() && found.removed.is_empty() {
                     continue;
                 }
@@ -147,34 +156,39 @@ fn others<V: Versions>(
 fn settle(managers: &mut Managers, changes: Vec<Change>) {
     for change in changes {
         let Some(owned) = managers.owned.get_mut(&change.id) else { continue };
-        match change.lost {
-            None => owned.set = Set::default(),
-            Some(lost) => {
-                owned.set = std::mem::take(&mut owned.set).difference(&lost).difference(&change.removed);
-            }
-        }
-        if owned.set.is_empty() {
+        let set = owned.fields.tree();
+        *set = match change.lost {
+            None => Set::default(),
+            Some(lost) => std::mem::take(set).difference(&lost).difference(&change.removed),
+        };
+        if set.is_empty() {
             managers.owned.remove(&change.id);
         }
     }
 }
 
-/// Takes out what the manager applied last time (`last`) and does not apply now, unless somebody else owns it. `managers`
+/// Takes out what the manager applied last time (`last`, in `version`) and does not apply now, unless somebody else owns it. `managers`
 /// has the new configuration's fields already.
-fn prune<V: Versions>(versions: &V, merged: Value, managers: &Managers, last: &Owned, writer: &Writer<'_>) -> Option<Value> {
-    let version = last.api_version.as_str();
+fn prune<V: Versions>(
+    versions: &V,
+    merged: Value,
+    managers: &mut Managers,
+    last: &Set,
+    version: &str,
+    writer: &Writer<'_>,
+) -> Option<Value> {
     let (Some(schema), Some(in_last)) = (versions.schema(version), versions.convert(&merged, version)) else {
         return Some(merged);
     };
-    let last_set = with_named_fields(schema, &last.set);
+    let last_set = with_named_fields(schema, last);
     let mut pruned = remove(schema, &in_last, &last_set);
 
     // What somebody owns stays, version by version; the version of the last configuration comes first, since fields that
     // were taken out may be needed for a conversion.
     let mut owned_in: BTreeMap<&str, Set> = BTreeMap::new();
-    for owned in managers.owned.values() {
+    for owned in managers.owned.values_mut() {
         let set = owned_in.entry(&owned.api_version).or_default();
-        *set = std::mem::take(set).union(&owned.set);
+        *set = std::mem::take(set).union(owned.fields.tree());
     }
     let mut order: Vec<&str> = owned_in.keys().copied().collect();
     order.sort_by_key(|other| *other != version);

@@ -14,6 +14,23 @@ pub(super) struct Operation {
     value: Option<Value>,
 }
 
+impl Operation {
+    /// Whether it is plain that managed fields are neither read nor written.
+    pub(super) fn is_aside(&self) -> bool {
+        let aside = |path: &String| {
+            let mut steps = path.trim_start_matches('/').split('/');
+            match steps.next() {
+                Some("metadata") => {
+                    matches!(steps.next(), Some("annotations" | "finalizers" | "labels" | "ownerReferences"))
+                }
+                Some(first) => !first.is_empty() && !first.contains('~'),
+                None => false,
+            }
+        };
+        self.path.iter().chain(&self.from).all(aside)
+    }
+}
+
 /// Reads a patch and reports unknown and doubled members.
 pub(super) fn read(bytes: &[u8]) -> Result<(Vec<Operation>, Vec<String>), PatchError> {
     let bad = |text: String| PatchError::BadRequest(format!("error decoding patch: {text}"));

@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::set::{Element, FieldsError, Node, Scalar, Set};
 use super::walk::Comparison;
@@ -54,6 +55,19 @@ impl Fields {
         std::mem::take(self.tree())
     }
 
+    /// Adds the paths of a set. Of a text only the levels are read that lead to them.
+    pub(super) fn add(&mut self, set: Set) {
+        if let Self::Written(text) = self {
+            let mut out = Vec::with_capacity(text.len() + 256);
+            if write_merged(text, &set, false, &mut out).is_ok() {
+                *text = String::from_utf8(out).expect("JSON is UTF-8").into();
+                return;
+            }
+        }
+        let own = self.tree();
+        *own = std::mem::take(own).merge(set);
+    }
+
     /// Writes the text.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         match self {
@@ -91,6 +105,18 @@ impl Set {
         Ok(Element::read(text)?.and_then(|element| self.at(&element)))
     }
 
+    /// The steps in the order of their names. Keys are ordered as numbers in the set, and as text here.
+    fn named(&self) -> Vec<(String, &Node)> {
+        let name = |element: &Element| {
+            let mut name = String::new();
+            element.write(&mut name);
+            name
+        };
+        let mut steps: Vec<_> = self.steps.iter().map(|(element, node)| (name(element), node)).collect();
+        steps.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        steps
+    }
+
     /// Writes the text of a `fieldsV1`.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         self.write_node(false, out);
@@ -103,39 +129,86 @@ impl Set {
         if member && !self.is_empty() {
             out.extend_from_slice(br#"".":{}"#);
         }
-        let put = |out: &mut Vec<u8>, name: &str, node: &Node| {
+        let put = |out: &mut Vec<u8>, name: &dyn Fn(&mut Vec<u8>), node: &Node| {
             if out.len() > start {
                 out.push(b',');
             }
-            write_json(out, name);
+            name(out);
             out.push(b':');
             node.below.write_node(node.member, out);
         };
-        if self.steps.iter().all(|(element, _)| matches!(element, Element::Field(_))) {
-            let mut name = String::new();
+        if self.steps.iter().all(|(element, _)| element.is_plain()) {
             for (element, node) in &self.steps {
-                name.clear();
-                element.write(&mut name);
-                put(out, &name, node);
+                put(out, &|out| element.write_plain(out), node);
             }
         } else {
-            // Keys are ordered as numbers in the set, and as text here.
-            let name = |element: &Element| {
-                let mut name = String::new();
-                element.write(&mut name);
-                name
-            };
-            let mut steps: Vec<(String, &Node)> = self.steps.iter().map(|(element, node)| (name(element), node)).collect();
-            steps.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-            for (name, node) in steps {
-                put(out, &name, node);
+            for (name, node) in self.named() {
+                put(out, &|out| write_json(out, &name), node);
             }
         }
         out.push(b'}');
     }
 }
 
+/// Writes a text with the paths of a set added to it; `member` tells that the step they are below is added too.
+fn write_merged(text: &str, set: &Set, member: bool, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+    let Members(members) = serde_json::from_str(text)?;
+    let member = member || members.first().is_none_or(|(name, _)| name == ".");
+    let mut ours = members.into_iter().filter(|(name, _)| name != ".").peekable();
+    let mut theirs = set.named().into_iter().peekable();
+    out.push(b'{');
+    let start = out.len();
+    if member && (ours.peek().is_some() || theirs.peek().is_some()) {
+        out.extend_from_slice(br#"".":{}"#);
+    }
+    loop {
+        let order = match (ours.peek(), theirs.peek()) {
+            (None, None) => break,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((ours, _)), Some((theirs, _))) => (**ours).cmp(theirs),
+        };
+        let ours = if order.is_le() { ours.next() } else { None };
+        let theirs = if order.is_ge() { theirs.next() } else { None };
+        if out.len() > start {
+            out.push(b',');
+        }
+        match (ours, theirs) {
+            (Some((name, below)), None) => {
+                write_json(out, &*name);
+                out.push(b':');
+                out.extend_from_slice(below.get().as_bytes());
+            }
+            (ours, Some((name, node))) => {
+                write_json(out, &name);
+                out.push(b':');
+                match ours {
+                    Some((_, below)) => write_merged(below.get(), &node.below, node.member, out)?,
+                    None => node.below.write_node(node.member, out),
+                }
+            }
+            (None, None) => {}
+        }
+    }
+    out.push(b'}');
+    Ok(())
+}
+
 impl Element {
+    /// Whether the step is a field whose name is written in JSON as it is.
+    fn is_plain(&self) -> bool {
+        matches!(self, Self::Field(name) if name.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\'))
+    }
+
+    /// Writes a plain step as a JSON string.
+    fn write_plain(&self, out: &mut Vec<u8>) {
+        if let Self::Field(name) = self {
+            out.extend_from_slice(b"\"f:");
+            out.extend_from_slice(name.as_bytes());
+            out.push(b'"');
+        }
+    }
+
     /// Writes the step as the name of a member.
     fn write(&self, out: &mut String) {
         use fmt::Write;
@@ -248,6 +321,31 @@ impl<'de> Visitor<'de> for Along<'_> {
             }
         }
         Ok(met)
+    }
+}
+
+/// The members of one level, with the text of what is below them.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Level;
+        impl<'de> Visitor<'de> for Level {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of fields")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut steps: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some((Step(step), below)) = steps.next_entry()? {
+                    members.push((step, below));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Level)
     }
 }
 

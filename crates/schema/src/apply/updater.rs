@@ -28,11 +28,14 @@ pub(super) fn update<V: Versions>(
     let Comparison { modified, added, .. } = found;
     let set = writer.reset.filter(modified.merge(added)).difference(unowned());
     if !set.is_empty() {
-        let owned = match managers.owned.remove(id) {
-            Some(previous) => set.merge(previous.fields.into_tree()),
-            None => set,
+        let fields = match managers.owned.remove(id).map(|previous| previous.fields) {
+            Some(mut fields) => {
+                fields.add(set);
+                fields
+            }
+            None => Fields::Read(set),
         };
-        managers.owned.insert(id.clone(), Owned { fields: Fields::Read(owned), api_version: writer.api_version.into() });
+        managers.owned.insert(id.clone(), Owned { fields, api_version: writer.api_version.into() });
         managers.times.insert(id.clone(), writer.now);
     }
     managers

@@ -206,21 +206,31 @@ impl<'s, S: Schema> Collector<'s, S> {
 
     fn items(&self, node: S::Node<'s>, list: &[Value]) -> Node {
         let mut out = Node::default();
-        let mut elements: Vec<_> =
-            list.iter().filter_map(|item| element_of(self.schema, node, item).ok().map(|element| (element, item))).collect();
-        elements.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let doubled = |at: usize| {
-            let same = |other: Option<&(Element, &Value)>| other.is_some_and(|(element, _)| *element == elements[at].0);
-            same(elements.get(at + 1)) || at.checked_sub(1).is_some_and(|before| same(elements.get(before)))
-        };
-        let is_doubled: Vec<bool> = (0..elements.len()).map(doubled).collect();
-        for ((element, item), doubled) in elements.into_iter().zip(is_doubled) {
+        for (element, item, doubled) in identified(self.schema, node, list) {
             let mut found = if doubled { Node::default() } else { self.place(self.schema.item(node), item) };
             found.member = true;
             out.below.put(element, found);
         }
         out
     }
+}
+
+/// The items of a list that can be identified, in the order of what identifies them, and whether another one is identified by
+/// the same.
+fn identified<'v, S: Schema>(
+    schema: &S,
+    node: S::Node<'_>,
+    list: &'v [Value],
+) -> impl Iterator<Item = (Element, &'v Value, bool)> + use<'v, S> {
+    let mut elements: Vec<_> =
+        list.iter().filter_map(|item| element_of(schema, node, item).ok().map(|element| (element, item))).collect();
+    elements.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let doubled = |at: usize| {
+        let same = |other: Option<&(Element, &Value)>| other.is_some_and(|(element, _)| *element == elements[at].0);
+        same(elements.get(at + 1)) || at.checked_sub(1).is_some_and(|before| same(elements.get(before)))
+    };
+    let is_doubled: Vec<bool> = (0..elements.len()).map(doubled).collect();
+    elements.into_iter().zip(is_doubled).map(|((element, item), doubled)| (element, item, doubled))
 }
 
 // === impl Comparer ===
@@ -257,6 +267,9 @@ impl Differences {
 
 impl<'s, S: Schema> Comparer<'s, S> {
     fn place(&self, node: S::Node<'s>, old: Option<&Value>, new: Option<&Value>) -> Differences {
+        if let (None, Some(new)) = (old, new) {
+            return Differences { added: self.added(node, new), ..Differences::default() };
+        }
         let shape = self.schema.shape(node);
         let is = |value: Option<&Value>| value.is_some_and(|value| is_map(shape, value));
         let mut out = Differences::default();
@@ -274,6 +287,28 @@ impl<'s, S: Schema> Comparer<'s, S> {
             (None, Some(_)) => out.added.member = true,
             (Some(_), None) => out.removed.member = true,
             (Some(old), Some(new)) if !walked && !same(old, new) => out.modified.member = true,
+            _ => {}
+        }
+        out
+    }
+
+    /// What a value adds where nothing was: itself and all below it.
+    fn added(&self, node: S::Node<'s>, new: &Value) -> Node {
+        let mut out = Node::member();
+        match (self.schema.shape(node), new) {
+            (Shape::Map | Shape::Any, Value::Object(map)) => {
+                for (name, value) in map {
+                    if let Some((member, _)) = self.schema.member(node, name) {
+                        out.below.put(Element::Field(name.as_str().into()), self.added(member, value));
+                    }
+                }
+            }
+            (Shape::Set | Shape::Keyed, Value::Array(list)) => {
+                let item = self.schema.item(node);
+                for (element, value, doubled) in identified(self.schema, node, list) {
+                    out.below.put(element, if doubled { Node::member() } else { self.added(item, value) });
+                }
+            }
             _ => {}
         }
         out

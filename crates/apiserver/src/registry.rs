@@ -23,6 +23,7 @@ mod write;
 
 mod subresource;
 
+mod availability;
 mod components;
 mod expiry;
 mod heartbeat;
@@ -113,6 +114,7 @@ macro_rules! VIEWS {
 /// Starts what the registry does without being asked.
 pub fn start(state: &Arc<State>) {
     state.tasks.spawn("event expiry", expiry::run(state.clone()));
+    state.tasks.spawn("API service conditions", availability::run(state.clone()));
     state.tasks.spawn("flow schema conditions", crate::flowcontrol::dangling::run(state.clone()));
 }
 

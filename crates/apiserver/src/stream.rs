@@ -101,6 +101,33 @@ async fn rewritten(mut response: Response, prefix: &str, target: &Target) -> Res
     Ok(Response::from_parts(parts, Body::from(body)))
 }
 
+/// Asks the server of an API group version at `host` whether it answers to `path`. Nobody vouches for its certificate: the
+/// answer says no more than that it is there.
+///
+/// # Errors
+/// What went wrong, as the condition of the APIService says it.
+pub(crate) async fn discover(state: &Arc<State>, host: String, port: u16, path: &str) -> Result<(), String> {
+    /// The request should happen quickly.
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+    let target = Target { security: target::Security::FrontProxy, host, port, path: path.to_owned() };
+    let url = format!("https://{}{path}", target.authority());
+    let body: RequestBody = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
+    // The group sees to it that rights are never in the way.
+    let request = http::Request::get(path)
+        .header(header::HOST, target.authority())
+        .header("X-Remote-User", "system:kube-aggregator")
+        .header("X-Remote-Group", "system:masters")
+        .body(body)
+        .map_err(|err| err.to_string())?;
+    let missing = |why: &dyn std::fmt::Display| format!("failing or missing response from {url}: {why}");
+    match tokio::time::timeout(PATIENCE, transport::send(state, &target, request)).await {
+        Err(_) => Err(format!("timed out waiting for {url}")),
+        Ok(Err(err)) => Err(missing(&err)),
+        Ok(Ok(answer)) if answer.status().is_success() => Ok(()),
+        Ok(Ok(answer)) => Err(missing(&format_args!("bad status from {url}: {}", answer.status().as_u16()))),
+    }
+}
+
 /// Passes a request on and its answer back; an upgrade becomes a tunnel.
 async fn forward(state: &Arc<State>, mut call: Call, target: &Target, proxied: bool) -> Result<Response, Status> {
     let upgrade = call.extensions.remove::<OnUpgrade>().filter(|_| wants_upgrade(&call.headers));

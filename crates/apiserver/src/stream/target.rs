@@ -29,6 +29,8 @@ pub(super) enum Security {
     Kubelet,
     /// HTTPS, whoever it is.
     Any,
+    /// HTTPS, whoever it is; this server shows its front proxy certificate.
+    FrontProxy,
 }
 
 const KUBELET_PORT: u16 = 10250;

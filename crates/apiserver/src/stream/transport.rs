@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::target::{Security, Target};
+use crate::certs::Identity;
 use crate::response::RequestBody;
 use crate::state::State;
 
@@ -39,7 +40,7 @@ pub(super) async fn send(
     let stream = connect(target).await?;
     match target.security {
         Security::Plain => exchange(state, stream, request).await,
-        Security::Kubelet | Security::Any => {
+        Security::Kubelet | Security::Any | Security::FrontProxy => {
             let config = client_config(state, target.security)?;
             let name = ServerName::try_from(target.host.clone()).map_err(|err| TransportError::Tls(err.to_string()))?;
             let stream = TlsConnector::from(config).connect(name, stream).await;
@@ -85,9 +86,16 @@ fn client_config(state: &State, security: Security) -> Result<Arc<ClientConfig>,
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone());
     let builder = builder.with_safe_default_protocol_versions().map_err(|err| tls(&err))?;
-    if security == Security::Any {
-        let config = builder.dangerous().with_custom_certificate_verifier(Arc::new(unverified::Unverified(provider)));
-        return Ok(Arc::new(config.with_no_client_auth()));
+    let unverified = |builder: rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>| {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(unverified::Unverified(provider)))
+    };
+    match security {
+        Security::Any => return Ok(Arc::new(unverified(builder).with_no_client_auth())),
+        Security::FrontProxy => {
+            let (chain, key) = client_certificate(&state.certs.front_proxy_client())?;
+            return Ok(Arc::new(unverified(builder).with_client_auth_cert(chain, key).map_err(|err| tls(&err))?));
+        }
+        Security::Plain | Security::Kubelet => {}
     }
     let pem = match &state.config.kubelet_certificate_authority {
         Some(path) => std::fs::read_to_string(path).map_err(|err| tls(&err))?,
@@ -97,11 +105,15 @@ fn client_config(state: &State, security: Security) -> Result<Arc<ClientConfig>,
     for cert in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         roots.add(cert.map_err(|err| tls(&err))?).map_err(|err| tls(&err))?;
     }
-    let identity = state.certs.kubelet_client();
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect();
-    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).map_err(|err| tls(&err))?;
-    let config = builder.with_root_certificates(roots).with_client_auth_cert(chain.map_err(|err| tls(&err))?, key);
+    let (chain, key) = client_certificate(&state.certs.kubelet_client())?;
+    let config = builder.with_root_certificates(roots).with_client_auth_cert(chain, key);
     Ok(Arc::new(config.map_err(|err| tls(&err))?))
+}
+
+fn client_certificate(identity: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TransportError> {
+    let tls = |err: rustls::pki_types::pem::Error| TransportError::Tls(err.to_string());
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect();
+    Ok((chain.map_err(tls)?, PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).map_err(tls)?))
 }
 
 mod unverified {

@@ -21,6 +21,8 @@ pub const TESTS: &[(&str, Test)] = &[
     ("workloads::node_is_cordoned_and_drained", node_is_cordoned_and_drained),
     ("workloads::questions_to_the_api", questions_to_the_api),
     ("workloads::faults_are_told", faults_are_told),
+    ("workloads::an_api_service_tells_who_answers", an_api_service_tells_who_answers),
+    ("workloads::a_policy_is_enforced", a_policy_is_enforced),
 ];
 
 fn deployment_rolls_out_and_back(cluster: &Cluster, namespace: &str) {
@@ -438,4 +440,68 @@ fn faults_are_told(cluster: &Cluster, namespace: &str) {
     kubectl.ok(&["wait", "--for=jsonpath={.status.phase}=Failed", "pod/wrong", "--timeout=60s"]);
     let message = kubectl.field("pod/wrong", ".status.containerStatuses[0].state.terminated.message");
     assert!(message.contains("no-such-command"), "{message}");
+}
+
+fn an_api_service_tells_who_answers(cluster: &Cluster, namespace: &str) {
+    let kubectl = Kubectl::new(cluster, namespace);
+    let broken = "
+apiVersion: apiregistration.k8s.io/v1
+kind: APIService
+metadata: {name: v1.broken.example.com}
+spec: {group: broken.example.com, version: v1, groupPriorityMinimum: 100, versionPriority: 10, insecureSkipTLSVerify: true,
+  service: {namespace: default, name: kubernetes}}
+";
+    let becomes = |name: &str, reason: &str| {
+        let condition = format!("--for=jsonpath={{.status.conditions[0].reason}}={reason}");
+        kubectl.ok(&["wait", &condition, &format!("apiservice/{name}"), "--timeout=60s"]);
+    };
+    // The server behind the Service is the API server, which has no such group, and has one that is elsewhere so far.
+    kubectl.ok_with(&["apply", "-f", "-"], broken);
+    becomes("v1.broken.example.com", "FailedDiscoveryCheck");
+    kubectl.ok(&["delete", "apiservice", "v1.broken.example.com"]);
+    let patch = |service: &str, insecure: bool| {
+        let patch = format!("{{\"spec\": {{\"service\": {service}, \"insecureSkipTLSVerify\": {insecure}}}}}");
+        kubectl.ok(&["patch", "apiservice", "v2.autoscaling", "--type=merge", "-p", &patch]);
+    };
+    patch("{\"namespace\": \"default\", \"name\": \"kubernetes\"}", true);
+    becomes("v2.autoscaling", "Passed");
+    patch("null", false);
+    becomes("v2.autoscaling", "Local");
+}
+
+fn a_policy_is_enforced(cluster: &Cluster, namespace: &str) {
+    let kubectl = Kubectl::new(cluster, namespace);
+    let policy = format!(
+        r#"
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {{name: few-replicas}}
+spec:
+  matchConstraints:
+    resourceRules: [{{apiGroups: [apps], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [deployments]}}]
+  validations: [{{expression: "object.spec.replicas <= 3", messageExpression: "'no more than 3 replicas, not ' + string(object.spec.replicas)"}}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {{name: few-replicas}}
+spec:
+  policyName: few-replicas
+  validationActions: [Deny]
+  matchResources: {{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {namespace}}}}}}}
+"#
+    );
+    kubectl.ok_with(&["apply", "-f", "-"], &policy);
+    let refused = eventually("the policy is in force", || {
+        let answer = kubectl.run(&["apply", "--dry-run=server", "-f", "-"], &deployment("web", 4));
+        if answer.status.success() {
+            Err("accepted".to_owned())
+        } else {
+            Ok(String::from_utf8_lossy(&answer.stderr).into_owned())
+        }
+    });
+    let why =
+        "ValidatingAdmissionPolicy 'few-replicas' with binding 'few-replicas' denied request: no more than 3 replicas, not 4";
+    assert!(refused.contains(why), "{refused}");
+    kubectl.ok_with(&["apply", "--dry-run=server", "-f", "-"], &deployment("web", 3));
+    kubectl.ok_with(&["delete", "-f", "-"], &policy);
 }

@@ -63,10 +63,6 @@ impl Strategy for HorizontalPodAutoscalers {
         faults
     }
 
-    fn revalidates_metadata(&self) -> bool {
-        false
-    }
-
     fn columns(&self) -> &'static [Column] {
         columns::HORIZONTALPODAUTOSCALERS
     }

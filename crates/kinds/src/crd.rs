@@ -89,10 +89,6 @@ impl Strategy for CustomResourceDefinitions {
         faults
     }
 
-    fn revalidates_metadata(&self) -> bool {
-        false
-    }
-
     fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
         if !ctx.subresource.is_empty() {
             return Vec::new();

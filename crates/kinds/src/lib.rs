@@ -51,7 +51,7 @@ mod workload;
 
 pub use admission::{CompiledPolicy, Expression, Validation};
 pub use convert::convert;
-pub use meta::{check_finalizers, has_strict_finalizers};
+pub use meta::{check_finalizers, further_metadata_checks, has_strict_finalizers};
 pub use registry::{FieldPath, reset_fields, strategy};
 pub use simple::SYSTEM_PRIORITY_CLASSES;
 
@@ -113,13 +113,6 @@ pub trait Strategy: Sync {
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
         let _ = old;
         self.validate(object, ctx)
-    }
-
-    /// Whether the kind's own update validation checks all metadata once more. On update the reference server reports a fault in,
-    /// say, a label once for the generic check of the metadata, once for the generic check of its change, once more for the
-    /// kind's check of the change, and for most kinds a fourth time for the kind's check of the whole object.
-    fn revalidates_metadata(&self) -> bool {
-        true
     }
 
     /// Texts for `Warning` headers.

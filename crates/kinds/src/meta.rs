@@ -47,6 +47,33 @@ pub fn has_strict_finalizers(group: &str, resource: &str) -> bool {
     !free_group && !matches!((group, resource), ("", "events") | ("policy", "poddisruptionbudgets"))
 }
 
+/// How many times a kind's rules for a change include those for a new object, metadata and all; a fault there is told once more
+/// each time.
+#[must_use]
+pub fn further_metadata_checks(group: &str, resource: &str, subresource: &str) -> usize {
+    if !matches!(subresource, "" | "scale" | "ephemeralcontainers" | "resize") {
+        return 0;
+    }
+    match (group, resource) {
+        ("", "persistentvolumeclaims") => 2,
+        (
+            "",
+            "configmaps" | "endpoints" | "namespaces" | "nodes" | "persistentvolumes" | "pods" | "secrets" | "serviceaccounts"
+            | "services",
+        )
+        | ("apps", "controllerrevisions")
+        | ("batch", "jobs")
+        | ("networking.k8s.io", "ingresses" | "ingressclasses" | "ipaddresses")
+        | ("resource.k8s.io", "deviceclasses" | "resourceclaims" | "resourceclaimtemplates")
+        | (
+            "storage.k8s.io",
+            "csinodes" | "csistoragecapacities" | "storageclasses" | "volumeattachments" | "volumeattributesclasses",
+        )
+        | ("apiregistration.k8s.io" | "certificates.k8s.io" | "node.k8s.io" | "rbac.authorization.k8s.io", _) => 1,
+        _ => 0,
+    }
+}
+
 /// Finalizers without a domain must be the system's own. The registry calls this after the generic checks of a new object's
 /// metadata, for kinds that [`has_strict_finalizers`].
 pub fn check_finalizers(metadata: &Value, faults: &mut Faults) {

@@ -221,10 +221,6 @@ impl Strategy for ResourceQuotas {
         warnings(&object["spec"])
     }
 
-    fn revalidates_metadata(&self) -> bool {
-        false
-    }
-
     fn columns(&self) -> &'static [Column] {
         columns::RESOURCEQUOTAS
     }

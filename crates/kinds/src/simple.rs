@@ -158,10 +158,6 @@ impl Strategy for PriorityClasses {
         faults
     }
 
-    fn revalidates_metadata(&self) -> bool {
-        false
-    }
-
     fn columns(&self) -> &'static [Column] {
         columns::PRIORITYCLASSES
     }

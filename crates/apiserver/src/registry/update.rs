@@ -339,7 +339,8 @@ fn validate(writing: &Writing<'_>, document: &Value, old: &Value) -> Result<(), 
             names::validate_object_meta_update(meta, was, &path, &mut own);
             write::validate_finalizer_names(writing.target, meta, &mut own);
         }
-        for _ in 0..further_metadata_checks(writing.target, &writing.subresource) {
+        let stored = &writing.target.stored;
+        for _ in 0..corten_kinds::further_metadata_checks(&stored.group, &stored.plural, &writing.subresource) {
             let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
             names::validate_object_meta(meta, namespaced, &rule, &path, &mut own);
             write::validate_finalizer_names(writing.target, meta, &mut own);
@@ -349,32 +350,6 @@ fn validate(writing: &Writing<'_>, document: &Value, old: &Value) -> Result<(), 
     });
     faults.0.extend(own.unwrap_or_default().0);
     if faults.is_empty() { Ok(()) } else { Err(writing.invalid(meta_text(document, "name"), &faults)) }
-}
-
-/// How many times a kind's rules for a change include those for a new object, metadata and all; a fault there is told once more
-/// each time.
-fn further_metadata_checks(target: &Target, subresource: &str) -> usize {
-    if !matches!(subresource, "" | "scale" | "ephemeralcontainers" | "resize") {
-        return 0;
-    }
-    match (target.stored.group.as_str(), target.stored.plural.as_str()) {
-        ("", "persistentvolumeclaims") => 2,
-        (
-            "",
-            "configmaps" | "endpoints" | "namespaces" | "nodes" | "persistentvolumes" | "pods" | "secrets" | "serviceaccounts"
-            | "services",
-        )
-        | ("apps", "controllerrevisions")
-        | ("batch", "jobs")
-        | ("networking.k8s.io", "ingresses" | "ingressclasses" | "ipaddresses")
-        | ("resource.k8s.io", "deviceclasses" | "resourceclaims" | "resourceclaimtemplates")
-        | (
-            "storage.k8s.io",
-            "csinodes" | "csistoragecapacities" | "storageclasses" | "volumeattachments" | "volumeattributesclasses",
-        )
-        | ("apiregistration.k8s.io" | "certificates.k8s.io" | "node.k8s.io" | "rbac.authorization.k8s.io", _) => 1,
-        _ => 0,
-    }
 }
 
 /// Whether this update takes the last finalizer from an object that is being deleted.

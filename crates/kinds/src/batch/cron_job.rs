@@ -82,10 +82,6 @@ impl Strategy for CronJobs {
         found
     }
 
-    fn revalidates_metadata(&self) -> bool {
-        false
-    }
-
     fn columns(&self) -> &'static [Column] {
         columns::CRONJOBS
     }

@@ -68,10 +68,6 @@ impl Strategy for CsiDrivers {
         faults
     }
 
-    fn revalidates_metadata(&self) -> bool {
-        false
-    }
-
     fn warnings(&self, object: &Value, _: Option<&Value>, _: &Context<'_>) -> Vec<String> {
         let spec = &object["spec"];
         if !spec.list("tokenRequests").is_empty() && !spec.has("serviceAccountTokenInSecrets") {

@@ -95,10 +95,6 @@ impl Strategy for DaemonSets {
         if ctx.subresource.is_empty() { super::template_warnings(object, old) } else { Vec::new() }
     }
 
-    fn revalidates_metadata(&self) -> bool {
-        false
-    }
-
     fn hidden_annotations(&self) -> &'static [&'static str] {
         &[TEMPLATE_GENERATION]
     }

@@ -80,10 +80,6 @@ impl Strategy for Deployments {
         super::name_warning(object, old).into_iter().chain(super::template_warnings(object, old)).collect()
     }
 
-    fn revalidates_metadata(&self) -> bool {
-        false
-    }
-
     fn columns(&self) -> &'static [Column] {
         columns::DEPLOYMENTS
     }

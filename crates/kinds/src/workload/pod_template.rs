@@ -44,10 +44,6 @@ impl Strategy for PodTemplates {
         found
     }
 
-    fn revalidates_metadata(&self) -> bool {
-        false
-    }
-
     fn columns(&self) -> &'static [Column] {
         columns::PODTEMPLATES
     }

@@ -79,10 +79,6 @@ impl Strategy for ReplicaSets {
         vec![("status.replicas", object["status"].int("replicas").to_string())]
     }
 
-    fn revalidates_metadata(&self) -> bool {
-        false
-    }
-
     fn columns(&self) -> &'static [Column] {
         columns::REPLICASETS
     }

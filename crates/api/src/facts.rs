@@ -106,6 +106,8 @@ pub struct Field {
     pub default: Option<&'static str>,
     /// The Go type where its name is not told by `kind`.
     pub go: Option<&'static str>,
+    /// The inlined structs that it comes from, the outermost first; none when it is the type's own. Faults name them.
+    pub inlined_from: Vec<&'static str>,
 }
 
 /// How server-side apply treats a list.

@@ -200,12 +200,13 @@ impl Allocators {
             .find(|ip| usable(range, *ip) && !self.is_taken(*ip))
     }
 
-    /// Begins taking ports for one write.
+    /// Begins taking ports for one write. One that only tries (`dryRun`) takes none: it is told whether the ports it asks for
+    /// are free, and gets numbers that nobody can have for others.
     #[must_use]
-    pub fn ports(&self) -> PortClaim {
+    pub fn ports(&self, dry_run: bool) -> PortClaim {
         let services = self.reader.snapshot("", "services");
         self.ports.state.lock().follow(services);
-        PortClaim { ports: self.ports.clone(), held: Vec::new() }
+        PortClaim { ports: self.ports.clone(), held: Vec::new(), dry_run }
     }
 }
 
@@ -303,11 +304,26 @@ fn ports_of(entry: &crate::cache::Entry) -> BTreeSet<u16> {
 pub struct PortClaim {
     ports: Arc<Ports>,
     held: Vec<u16>,
+    dry_run: bool,
 }
+
+/// The first port that a write which only tries is told, just above the ports that there usually are.
+const TRIED_PORT: u16 = 32_769;
 
 impl PortClaim {
     /// Takes the port that a client asks for.
     pub fn take(&mut self, port: i64) -> Result<(), Taken> {
+        if self.dry_run {
+            // Whether it is in the range is not looked at, as upstream.
+            let Ok(port) = u16::try_from(port) else {
+                return Ok(());
+            };
+            if self.held.contains(&port) || !self.ports.state.lock().is_free(port) {
+                return Err(Taken::Port);
+            }
+            self.held.push(port);
+            return Ok(());
+        }
         let range = &self.ports.range;
         let outside = || Taken::PortOutside(format!("{}-{}", range.start(), range.end()));
         let port = u16::try_from(port).map_err(|_| outside())?;
@@ -325,6 +341,11 @@ impl PortClaim {
 
     /// Takes a free port, from the upper part of the range first (KEP-3668).
     pub fn take_any(&mut self) -> Result<u16, Taken> {
+        if self.dry_run {
+            let port = self.held.iter().max().map_or(TRIED_PORT, |last| last.saturating_add(1));
+            self.held.push(port);
+            return Ok(port);
+        }
         let (first, last) = (*self.ports.range.start(), *self.ports.range.end());
         let size = u32::from(last - first) + 1;
         let reserved = if size < 32 { 0 } else { (size / 32).clamp(16, 128) };
@@ -349,6 +370,9 @@ impl PortClaim {
 
 impl Drop for PortClaim {
     fn drop(&mut self) {
+        if self.dry_run {
+            return;
+        }
         let mut state = self.ports.state.lock();
         for port in &self.held {
             state.held.remove(port);
@@ -372,7 +396,7 @@ mod tests {
     #[test]
     fn a_claim_gives_its_ports_back() {
         let ports = Arc::new(Ports { range: 30000..=30001, state: Mutex::default() });
-        let claim = || PortClaim { ports: ports.clone(), held: Vec::new() };
+        let claim = || PortClaim { ports: ports.clone(), held: Vec::new(), dry_run: false };
         let mut one = claim();
         one.take(30000).unwrap();
         assert_eq!(one.take(30000), Err(Taken::Port));
@@ -383,5 +407,20 @@ mod tests {
         assert_eq!(all.take_any(), Err(Taken::Full));
         drop((one, all));
         claim().take(30000).unwrap();
+    }
+
+    #[test]
+    fn a_trial_takes_nothing() {
+        let ports = Arc::new(Ports { range: 30000..=30001, state: Mutex::default() });
+        let claim = |dry_run| PortClaim { ports: ports.clone(), held: Vec::new(), dry_run };
+        let mut trial = claim(true);
+        trial.take(30000).unwrap();
+        assert_eq!(trial.take(30000), Err(Taken::Port));
+        trial.take(80).unwrap();
+        assert_eq!(claim(true).take_any(), Ok(TRIED_PORT));
+        assert_eq!(trial.take_any(), Ok(30001));
+        let mut real = claim(false);
+        real.take(30000).unwrap();
+        assert_eq!(claim(true).take(30000), Err(Taken::Port));
     }
 }

@@ -1,9 +1,11 @@
 //! PodDisruptionBudgets and RuntimeClasses.
 
+use std::collections::HashSet;
+
 use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
-use crate::doc::{Read, Write, semantic_equal};
+use crate::doc::{Read, Write};
 use crate::pod::warnings::deprecated_label;
 use crate::pod::{Options, defaults, scheduling, validation};
 use crate::{Column, Context, Strategy, check, columns, internal, meta, names, table};
@@ -123,16 +125,21 @@ impl Strategy for RuntimeClasses {
         if let Some(rules) = object.opt("scheduling") {
             let at = Path::new("scheduling");
             check::labels(&mut faults, &at.child("nodeSelector"), rules.map("nodeSelector"));
-            scheduling::tolerations(&mut faults, &at.child("tolerations"), rules.list("tolerations"));
+            let at = at.child("tolerations");
+            scheduling::tolerations(&mut faults, &at, rules.list("tolerations"));
+            let mut seen = HashSet::new();
+            for (i, toleration) in rules.list("tolerations").iter().enumerate() {
+                if !seen.insert(["key", "operator", "value", "effect"].map(|key| toleration.text(key))) {
+                    check::duplicate_shown(&mut faults, &at.index(i), &internal::shown("Toleration", toleration), "");
+                }
+            }
         }
         faults
     }
 
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
         let mut faults = self.validate(object, ctx);
-        if !semantic_equal(&object["handler"], &old["handler"]) {
-            faults.invalid(&Path::new("handler"), &object["handler"], check::IMMUTABLE);
-        }
+        check::immutable_as(&mut faults, &Path::new("handler"), "s", &object["handler"], &old["handler"]);
         faults
     }
 

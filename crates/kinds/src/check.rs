@@ -195,6 +195,13 @@ pub(crate) fn immutable(faults: &mut Faults, path: &Path<'_>, new: &Value, old: 
     }
 }
 
+/// As [`immutable`], for values that are shown in the shape of the reference's internal type `kind`.
+pub(crate) fn immutable_as(faults: &mut Faults, path: &Path<'_>, kind: &str, new: &Value, old: &Value) {
+    if !crate::doc::semantic_equal(new, old) {
+        faults.invalid_shown(path, &crate::internal::shown(kind, new), IMMUTABLE);
+    }
+}
+
 /// Adds a fault whose shown value is already text (a composite value in the shape of the reference's internal types).
 pub(crate) fn invalid_shown(faults: &mut Faults, path: &Path<'_>, shown: &str, detail: &str) {
     faults.invalid_shown(path, shown, detail);
@@ -226,6 +233,26 @@ pub(crate) fn ip(faults: &mut Faults, path: &Path<'_>, value: &str) -> bool {
         faults.invalid_str(path, value, detail);
     }
     wrong.is_empty()
+}
+
+/// As [`ip`], and in the one form that an address is printed in.
+pub(crate) fn canonical_ip(faults: &mut Faults, path: &Path<'_>, value: &str) -> bool {
+    if !ip(faults, path, value) {
+        return false;
+    }
+    let printed = names::parse_ip(value).map(|ip| ip.to_string()).unwrap_or_default();
+    if printed != value {
+        faults.invalid_str(path, value, &format!("must be in canonical form ({})", corten_api::field::quoted(&printed)));
+    }
+    printed == value
+}
+
+/// A path with a domain before its first slash, such as `acme.io/foo`.
+pub(crate) fn domain_prefixed_path(faults: &mut Faults, path: &Path<'_>, value: &str) {
+    if value.is_empty() {
+        return faults.required(path, "");
+    }
+    invalid_each(faults, path, value, names::domain_prefixed_path(value));
 }
 
 /// A string must be the text of a CIDR that every parser reads alike, and that means a network: no bits set beyond its prefix.

@@ -179,15 +179,16 @@ pub(crate) fn spec(faults: &mut Faults, path: &Path<'_>, spec: &Value, lax: &Lax
         }
     }
     let (source, reference) = (&spec["dataSource"], &spec["dataSourceRef"]);
-    let shown = format!("{:?}", path.child("dataSource").to_string());
+    // What is shown is the path of the field, which has nothing to show.
+    let shown = "{}";
     if !reference.text("namespace").is_empty() {
         if !source.is_null() {
-            check::invalid_shown(faults, path, &shown, "may not be specified when dataSourceRef.namespace is specified");
+            check::invalid_shown(faults, path, shown, "may not be specified when dataSourceRef.namespace is specified");
         }
     } else if !source.is_null() && !reference.is_null() {
         let same = ["apiGroup", "kind", "name"].iter().all(|key| source[*key] == reference[*key]);
         if !same {
-            check::invalid_shown(faults, path, &shown, "must match dataSourceRef");
+            check::invalid_shown(faults, path, shown, "must match dataSourceRef");
         }
     }
     let class = spec.text("volumeAttributesClassName");
@@ -227,8 +228,6 @@ fn update(object: &Value, old: &Value) -> Faults {
         selector: !selector_faults.is_empty(),
         api_group: old_spec["dataSource"].has("apiGroup") || old_spec["dataSourceRef"].has("apiGroup"),
     };
-    // Once as a whole, and once as the first part of the change.
-    spec(&mut faults, &path, new_spec, &lax);
     spec(&mut faults, &path, new_spec, &lax);
     let (mut now, mut before) = (new_spec.clone(), old_spec.clone());
     // A claim is bound once.
@@ -257,7 +256,7 @@ fn update(object: &Value, old: &Value) -> Faults {
         let size = &old_spec["resources"]["requests"]["storage"];
         now.object("resources").object("requests").put("storage", size.clone());
     }
-    if bound && now.has("volumeAttributesClassName") {
+    if bound {
         now.copy_from(old_spec, "volumeAttributesClassName");
     }
     if !semantic_equal(&now, &before) {
@@ -275,15 +274,15 @@ fn update(object: &Value, old: &Value) -> Faults {
         }
     }
     check::immutable(&mut faults, &Path::new("volumeMode"), &new_spec["volumeMode"], &old_spec["volumeMode"]);
-    if old_spec.has("volumeAttributesClassName") {
-        let at = path.child("volumeAttributesClassName");
-        match new_spec.opt_text("volumeAttributesClassName") {
-            None => faults.forbidden(&at, "update from non-nil value to nil is forbidden"),
-            Some("") if !old_spec.text("volumeAttributesClassName").is_empty() => {
-                faults.forbidden(&at, "update from non-nil value to an empty string is forbidden");
-            }
-            Some(_) => {}
-        }
+    let class = new_spec.opt_text("volumeAttributesClassName");
+    if class != old_spec.opt_text("volumeAttributesClassName") && old["status"].has("currentVolumeAttributesClassName") {
+        let what = match class {
+            None => "nil",
+            Some("") => "empty string",
+            Some(_) => return faults,
+        };
+        let detail = format!("update to {what} is forbidden when status.currentVolumeAttributesClassName is not nil");
+        faults.forbidden(&path.child("volumeAttributesClassName"), &detail);
     }
     faults
 }
@@ -313,7 +312,7 @@ fn status(object: &Value) -> Faults {
         "NodeResizeInfeasible",
         "NodeResizePending",
     ];
-    let at = root.child("allocatedResourceStatus");
+    let at = root.child("allocatedResourceStatuses");
     for (name, state) in status.map("allocatedResourceStatuses") {
         resource_key(&mut faults, &at, name);
         if !state.as_str().is_some_and(|state| STATES.contains(&state)) {

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use crate::doc::{Read, Write, semantic_equal};
 use crate::{Column, Context, Strategy, check, columns, internal, meta, table};
 
+mod capacity;
 mod selector;
+mod status;
 mod validation;
 
 pub(crate) struct DeviceClasses;
@@ -83,6 +85,7 @@ impl Strategy for ResourceClaims {
         if ctx.subresource == "status" {
             object.copy_from(old, "spec");
             meta::reset_for_status(object, old);
+            status::drop_deallocated(object.object("status"), &old["status"]);
         } else {
             object.copy_from(old, "status");
         }
@@ -140,8 +143,8 @@ impl Strategy for ResourceClaimTemplates {
         faults
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
-        let mut faults = Faults::default();
+    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+        let mut faults = self.validate(object, ctx);
         if !semantic_equal(&object["spec"], &old["spec"]) {
             let shown = internal::shown("ResourceClaimTemplateSpec", &object["spec"]);
             check::invalid_shown(&mut faults, &Path::new("spec"), &shown, check::IMMUTABLE);
@@ -160,13 +163,53 @@ impl Strategy for ResourceClaimTemplates {
 
 pub(crate) struct ResourceSlices;
 
+/// Attributes with lists of values, which are an alpha feature.
+const LISTS: [&str; 4] = ["bools", "ints", "strings", "versions"];
+
+/// Drops fields of alpha features from devices, unless the slice there is uses them already.
+fn drop_disabled(spec: &mut Value, old: &Value) {
+    let lists_used = old
+        .list("devices")
+        .iter()
+        .flat_map(|device| device.map("attributes").values())
+        .any(|attribute| LISTS.iter().any(|key| attribute.has(key)));
+    let mappings_used = old.list("devices").iter().any(|device| !device.map("nodeAllocatableResourceMappings").is_empty());
+    for device in spec.items("devices") {
+        if !mappings_used {
+            device.drop_key("nodeAllocatableResourceMappings");
+        }
+        if let (false, Some(attributes)) = (lists_used, device["attributes"].as_object_mut()) {
+            attributes.values_mut().for_each(|attribute| LISTS.iter().for_each(|key| attribute.drop_key(key)));
+        }
+    }
+}
+
 impl Strategy for ResourceSlices {
+    fn default_at(&self, object: &mut Value, now: jiff::Timestamp) {
+        for taint in object.object("spec").items("devices").flat_map(|device| device.items("taints")) {
+            if !taint.has("timeAdded") {
+                taint.put("timeAdded", corten_api::time::seconds(now));
+            }
+        }
+    }
+
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
         meta::set_generation(object, 1);
+        drop_disabled(object.object("spec"), &Value::Null);
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         meta::bump_generation(object, old, |object| &object["spec"]);
+        drop_disabled(object.object("spec"), &old["spec"]);
+    }
+
+    fn warnings(&self, object: &Value, _: Option<&Value>, _: &Context<'_>) -> Vec<String> {
+        let driver = object["spec"].text("driver");
+        if driver.to_lowercase() == driver {
+            return Vec::new();
+        }
+        let shown = corten_api::field::quoted(driver);
+        vec![format!("spec.driver: driver names should be lowercase; {shown} contains uppercase characters")]
     }
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {

@@ -126,7 +126,7 @@ pub(crate) struct EndpointSlices;
 
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_ADDRESSES: usize = 100;
-const MAX_PORTS: usize = 100;
+const MAX_PORTS: usize = 20_000;
 const MAX_HINTS: usize = 8;
 
 impl Strategy for EndpointSlices {
@@ -155,8 +155,8 @@ impl Strategy for EndpointSlices {
         let mut faults = Faults::default();
         let kind = object.text("addressType");
         address_type(&mut faults, kind);
-        slice_endpoints(&mut faults, object.list("endpoints"), kind);
         slice_ports(&mut faults, object.list("ports"));
+        slice_endpoints(&mut faults, object.list("endpoints"), kind);
         faults
     }
 
@@ -175,8 +175,16 @@ impl Strategy for EndpointSlices {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
-        let mut faults = self.validate(object, ctx);
-        check::immutable(&mut faults, &Path::new("addressType"), &object["addressType"], &old["addressType"]);
+        // Endpoints that are as they were may be as bad as they were.
+        let same = semantic_equal(&object["endpoints"], &old["endpoints"]);
+        let mut faults = Faults::default();
+        if same {
+            address_type(&mut faults, object.text("addressType"));
+            slice_ports(&mut faults, object.list("ports"));
+        } else {
+            faults = self.validate(object, ctx);
+        }
+        check::immutable_as(&mut faults, &Path::new("addressType"), "s", &object["addressType"], &old["addressType"]);
         faults
     }
 
@@ -249,8 +257,13 @@ fn slice_endpoints(faults: &mut Faults, endpoints: &[Value], kind: &str) {
         for (j, address) in addresses.iter().enumerate() {
             let here = addresses_at.index(j);
             match kind {
-                "IPv4" | "IPv6" if check::ip(faults, &here, address) => {
+                "IPv4" | "IPv6" => {
                     let wanted_v4 = kind == "IPv4";
+                    let is_address =
+                        if wanted_v4 { check::ip(faults, &here, address) } else { check::canonical_ip(faults, &here, address) };
+                    if !is_address {
+                        continue;
+                    }
                     if names::parse_ip(address).is_none_or(|ip| ip.is_ipv4() != wanted_v4) {
                         let article = if wanted_v4 { "must be an IPv4 address" } else { "must be an IPv6 address" };
                         faults.invalid_str(&addresses_at, address, article);

@@ -31,8 +31,12 @@ impl Strategy for Events {
         }
     }
 
+    fn validate_first(&self, object: &Value) -> Faults {
+        self.common(object)
+    }
+
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
-        let mut faults = self.common(object);
+        let mut faults = Faults::default();
         if self.grouped {
             new_rules(&mut faults, object);
         }
@@ -40,31 +44,32 @@ impl Strategy for Events {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
-        let mut faults = self.common(object);
+        let mut faults = Faults::default();
         if !self.grouped {
             return faults;
         }
         if object["series"] != old["series"] {
             series(&mut faults, object);
         }
-        const FIXED: &[(&str, &str)] = &[
-            ("involvedObject", "involvedObject"),
-            ("reason", "reason"),
-            ("message", "message"),
-            ("source", "source"),
-            ("firstTimestamp", "firstTimestamp"),
-            ("lastTimestamp", "lastTimestamp"),
-            ("count", "count"),
-            ("reason", "reason"),
-            ("type", "type"),
-            ("eventTime", "eventTime"),
-            ("action", "action"),
-            ("related", "related"),
-            ("reportingComponent", "reportingController"),
-            ("reportingInstance", "reportingInstance"),
+        // Key, how it is shown, and its internal type.
+        const FIXED: &[(&str, &str, &str)] = &[
+            ("involvedObject", "involvedObject", "ObjectReference"),
+            ("reason", "reason", "s"),
+            ("message", "message", "s"),
+            ("source", "source", "EventSource"),
+            ("firstTimestamp", "firstTimestamp", "time"),
+            ("lastTimestamp", "lastTimestamp", "time"),
+            ("count", "count", "i"),
+            ("reason", "reason", "s"),
+            ("type", "type", "s"),
+            ("eventTime", "eventTime", "time"),
+            ("action", "action", "s"),
+            ("related", "related", "*ObjectReference"),
+            ("reportingComponent", "reportingController", "s"),
+            ("reportingInstance", "reportingInstance", "s"),
         ];
-        for (key, shown) in FIXED {
-            check::immutable(&mut faults, &Path::new(shown), &object[*key], &old[*key]);
+        for (key, shown, kind) in FIXED {
+            check::immutable_as(&mut faults, &Path::new(shown), kind, &object[*key], &old[*key]);
         }
         faults
     }

@@ -3,7 +3,7 @@
 //!
 //! `types.txt` has one `T Type` line per type and one line per field: internal name, API name, kind. Kinds: `s` string, `i`
 //! number, `b` boolean, `q` quantity, `is` number or string, `json` shown as in the API, `meta` object metadata (embedded),
-//! `time`, or a type; prefixes are `*` pointer, `[]` list, `{}` map. A field at `^` is one level up in the API.
+//! `time`, or a type; prefixes are `*` pointer, `[]` list, `{}` map; with `?` at the end an empty value is not shown. A field at `^` is one level up in the API.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -66,6 +66,15 @@ pub(crate) fn diff(kind: &str, old: &Value, new: &Value) -> String {
     diff::unified(&print(old), &print(new))
 }
 
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
+
 struct Printer<'a> {
     out: &'a mut String,
     /// `None` prints everything on one line.
@@ -121,7 +130,12 @@ impl Printer<'_> {
                 Some(name) => &parent[name],
                 None => &value[field.name],
             };
-            parts.push((field.shown, field.kind, found));
+            let kind = match field.kind.strip_suffix('?') {
+                Some(_) if is_empty(found) => continue,
+                Some(kind) => kind,
+                None => field.kind,
+            };
+            parts.push((field.shown, kind, found));
         }
         self.all('{', '}', parts.len(), depth, |printer, i, depth| {
             let (shown, kind, found) = parts[i];

@@ -53,6 +53,7 @@ pub use admission::{CompiledPolicy, Expression, Validation};
 pub use convert::convert;
 pub use meta::{check_finalizers, further_metadata_checks, has_strict_finalizers};
 pub use registry::{FieldPath, reset_fields, strategy};
+pub use service::{cluster_ip_faults, complete_cluster_ips};
 pub use simple::SYSTEM_PRIORITY_CLASSES;
 
 /// Facts about the request that a strategy may use.
@@ -93,9 +94,21 @@ pub trait Strategy: Sync {
         let _ = object;
     }
 
+    /// Fills in defaults, some of which are the time. What the registry calls.
+    fn default_at(&self, object: &mut Value, now: jiff::Timestamp) {
+        let _ = now;
+        self.default(object);
+    }
+
     /// Clears what a client may not set on create (`status`), sets the first `generation`, and so on.
     fn prepare_create(&self, object: &mut Value, ctx: &Context<'_>) {
         let _ = (object, ctx);
+    }
+
+    /// Faults that are told before those of the metadata, for a new object and for a change.
+    fn validate_first(&self, object: &Value) -> Faults {
+        let _ = object;
+        Faults::default()
     }
 
     /// Faults of a new object, in the reference server's order.
@@ -115,6 +128,11 @@ pub trait Strategy: Sync {
         self.validate(object, ctx)
     }
 
+    /// Brings an object that is valid into the form that is stored and shown.
+    fn canonicalize(&self, object: &mut Value) {
+        let _ = object;
+    }
+
     /// Texts for `Warning` headers.
     fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
         let _ = (object, old, ctx);
@@ -124,6 +142,11 @@ pub trait Strategy: Sync {
     /// What is wrong with a name (`prefix` when it is a `generateName`), as the details of the faults at `metadata.name`.
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
         names::name_is_subdomain(name, prefix)
+    }
+
+    /// Whether something random is added to a `generateName`.
+    fn generates_names(&self) -> bool {
+        true
     }
 
     /// Whether PUT on a name that is absent creates it.

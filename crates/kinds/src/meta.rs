@@ -41,7 +41,6 @@ pub fn has_strict_finalizers(group: &str, resource: &str) -> bool {
             | "apiextensions.k8s.io"
             | "apiregistration.k8s.io"
             | "coordination.k8s.io"
-            | "events.k8s.io"
             | "node.k8s.io"
     );
     !free_group && !matches!((group, resource), ("", "events") | ("policy", "poddisruptionbudgets"))
@@ -55,14 +54,21 @@ pub fn further_metadata_checks(group: &str, resource: &str, subresource: &str) -
         return 0;
     }
     match (group, resource) {
-        ("", "persistentvolumeclaims") => 2,
         (
             "",
-            "configmaps" | "endpoints" | "namespaces" | "nodes" | "persistentvolumes" | "pods" | "secrets" | "serviceaccounts"
-            | "services",
+            "configmaps"
+            | "endpoints"
+            | "namespaces"
+            | "nodes"
+            | "persistentvolumeclaims"
+            | "persistentvolumes"
+            | "pods"
+            | "secrets"
+            | "serviceaccounts",
         )
         | ("apps", "controllerrevisions")
         | ("batch", "jobs")
+        | ("discovery.k8s.io", "endpointslices")
         | ("networking.k8s.io", "ingresses" | "ingressclasses" | "ipaddresses")
         | ("resource.k8s.io", "deviceclasses" | "resourceclaims" | "resourceclaimtemplates")
         | (

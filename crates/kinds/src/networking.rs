@@ -36,7 +36,7 @@ impl Strategy for IngressClasses {
         if controller.len() > 250 {
             faults.too_long(&at, 250);
         }
-        check::invalid_each(&mut faults, &at, controller, names::domain_prefixed_path(controller));
+        check::domain_prefixed_path(&mut faults, &at, controller);
         if let Some(parameters) = spec.opt("parameters") {
             class_parameters(&mut faults, &path.child("parameters"), parameters);
         }
@@ -50,7 +50,8 @@ impl Strategy for IngressClasses {
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
         let path = Path::new("spec");
-        check::immutable(&mut faults, &path.child("controller"), &object["spec"]["controller"], &old["spec"]["controller"]);
+        let (now, before) = (&object["spec"]["controller"], &old["spec"]["controller"]);
+        check::immutable_as(&mut faults, &path.child("controller"), "s", now, before);
         faults.0.extend(self.validate(object, ctx).0);
         faults
     }
@@ -150,9 +151,8 @@ impl Strategy for IpAddresses {
         }
     }
 
-    fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        let _ = object;
-        Vec::new()
+    fn generates_names(&self) -> bool {
+        false
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -200,12 +200,6 @@ impl Strategy for ServiceCidrs {
             return faults;
         }
         let parsed: Vec<_> = all.iter().map(|cidr| names::parse_cidr(cidr)).collect();
-        let dual = matches!(parsed[..], [Some((a, _)), Some((b, _))] if a.is_ipv4() != b.is_ipv4());
-        if all.len() == 2 && !dual {
-            let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
-            faults.invalid(&path, &object["spec"]["cidrs"], detail);
-            return faults;
-        }
         for (i, (cidr, parsed)) in all.iter().zip(&parsed).enumerate() {
             let at = path.index(i);
             if !check::cidr(&mut faults, &at, cidr) {
@@ -216,11 +210,20 @@ impl Strategy for ServiceCidrs {
                 faults.invalid_str(&at, cidr, &format!("must be in canonical form ({wanted:?})"));
             }
         }
+        if matches!(parsed[..], [Some((a, _)), Some((b, _))] if a.is_ipv4() == b.is_ipv4()) {
+            let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+            faults.invalid(&path, &object["spec"]["cidrs"], detail);
+        }
         faults
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        object.copy_from(old, if ctx.subresource == "status" { "spec" } else { "status" });
+        if ctx.subresource == "status" {
+            object.copy_from(old, "spec");
+            meta::reset_for_status(object, old);
+        } else {
+            object.copy_from(old, "status");
+        }
     }
 
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
@@ -232,11 +235,11 @@ impl Strategy for ServiceCidrs {
         let path = spec.child("cidrs");
         let (now, before) = (object["spec"].list("cidrs"), old["spec"].list("cidrs"));
         match (before.len(), now.len()) {
-            (1, 2) | (1, 1) | (2, 2) => {
+            (was, is) if was == is || (was, is) == (1, 2) => {
                 for (i, (a, b)) in now.iter().zip(before).enumerate() {
                     check::immutable(&mut faults, &path.index(i), a, b);
                 }
-                if before.len() == 1 && now.len() == 2 {
+                if was != is {
                     faults.0.extend(self.validate(object, ctx).0);
                 }
             }

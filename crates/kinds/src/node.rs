@@ -1,5 +1,6 @@
 //! Nodes: taints, pod CIDRs, capacity.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use corten_api::field::{Faults, Path};
@@ -22,10 +23,11 @@ impl Strategy for Nodes {
         }
         defaults::round_up(status, "allocatable");
         status.object("daemonEndpoints").object("kubeletEndpoint").default_int("Port", 0);
-        // `podCIDR` is the first of `podCIDRs`.
+        // `podCIDR` is the first of `podCIDRs`. Where they differ it is the older field that counts: whoever wrote it may not
+        // know the newer one.
         let spec = object.object("spec");
         let single = spec.text("podCIDR").to_owned();
-        if !single.is_empty() && spec.list("podCIDRs").is_empty() {
+        if !single.is_empty() && spec.texts("podCIDRs").next() != Some(&single) {
             spec.put("podCIDRs", json!([single]));
         }
         if let Some(first) = spec.list("podCIDRs").first().cloned() {
@@ -43,6 +45,10 @@ impl Strategy for Nodes {
         let metadata = Path::new("metadata");
         taints(&mut faults, &metadata.child("taints"), object["spec"].list("taints"));
         amounts(&mut faults, object);
+        if let Some(capacity) = object["status"]["nodeInfo"]["swap"].opt_int("capacity").filter(|capacity| *capacity <= 0) {
+            faults.invalid_int(&metadata.child("nodeSwapStatus").child("capacity"), capacity, check::NOT_POSITIVE);
+        }
+        declared_features(&mut faults, &object["status"]);
         pod_cidrs(&mut faults, &object["spec"]);
         faults
     }
@@ -66,6 +72,7 @@ impl Strategy for Nodes {
         let mut faults = if ctx.subresource == "status" { Faults::default() } else { self.validate(object, ctx) };
         let metadata = Path::new("metadata");
         amounts(&mut faults, object);
+        declared_features(&mut faults, &object["status"]);
         let status = Path::new("status");
         let addresses = status.child("addresses");
         let mut seen = HashSet::new();
@@ -197,6 +204,43 @@ fn amounts(faults: &mut Faults, node: &Value) {
     }
 }
 
+/// Features that a node says it has are names in camel case, sorted and each once (KEP-5328).
+fn declared_features(faults: &mut Faults, status: &Value) {
+    const LONGEST: usize = 253;
+    let root = Path::new("status");
+    let path = root.child("declaredFeatures");
+    let names: Vec<&str> = status.texts("declaredFeatures").collect();
+    for (i, name) in names.iter().enumerate() {
+        let shown = corten_api::field::quoted(name);
+        let wrong = if name.len() > LONGEST {
+            Some(format!("must be no more than {LONGEST} characters"))
+        } else if is_feature_name(name) {
+            None
+        } else {
+            let rule = "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or \
+                        MyFeature/mySubFeature), and contain only alphanumeric characters and slashes";
+            Some(rule.to_owned())
+        };
+        if let Some(rule) = wrong {
+            faults.invalid_str(&path.index(i), name, &format!("invalid feature name {shown}: {rule}"));
+        }
+        if let Some(next) = names.get(i + 1) {
+            match name.cmp(next) {
+                Ordering::Less => {}
+                Ordering::Equal => check::duplicate(faults, &path.index(i + 1), next),
+                Ordering::Greater => faults.invalid_str(&path.index(i + 1), next, "list must be sorted alphabetically"),
+            }
+        }
+    }
+}
+
+fn is_feature_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_uppercase())
+        && name
+            .split('/')
+            .all(|part| part.starts_with(|c: char| c.is_ascii_alphabetic()) && part.bytes().all(|b| b.is_ascii_alphanumeric()))
+}
+
 fn pod_cidrs(faults: &mut Faults, spec: &Value) {
     let root = Path::new("spec");
     let path = root.child("podCIDRs");
@@ -219,7 +263,6 @@ fn pod_cidrs(faults: &mut Faults, spec: &Value) {
     if !families.is_some_and(|families| check::is_dual_stack(&families)) || all.len() > 2 {
         faults.invalid(&path, &spec["podCIDRs"], "may specify no more than one CIDR for each IP family");
     }
-    check::unique_texts(faults, &path, all.into_iter());
 }
 
 #[cfg(test)]
@@ -234,6 +277,31 @@ mod tests {
         let fault = "status.capacity.cpu: Invalid value: \"-1\": must be greater than or equal to 0";
         assert_eq!(shown(&Nodes.validate_update(&new, &old, &context("status"))), [fault]);
         assert_eq!(shown(&Nodes.validate_update(&new, &old, &context(""))), [fault, fault]);
+    }
+
+    #[test]
+    fn the_older_field_of_the_pod_cidr_counts() {
+        for (single, list, expected) in [
+            ("10.1.0.0/24", json!(["10.2.0.0/24", "fd00::/64"]), json!(["10.1.0.0/24"])),
+            ("10.1.0.0/24", json!(["10.1.0.0/24", "fd00::/64"]), json!(["10.1.0.0/24", "fd00::/64"])),
+            ("", json!(["10.2.0.0/24"]), json!(["10.2.0.0/24"])),
+            ("10.1.0.0/24", json!([]), json!(["10.1.0.0/24"])),
+        ] {
+            let mut node = json!({ "spec": { "podCIDR": single, "podCIDRs": list } });
+            Nodes.default(&mut node);
+            assert_eq!((&node["spec"]["podCIDRs"], &node["spec"]["podCIDR"]), (&expected, &expected[0]));
+        }
+    }
+
+    #[test]
+    fn declared_features_are_sorted_names() {
+        let check =
+            |features: Value| shown(&Nodes.validate(&json!({ "status": { "declaredFeatures": features } }), &context("")));
+        assert!(check(json!(["A", "A/b1", "B"])).is_empty());
+        let sorted = "status.declaredFeatures[1]: Invalid value: \"A\": list must be sorted alphabetically";
+        assert_eq!(check(json!(["B", "A"])), [sorted]);
+        assert_eq!(check(json!(["B", "B"])), ["status.declaredFeatures[1]: Duplicate value: \"B\""]);
+        assert_eq!(check(json!(["a", "A//b"])).len(), 3);
     }
 
     #[test]

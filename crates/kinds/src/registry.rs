@@ -89,7 +89,7 @@ pub fn reset_fields(group: &str, resource: &str, subresource: &str) -> &'static 
     match (group, resource, subresource) {
         ("", "pods", "status") => &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]],
         ("apps", "deployments", "status") => &[&["spec"], &["metadata", "labels"]],
-        ("networking.k8s.io", "ingresses" | "servicecidrs", "status")
+        ("networking.k8s.io", "ingresses", "status")
         | ("batch", "jobs" | "cronjobs", "status")
         | ("apps", "replicasets" | "statefulsets" | "daemonsets", "status")
         | ("policy", "poddisruptionbudgets", "status")
@@ -108,6 +108,7 @@ pub fn reset_fields(group: &str, resource: &str, subresource: &str) -> &'static 
         ("storage.k8s.io", "volumeattachments", "status")
         | ("flowcontrol.apiserver.k8s.io", "flowschemas" | "prioritylevelconfigurations", "status")
         | ("resource.k8s.io", "resourceclaims", "status")
+        | ("networking.k8s.io", "servicecidrs", "status")
         | ("admissionregistration.k8s.io", "validatingadmissionpolicies", "status")
         | ("apiregistration.k8s.io", "apiservices", "status") => SPEC_AND_META,
         // The request of a CSR is the requester's once and for all: nobody owns it.

@@ -15,6 +15,26 @@ pub(crate) struct Services;
 const MAX_AFFINITY_SECONDS: i64 = 86_400;
 const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
+/// Fills in what an update leaves out and the Service has already, and makes `clusterIP` the first of `clusterIPs`. The
+/// registry does this before it takes addresses and ports, which is before anything else looks at a new state.
+pub fn complete_cluster_ips(service: &mut Value, old: Option<&Value>) {
+    if let Some(old) = old {
+        patch_allocated(service, old);
+    }
+    normalize_cluster_ips(old, service);
+}
+
+/// Whether `clusterIP`, `clusterIPs`, `ipFamilies` and `ipFamilyPolicy` make sense together; addresses are not taken for a
+/// Service where they do not.
+#[must_use]
+pub fn cluster_ip_faults(service: &Value) -> Faults {
+    let mut faults = Faults::default();
+    if has_cluster_ip(&service["spec"]) {
+        cluster_ips(&mut faults, &Path::new("spec"), &service["spec"]);
+    }
+    faults
+}
+
 impl Strategy for Services {
     fn default(&self, object: &mut Value) {
         let spec = object.object("spec");
@@ -56,7 +76,6 @@ impl Strategy for Services {
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
         object.put("status", json!({ "loadBalancer": {} }));
-        normalize_cluster_ips(None, object);
     }
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
@@ -69,8 +88,6 @@ impl Strategy for Services {
             return;
         }
         object.copy_from(old, "status");
-        patch_allocated(object, old);
-        normalize_cluster_ips(Some(old), object);
         drop_type_dependent(object, old);
     }
 
@@ -108,6 +125,13 @@ impl Strategy for Services {
 
     fn create_on_update(&self) -> bool {
         true
+    }
+
+    /// Services that only name another host once got the field although it means nothing there.
+    fn canonicalize(&self, object: &mut Value) {
+        if !has_cluster_ip(&object["spec"]) {
+            object.object("spec").drop_key("internalTrafficPolicy");
+        }
     }
 
     fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
@@ -173,6 +197,11 @@ pub(crate) fn needs_health_check(spec: &Value) -> bool {
     spec.text("type") == "LoadBalancer" && spec.text("externalTrafficPolicy") == "Local"
 }
 
+/// Whether a Service of this type has addresses; one of an unknown type has them until validation refuses it.
+fn has_cluster_ip(spec: &Value) -> bool {
+    spec.text("type") != "ExternalName"
+}
+
 fn is_headless(spec: &Value) -> bool {
     spec.list("clusterIPs") == [json!("None")]
 }
@@ -209,14 +238,12 @@ fn drop_type_dependent(service: &mut Value, old: &Value) {
     let needs = |kind: &str, kinds: &[&str]| kinds.contains(&kind);
     let (now, was) = (spec.text("type").to_owned(), before.text("type").to_owned());
     let lost = |kinds: &[&str]| needs(&was, kinds) && !needs(&now, kinds);
-    if lost(&["ClusterIP", "NodePort", "LoadBalancer"])
-        && spec["clusterIP"] == before["clusterIP"]
-        && spec["clusterIPs"] == before["clusterIPs"]
-    {
+    let loses_address = has_cluster_ip(before) && !has_cluster_ip(spec);
+    if loses_address && spec["clusterIP"] == before["clusterIP"] && spec["clusterIPs"] == before["clusterIPs"] {
         spec.drop_key("clusterIP");
         spec.drop_key("clusterIPs");
     }
-    if lost(&["ClusterIP", "NodePort", "LoadBalancer"]) {
+    if loses_address {
         for key in ["ipFamilies", "ipFamilyPolicy"] {
             if spec[key] == before[key] {
                 spec.drop_key(key);
@@ -255,8 +282,7 @@ fn node_ports(spec: &Value) -> HashSet<i64> {
 fn patch_allocated(service: &mut Value, old: &Value) {
     let before = &old["spec"];
     let spec = service.object("spec");
-    let allocates = |spec: &Value| matches!(spec.text("type"), "ClusterIP" | "NodePort" | "LoadBalancer");
-    if allocates(before) && allocates(spec) {
+    if has_cluster_ip(before) && has_cluster_ip(spec) {
         if spec.text("clusterIP").is_empty() {
             spec.copy_from(before, "clusterIP");
         }
@@ -264,7 +290,11 @@ fn patch_allocated(service: &mut Value, old: &Value) {
             spec.copy_from(before, "clusterIPs");
         }
     }
-    let ports = |spec: &Value| matches!(spec.text("type"), "NodePort" | "LoadBalancer");
+    let ports = |spec: &Value| match spec.text("type") {
+        "NodePort" => true,
+        "LoadBalancer" => spec.opt_flag("allocateLoadBalancerNodePorts") != Some(false),
+        _ => false,
+    };
     if ports(before) && ports(spec) {
         // A port is known by its name; a number that another port took over is not given again.
         let taken: HashSet<i64> = node_ports(spec).intersection(&node_ports(before)).copied().collect();
@@ -299,7 +329,7 @@ fn validate(service: &Value) -> Faults {
     }
     check::labels(&mut faults, &path.child("selector"), spec.map("selector"));
     session_affinity(&mut faults, &path, spec);
-    if kind != "ExternalName" {
+    if has_cluster_ip(spec) {
         cluster_ips(&mut faults, &path, spec);
     }
     let externals = path.child("externalIPs");
@@ -539,7 +569,7 @@ fn traffic_policies(faults: &mut Faults, path: &Path<'_>, spec: &Value) {
     let at = path.child("healthCheckNodePort");
     if needs_health_check(spec) {
         if port == 0 {
-            // Allocated later, when it is not given.
+            faults.required(&at, "");
         } else {
             check::port_number(faults, &at, port);
         }
@@ -553,7 +583,7 @@ fn traffic_policies(faults: &mut Faults, path: &Path<'_>, spec: &Value) {
         None => {}
         Some(policy) => check::one_of(faults, &at, policy, &["Cluster", "Local"]),
     }
-    let supported = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+    let supported = ["PreferClose", "PreferSameZone", "PreferSameNode"];
     check::optional_one_of(faults, path, spec, "trafficDistribution", &supported);
 }
 

@@ -47,9 +47,22 @@ impl Strategy for ServiceAccounts {
 
 pub(crate) struct Leases;
 
+/// Fields of coordinated leader election (KEP-4355), which is off.
+const COORDINATED: [&str; 2] = ["strategy", "preferredHolder"];
+
 impl Strategy for Leases {
     fn default(&self, object: &mut Value) {
         object.object("spec");
+    }
+
+    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        COORDINATED.iter().for_each(|key| object.object("spec").drop_key(key));
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        for key in COORDINATED.iter().filter(|key| !old["spec"].has(key)) {
+            object.object("spec").drop_key(key);
+        }
     }
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {

@@ -53,7 +53,9 @@ impl Strategy for StorageClasses {
         for key in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
             let same = object.map(key) == old.map(key) && object[key].as_str() == old[key].as_str();
             if !same {
-                faults.invalid(&Path::new(key), &object[key], check::IMMUTABLE);
+                let empty = Value::from("");
+                let shown = if key == "provisioner" && !object.has(key) { &empty } else { &object[key] };
+                faults.invalid(&Path::new(key), shown, check::IMMUTABLE);
             }
         }
         faults
@@ -106,10 +108,7 @@ pub(crate) fn parameters(faults: &mut Faults, object: &Value, may_be_empty: bool
         return;
     }
     if parameters.len() > MAX_PARAMETERS {
-        let detail = format!("Too long: Provisioner parameters can not have more than {MAX_PARAMETERS} items");
-        faults.too_long(&path, MAX_PARAMETERS);
-        let _ = detail;
-        return;
+        return faults.too_long(&path, MAX_PARAMETERS);
     }
     let mut size = 0;
     for (key, value) in parameters {
@@ -125,7 +124,8 @@ pub(crate) fn parameters(faults: &mut Faults, object: &Value, may_be_empty: bool
 
 fn topologies(faults: &mut Faults, topologies: &[Value]) {
     let path = Path::new("allowedTopologies");
-    let mut terms: Vec<Vec<(String, Vec<String>)>> = Vec::new();
+    // The reference begins with as many empty terms as there are terms, so that an empty one is always a duplicate.
+    let mut terms: Vec<Vec<(String, Vec<String>)>> = vec![Vec::new(); topologies.len()];
     for (i, topology) in topologies.iter().enumerate() {
         let at = path.index(i);
         let expressions = at.child("matchLabelExpressions");
@@ -148,7 +148,7 @@ fn topologies(faults: &mut Faults, topologies: &[Value]) {
             term.push((key.to_owned(), values));
         }
         term.sort();
-        if terms.contains(&term) {
+        for _ in terms.iter().filter(|known| **known == term) {
             check::duplicate_shown(faults, &expressions, "\"\"", "");
         }
         terms.push(term);

@@ -3,13 +3,15 @@
 use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
-use crate::claim::{ACCESS_MODES, VOLUME_MODES, access_modes, short_modes};
+use crate::claim::{VOLUME_MODES, access_modes, short_modes};
 use crate::doc::{Read, Write, semantic_equal};
 use crate::pod::{defaults, scheduling, volumes};
 use crate::quantity::Quantity;
 use crate::{Column, Context, Strategy, check, columns, internal, names, table};
 
 pub(crate) struct PersistentVolumes;
+
+const MOUNT_OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
 
 impl Strategy for PersistentVolumes {
     fn default(&self, object: &mut Value) {
@@ -29,7 +31,9 @@ impl Strategy for PersistentVolumes {
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        spec(&mut faults, &Path::new("spec"), &object["spec"], object["metadata"].text("name"), false);
+        let name = object["metadata"].text("name");
+        spec(&mut faults, &Path::new("spec"), &object["spec"], &Known { name, ..Known::default() });
+        mount_options(&mut faults, object);
         faults
     }
 
@@ -58,9 +62,11 @@ impl Strategy for PersistentVolumes {
         }
         let path = Path::new("spec");
         let (new_spec, old_spec) = (&object["spec"], &old["spec"]);
+        let known = Known { name: object["metadata"].text("name"), lax_labels: has_invalid_labels(old_spec), inline: false };
         // Once as a whole, and once as the first part of the change.
-        spec(&mut faults, &path, new_spec, object["metadata"].text("name"), false);
-        spec(&mut faults, &path, new_spec, object["metadata"].text("name"), false);
+        spec(&mut faults, &path, new_spec, &known);
+        mount_options(&mut faults, object);
+        spec(&mut faults, &path, new_spec, &known);
         let mut now = source_of(new_spec);
         let before = source_of(old_spec);
         if before.has("csi") && !before["csi"].has("controllerExpandSecretRef") && now.has("csi") {
@@ -115,6 +121,48 @@ impl Strategy for PersistentVolumes {
             table::age(object, now),
             spec.opt_text("volumeMode").unwrap_or("<unset>").into(),
         ]
+    }
+}
+
+/// What is known of a volume besides its spec.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Known<'a> {
+    /// Its name, which some sources use.
+    pub(crate) name: &'a str,
+    /// It is written into a VolumeAttachment.
+    pub(crate) inline: bool,
+    /// It has invalid values of labels already, and may keep them.
+    pub(crate) lax_labels: bool,
+}
+
+/// Whether nodes are required to have labels that no node can have.
+fn has_invalid_labels(spec: &Value) -> bool {
+    let terms = spec["nodeAffinity"]["required"].list("nodeSelectorTerms").iter();
+    let mut values = terms.flat_map(|term| term.list("matchExpressions")).flat_map(|requirement| requirement.texts("values"));
+    values.any(|value| !names::label_value(value).is_empty())
+}
+
+/// The annotation of the time before `mountOptions` is only for sources that are mounted.
+fn mount_options(faults: &mut Faults, object: &Value) {
+    const MOUNTED: &[&str] = &[
+        "gcePersistentDisk",
+        "awsElasticBlockStore",
+        "glusterfs",
+        "nfs",
+        "rbd",
+        "quobyte",
+        "iscsi",
+        "cinder",
+        "cephfs",
+        "azureFile",
+        "vsphereVolume",
+        "azureDisk",
+        "photonPersistentDisk",
+    ];
+    if object["metadata"]["annotations"].has(MOUNT_OPTIONS) && !MOUNTED.iter().any(|key| object["spec"].has(key)) {
+        let metadata = Path::new("metadata");
+        let annotations = metadata.child("annotations");
+        faults.forbidden(&annotations.child(MOUNT_OPTIONS), "may not specify mount options for this volume type");
     }
 }
 
@@ -224,8 +272,9 @@ fn csi(faults: &mut Faults, path: &Path<'_>, source: &Value) {
     }
 }
 
-/// Faults of a volume's spec; `inline` when it is written into a VolumeAttachment.
-pub(crate) fn spec(faults: &mut Faults, path: &Path<'_>, spec: &Value, name: &str, inline: bool) {
+/// Faults of a volume's spec.
+pub(crate) fn spec(faults: &mut Faults, path: &Path<'_>, spec: &Value, known: &Known<'_>) {
+    let Known { name, inline, lax_labels } = *known;
     const INLINE: &str = "may not be specified in the context of inline volumes";
     if inline {
         for key in ["claimRef", "capacity"] {
@@ -257,7 +306,7 @@ pub(crate) fn spec(faults: &mut Faults, path: &Path<'_>, spec: &Value, name: &st
             faults.forbidden(&at, INLINE);
         } else {
             match affinity.opt("required") {
-                Some(required) => scheduling::node_selector(faults, &at.child("required"), required, false),
+                Some(required) => scheduling::node_selector(faults, &at.child("required"), required, lax_labels),
                 None => faults.required(&at.child("required"), "must specify required node constraints"),
             }
         }
@@ -285,7 +334,7 @@ pub(crate) fn spec(faults: &mut Faults, path: &Path<'_>, spec: &Value, name: &st
             check::one_of(faults, &at, mode, VOLUME_MODES);
         }
     }
-    if let Some(class) = spec.opt_text("volumeAttributesClassName") {
+    if let Some(class) = spec.opt_text("volumeAttributesClassName").filter(|_| !inline) {
         let at = path.child("volumeAttributesClassName");
         if class.is_empty() {
             faults.required(&at, "an empty string is disallowed");
@@ -296,7 +345,6 @@ pub(crate) fn spec(faults: &mut Faults, path: &Path<'_>, spec: &Value, name: &st
             faults.required(&path.child("csi"), "has to be specified when using volumeAttributesClassName");
         }
     }
-    let _ = (ACCESS_MODES, names::dns_label as fn(&str) -> Vec<String>);
 }
 
 fn capacity(faults: &mut Faults, path: &Path<'_>, spec: &Value) {

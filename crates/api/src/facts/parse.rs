@@ -79,6 +79,7 @@ fn field(line: &'static str, names: &HashMap<&str, TypeId>, into: &mut Raw) -> R
         merge_key: None,
         default: None,
         go: None,
+        inlined_from: Vec::new(),
     };
     for flag in words {
         let (flag, value) = flag.split_once('=').unwrap_or((flag, ""));
@@ -154,15 +155,16 @@ fn kind(ty: &str, names: &HashMap<&str, TypeId>) -> Result<Kind, &'static str> {
 fn flatten(raw: &[Raw], at: usize) -> Type {
     let own = &raw[at];
     let mut fields: Vec<Field> = own.fields.iter().map(|(_, field)| field.clone()).collect();
-    let mut pending: Vec<TypeId> = own.inlined.iter().map(|(_, id)| *id).collect();
-    while let Some(id) = pending.pop() {
+    let mut pending: Vec<(TypeId, Vec<&'static str>)> = own.inlined.iter().map(|(_, id)| (*id, Vec::new())).collect();
+    while let Some((id, mut way)) = pending.pop() {
         let inner = &raw[id.0 as usize];
+        way.push(inner.name.rsplit('.').next().unwrap_or(inner.name));
         for (_, field) in &inner.fields {
             if !fields.iter().any(|known| known.name == field.name) {
-                fields.push(field.clone());
+                fields.push(Field { inlined_from: way.clone(), ..field.clone() });
             }
         }
-        pending.extend(inner.inlined.iter().map(|(_, id)| *id));
+        pending.extend(inner.inlined.iter().map(|(_, id)| (*id, way.clone())));
     }
     fields.sort_by_key(|field| field.name);
     let place = |name: &str| fields.binary_search_by(|field| field.name.cmp(name)).unwrap_or_default();

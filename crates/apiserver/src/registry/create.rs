@@ -53,6 +53,9 @@ pub(crate) enum Ownership {
 pub(crate) async fn new_object(writing: &mut Writing<'_>, mut document: Value, ownership: Ownership) -> Result<Outcome, Status> {
     let target = writing.target;
     namespace_fits(writing, &mut document)?;
+    if ownership == Ownership::Track {
+        wipe_system_fields(&mut document);
+    }
     write::dedup_owners(writing, &mut document, Pass::BeforeAdmission);
     codec::to_stored(target, &mut document)?;
     writing.default(&mut document);
@@ -73,7 +76,9 @@ pub(crate) async fn new_object(writing: &mut Writing<'_>, mut document: Value, o
         // Only a generated name is ever tried again.
         let mut attempt = if generates { document.clone() } else { document.take() };
         if generates {
-            metadata(&mut attempt).insert("name".into(), write::generated_name(&base).into());
+            let random = writing.target.strategy.is_none_or(corten_kinds::Strategy::generates_names);
+            let name = if random { write::generated_name(&base) } else { base.clone() };
+            metadata(&mut attempt).insert("name".into(), name.into());
         }
         match attempt_create(writing, attempt, version_given).await {
             Err(status) if generates && attempts < NAME_ATTEMPTS && status.reason == "AlreadyExists" => {}
@@ -113,26 +118,27 @@ fn namespace_fits(writing: &Writing<'_>, document: &mut Value) -> Result<(), Sta
 async fn attempt_create(writing: &mut Writing<'_>, mut document: Value, version_given: bool) -> Result<Outcome, Status> {
     let target = writing.target;
     fill_system_fields(writing, &mut document);
-    writing.with_rules(|strategy, context| strategy.prepare_create(&mut document, context));
     let reserved = hooks::before_create(writing, &mut document).await?;
+    writing.with_rules(|strategy, context| strategy.prepare_create(&mut document, context));
     validate(writing, &document)?;
     let warnings = writing.with_rules(|strategy, context| strategy.warnings(&document, None, context)).unwrap_or_default();
     for text in warnings {
         writing.warn(text);
     }
+    writing.with_rules(|strategy, _| strategy.canonicalize(&mut document));
     codec::settle(target, &mut document);
     let name = meta_text(&document, "name").to_owned();
     let admitted = writing.judge(Operation::Create, &name, Some(&mut document), None).await?;
     // Upstream fills defaults in again whenever it reads from the store; some depend on what the kind prepared.
     writing.default(&mut document);
-    if version_given {
-        return Err(Status::failure(500, "", "resourceVersion should not be set on objects to be created"));
-    }
     if writing.options.dry_run {
         if let Some(there) = writing.cached(&name)? {
             return Err(already_exists(target, &name, there.deleting));
         }
         return Ok(Outcome::unstored(document));
+    }
+    if version_given {
+        return Err(Status::failure(500, "", "resourceVersion should not be set on objects to be created"));
     }
     let (bytes, _prepared) = writing.encode(&document)?;
     match writing.commit(&name, Some(bytes), Expect::Absent, admitted).await {
@@ -156,10 +162,20 @@ fn already_exists(target: &Target, name: &str, deleting: bool) -> Status {
     status
 }
 
+/// Fields that a client may send and nobody comes to own.
+fn wipe_system_fields(document: &mut Value) {
+    let meta = metadata(document);
+    for field in ["creationTimestamp", "uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        meta.remove(field);
+    }
+}
+
 /// What no client may choose.
 fn fill_system_fields(writing: &Writing<'_>, document: &mut Value) {
     let meta = metadata(document);
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
+    // A trial is answered with the revision that it came with, as upstream.
+    let revision = if writing.options.dry_run { "" } else { "resourceVersion" };
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", revision] {
         meta.remove(field);
     }
     meta.insert("creationTimestamp".into(), stamp(writing.now));
@@ -174,6 +190,7 @@ fn validate(writing: &Writing<'_>, document: &Value) -> Result<(), Status> {
     let meta = &document["metadata"];
     let own = writing.with_rules(|strategy, context| {
         let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
+        faults.0.extend(strategy.validate_first(document).0);
         if write::has_own_metadata_rules(writing.target) {
             names::validate_object_meta(meta, namespaced, &rule, &path, &mut faults);
             write::validate_finalizer_names(writing.target, meta, &mut faults);

@@ -20,10 +20,11 @@ use crate::user::User;
 
 /// Takes what a new Service needs.
 pub(crate) async fn before_create(writing: &Writing<'_>, service: &mut Value) -> Result<Reserved, Status> {
+    corten_kinds::complete_cluster_ips(service, None);
     families(writing, service, None)?;
     let mut taken = Addresses::new(writing);
     allocate_addresses(writing, service, &mut taken).await?;
-    let mut ports = writing.state.allocators.ports();
+    let mut ports = writing.state.allocators.ports(writing.options.dry_run);
     if has_node_ports(service) {
         new_ports(writing, service, &mut ports)?;
     }
@@ -35,19 +36,18 @@ pub(crate) async fn before_create(writing: &Writing<'_>, service: &mut Value) ->
 
 /// Takes what a changed Service needs more.
 pub(crate) async fn before_update(writing: &Writing<'_>, service: &mut Value, old: &Value) -> Result<Reserved, Status> {
+    corten_kinds::complete_cluster_ips(service, Some(old));
     let mut taken = Addresses::new(writing);
     if !keeps_prefer_dual(service, old) {
         families(writing, service, Some(old))?;
         update_addresses(writing, service, old, &mut taken).await?;
     }
-    let mut ports = writing.state.allocators.ports();
+    let mut ports = writing.state.allocators.ports(writing.options.dry_run);
     if has_node_ports(service) {
         changed_ports(writing, service, old, &mut ports)?;
     }
     if !needs_health_check(old) && needs_health_check(service) {
         health_check_port(service, &mut ports)?;
-    } else if needs_health_check(old) && !needs_health_check(service) {
-        clear(service, "healthCheckNodePort");
     }
     Ok(Reserved::of(taken, ports))
 }
@@ -63,11 +63,11 @@ pub(crate) async fn release(writing: &Writing<'_>, old: &Value, now: Option<&Val
 /// A PreferDualStack Service is not upgraded or downgraded because the cluster was.
 fn keeps_prefer_dual(service: &Value, old: &Value) -> bool {
     let (spec, was) = (&service["spec"], &old["spec"]);
-    spec["type"] != "ExternalName"
-        && was["type"] != "ExternalName"
+    matches!(spec["type"].as_str(), Some("ClusterIP" | "NodePort" | "LoadBalancer"))
+        && spec["type"] == was["type"]
         && spec["ipFamilyPolicy"] == "PreferDualStack"
         && was["ipFamilyPolicy"] == "PreferDualStack"
-        && ["clusterIP", "clusterIPs", "ipFamilies"].iter().all(|field| spec[field] == was[field])
+        && ["clusterIPs", "ipFamilies"].iter().all(|field| texts(service, field) == texts(old, field))
 }
 
 /// Settles `ipFamilyPolicy` and `ipFamilies`.
@@ -84,6 +84,10 @@ fn families(writing: &Writing<'_>, service: &mut Value, old: Option<&Value>) -> 
         let policy = before.unwrap_or_else(|| if unselected { "RequireDualStack" } else { "SingleStack" }.into());
         service["spec"]["ipFamilyPolicy"] = policy;
     }
+    let unrelated = corten_kinds::cluster_ip_faults(service);
+    if !unrelated.is_empty() {
+        return Err(invalid(&name, &unrelated));
+    }
     let policy = service["spec"]["ipFamilyPolicy"].as_str().unwrap_or_default().to_owned();
     let spec_path = Path::new("spec");
     let policy_path = spec_path.child("ipFamilyPolicy");
@@ -96,7 +100,7 @@ fn families(writing: &Writing<'_>, service: &mut Value, old: Option<&Value>) -> 
                 if now == was && now.len() > 1 {
                     service["spec"][field] = json!([now[0]]);
                 }
-            } else if !now.is_empty() && now.len() == 1 && was.len() == 2 && now[0] == was[0] {
+            } else if !now.is_empty() && now.len() < was.len() {
                 faults.invalid_str(&policy_path, &policy, &format!("must be 'SingleStack' to release the secondary {what}"));
             }
         }
@@ -113,8 +117,7 @@ fn families(writing: &Writing<'_>, service: &mut Value, old: Option<&Value>) -> 
     let mut families = texts(service, "ipFamilies");
     for (at, ip) in ips.iter().enumerate().take_while(|(_, ip)| *ip != "None") {
         let Ok(ip) = ip.parse::<IpAddr>() else {
-            // Validation has the words for what is no address.
-            return Ok(());
+            continue;
         };
         if at >= families.len() {
             let family = Family::of(ip);
@@ -406,18 +409,26 @@ fn changed_ports(writing: &Writing<'_>, service: &mut Value, old: &Value, claim:
         None => Vec::new(),
     };
     let mut mine: Vec<i64> = Vec::new();
+    let mut pairs: Vec<(String, i64)> = Vec::new();
     let count = service["spec"]["ports"].as_array().map_or(0, Vec::len);
     for at in 0..count {
         let asked = service["spec"]["ports"][at]["nodePort"].as_i64().unwrap_or(0);
+        if asked == 0 && !allocates {
+            continue;
+        }
         if asked == 0 {
-            if allocates {
-                let node = claim.take_any().map_err(|why| no_port(&why))?;
-                service["spec"]["ports"][at]["nodePort"] = node.into();
-            }
+            let node = claim.take_any().map_err(|why| no_port(&why))?;
+            service["spec"]["ports"][at]["nodePort"] = node.into();
         } else if !had.contains(&asked) && !mine.contains(&asked) {
             claim.take(asked).map_err(|why| refuse_port(writing, service, at, asked, &why))?;
             mine.push(asked);
         }
+        let port = &service["spec"]["ports"][at];
+        let pair = (port["protocol"].as_str().unwrap_or_default().to_owned(), port["nodePort"].as_i64().unwrap_or(0));
+        if pairs.contains(&pair) {
+            return Err(Status::failure(500, "", format!("duplicate nodePort: {{{} {}}}", pair.0, pair.1)));
+        }
+        pairs.push(pair);
     }
     Ok(())
 }
@@ -458,12 +469,6 @@ fn cluster_ips(service: &Value) -> Vec<&str> {
 fn texts(service: &Value, field: &str) -> Vec<String> {
     let list = service["spec"][field].as_array();
     list.map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect()).unwrap_or_default()
-}
-
-fn clear(service: &mut Value, field: &str) {
-    if let Some(spec) = service["spec"].as_object_mut() {
-        spec.remove(field);
-    }
 }
 
 /// Whether a Service of this state has addresses to speak of.

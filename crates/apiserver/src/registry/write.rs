@@ -95,7 +95,7 @@ impl<'a> Writing<'a> {
     /// Fills in the kind's defaults.
     pub(crate) fn default(&self, document: &mut Value) {
         if let Some(strategy) = self.target.strategy {
-            strategy.default(document);
+            strategy.default_at(document, self.now);
         }
     }
 
@@ -335,7 +335,10 @@ pub(crate) fn meta_text<'d>(document: &'d Value, field: &str) -> &'d str {
 
 /// Whether a kind's own rules look at metadata at all; without, only what holds for all kinds does.
 pub(crate) fn has_own_metadata_rules(target: &Target) -> bool {
-    target.stored.group != "policy" || target.stored.plural != "poddisruptionbudgets"
+    // Events of both groups are stored as one; only the newer group looks at their metadata.
+    let is_old_event = target.resource.group.is_empty() && target.resource.plural == "events";
+    let is_budget = target.stored.group == "policy" && target.stored.plural == "poddisruptionbudgets";
+    !is_old_event && !is_budget
 }
 
 /// Finalizers of built-in kinds are qualified, or one of the three that Kubernetes itself has.

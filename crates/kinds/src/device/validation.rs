@@ -9,10 +9,11 @@ use corten_api::names as api;
 use regex::Regex;
 use serde_json::{Value, json};
 
+use super::{capacity, status};
 use crate::doc::{Read, semantic_equal};
 use crate::pod::scheduling;
 use crate::pod::volumes::csi_driver_name as driver_name;
-use crate::{check, internal, names};
+use crate::{check, internal, names, resources};
 
 const MAX_LIST: usize = 32;
 const MAX_SUBREQUESTS: usize = 8;
@@ -38,6 +39,9 @@ const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "None"];
 pub(super) fn class(faults: &mut Faults, path: &Path<'_>, spec: &Value) {
     selectors(faults, &path.child("selectors"), spec.list("selectors"));
     each(faults, &path.child("config"), spec.list("config"), MAX_LIST, configuration);
+    if let Some(name) = spec.opt_text("extendedResourceName").filter(|name| !resources::is_extended(name)) {
+        faults.invalid_str(&path.child("extendedResourceName"), name, "must be a valid extended resource name");
+    }
 }
 
 /// `ResourceClaimSpec`
@@ -82,6 +86,7 @@ pub(super) fn claim_status(faults: &mut Faults, path: &Path<'_>, claim: &Value, 
             }
         }
     }
+    status::devices(faults, &path.child("devices"), status);
     if !reserved.is_empty() {
         if !status.has("allocation") {
             faults.forbidden(&at, "may not be specified when `allocated` is not set");
@@ -116,6 +121,10 @@ fn allocation(faults: &mut Faults, path: &Path<'_>, found: &Value, known: &Reque
         driver_name(faults, &path.child("driver"), result.text("driver"));
         pool_name(faults, &path.child("pool"), result.text("pool"));
         check::dns_label(faults, &path.child("device"), result.text("device"));
+        binding_conditions(faults, path, result);
+        if let Some(share) = result.opt_text("shareID") {
+            status::uid(faults, &path.child("shareID"), share);
+        }
     });
     each(faults, &devices.child("config"), found["devices"].list("config"), 2 * MAX_LIST, |faults, path, config| {
         check::required_one_of(faults, &path.child("source"), config.text("source"), &["FromClaim", "FromClass"]);
@@ -133,9 +142,9 @@ pub(super) fn slice(faults: &mut Faults, path: &Path<'_>, spec: &Value, old: Opt
     pool(faults, &path.child("pool"), &spec["pool"]);
     if let Some(old) = old {
         let name = path.child("pool");
-        check::immutable(faults, &name.child("name"), &spec["pool"]["name"], &old["pool"]["name"]);
-        for key in ["driver", "nodeName"] {
-            check::immutable(faults, &path.child(key), &spec[key], &old[key]);
+        check::immutable_as(faults, &name.child("name"), "s", &spec["pool"]["name"], &old["pool"]["name"]);
+        for (key, kind) in [("driver", "s"), ("nodeName", "*s")] {
+            check::immutable_as(faults, &path.child(key), kind, &spec[key], &old[key]);
         }
     }
     let mut placed = Vec::new();
@@ -185,7 +194,10 @@ pub(super) fn slice(faults: &mut Faults, path: &Path<'_>, spec: &Value, old: Opt
     });
     let max = if advanced { MAX_ADVANCED_DEVICES } else { MAX_DEVICES };
     let per_device = spec.flag("perDeviceNodeSelection");
-    set(faults, &path.child("devices"), devices, max, by_name, |faults, path, one| device(faults, path, one, per_device));
+    let before = |name: &str| old.and_then(|old| old.list("devices").iter().find(|one| one.text("name") == name));
+    set(faults, &path.child("devices"), devices, max, by_name, |faults, path, one| {
+        device(faults, path, one, before(one.text("name")), per_device);
+    });
     let counters = |faults: &mut Faults, path: &Path<'_>, set: &Value| counter_set(faults, path, set, "name");
     set(faults, &path.child("sharedCounters"), spec.list("sharedCounters"), MAX_COUNTER_SETS, by_name, counters);
 }
@@ -328,12 +340,16 @@ fn configuration(faults: &mut Faults, path: &Path<'_>, config: &Value) {
     let path = path.child("opaque");
     let Some(opaque) = config.opt("opaque") else { return faults.required(&path, "") };
     driver_name(faults, &path.child("driver"), opaque.text("driver"));
-    let at = path.child("parameters");
-    match &opaque["parameters"] {
-        Value::Null => faults.required(&at, ""),
-        parameters if parameters.to_string().len() > MAX_PARAMETERS => faults.too_long(&at, MAX_PARAMETERS),
+    raw_object(faults, &path.child("parameters"), &opaque["parameters"], MAX_PARAMETERS);
+}
+
+/// A JSON object of whoever writes it, `max` bytes long at most.
+pub(super) fn raw_object(faults: &mut Faults, path: &Path<'_>, raw: &Value, max: usize) {
+    match raw {
+        Value::Null => faults.required(path, ""),
+        raw if raw.to_string().len() > max => faults.too_long(path, max),
         Value::Object(_) => {}
-        _ => faults.invalid_str(&at, "<value omitted>", "must be a valid JSON object"),
+        _ => faults.invalid_str(path, "<value omitted>", "must be a valid JSON object"),
     }
 }
 
@@ -365,7 +381,7 @@ fn pool(faults: &mut Faults, path: &Path<'_>, pool: &Value) {
     }
 }
 
-fn pool_name(faults: &mut Faults, path: &Path<'_>, name: &str) {
+pub(super) fn pool_name(faults: &mut Faults, path: &Path<'_>, name: &str) {
     if name.is_empty() {
         return faults.required(path, "");
     }
@@ -375,10 +391,10 @@ fn pool_name(faults: &mut Faults, path: &Path<'_>, name: &str) {
     name.split('/').for_each(|part| check::dns_subdomain(faults, path, part));
 }
 
-fn device(faults: &mut Faults, path: &Path<'_>, device: &Value, per_device: bool) {
+fn device(faults: &mut Faults, path: &Path<'_>, device: &Value, old: Option<&Value>, per_device: bool) {
     check::dns_label(faults, &path.child("name"), device.text("name"));
-    let (attributes, capacity) = (device.map("attributes"), device.map("capacity"));
-    let total = attributes.len() + capacity.len();
+    let (attributes, capacities) = (device.map("attributes"), device.map("capacity"));
+    let total = attributes.len() + capacities.len();
     if total > MAX_LIST {
         let detail = format!("the total number of attributes and capacities must not exceed {MAX_LIST}");
         faults.invalid(path, &json!(total), &detail);
@@ -393,16 +409,17 @@ fn device(faults: &mut Faults, path: &Path<'_>, device: &Value, per_device: bool
     let at = path.child("attributes");
     for (key, value) in attributes {
         qualified(faults, &at, key);
-        attribute(faults, &at.key(key), value);
+        attribute(faults, &at.key(&shortened(key)), value);
     }
     let at = path.child("capacity");
-    for (key, value) in capacity {
+    for (key, value) in capacities {
         qualified(faults, &at, key);
-        if value.has("requestPolicy") && !device.flag("allowMultipleAllocations") {
-            faults.forbidden(&at.key(key).child("requestPolicy"), "allowMultipleAllocations must be true");
-        }
+        capacity::entry(faults, &at.key(&shortened(key)), value, device.flag("allowMultipleAllocations"));
     }
-    each(faults, &path.child("taints"), device.list("taints"), MAX_TAINTS, taint);
+    // Taints that are as they were may be as bad as they were.
+    if old.is_none_or(|old| !semantic_equal(&old["taints"], &device["taints"])) {
+        each(faults, &path.child("taints"), device.list("taints"), MAX_TAINTS, taint);
+    }
     let counters = |faults: &mut Faults, path: &Path<'_>, set: &Value| counter_set(faults, path, set, "counterSet");
     let by_set = |consumption| Read::text(consumption, "counterSet");
     let consumed = device.list("consumesCounters");
@@ -548,6 +565,17 @@ fn binding_conditions(faults: &mut Faults, path: &Path<'_>, device: &Value) {
     }
 }
 
+/// A key as it is shown in paths: with its middle left out when it is longer than any that fits.
+fn shortened(key: &str) -> String {
+    const LONGEST: usize = 63 + 1 + MAX_IDENTIFIER;
+    const REST: usize = LONGEST - 3;
+    if key.len() <= LONGEST {
+        return key.to_owned();
+    }
+    let (head, tail) = (&key.as_bytes()[..REST.div_ceil(2)], &key.as_bytes()[key.len() - REST / 2..]);
+    format!("{}...{}", String::from_utf8_lossy(head), String::from_utf8_lossy(tail))
+}
+
 /// A C identifier, after a domain or alone.
 fn qualified(faults: &mut Faults, path: &Path<'_>, name: &str) {
     let identifier = |faults: &mut Faults, id: &str| {
@@ -568,7 +596,8 @@ fn qualified(faults: &mut Faults, path: &Path<'_>, name: &str) {
                 id => identifier(faults, id),
             }
         }
-        _ => faults.invalid_str(path, name, "must not contain more than one slash"),
+        // Upstream has no rule for more slashes.
+        _ => {}
     }
 }
 

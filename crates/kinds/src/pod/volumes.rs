@@ -417,7 +417,7 @@ pub(crate) fn storage_os(faults: &mut Faults, path: &Path<'_>, source: &Value) {
 /// The name of a CSI driver.
 pub(crate) fn csi_driver_name(faults: &mut Faults, path: &Path<'_>, name: &str) {
     if name.is_empty() {
-        faults.required(path, "");
+        return faults.required(path, "");
     }
     if name.len() > 63 {
         faults.too_long(path, 63);

@@ -44,10 +44,31 @@ fn allocated_values_survive_an_update_that_leaves_them_out() {
     ];
     for (spec, addresses, node_ports) in cases {
         let (mut new, old) = (service(&spec), service(&old));
+        super::complete_cluster_ips(&mut new, Some(&old));
         Services.prepare_update(&mut new, &old, &context(""));
         let ports: Vec<&Value> = new["spec"]["ports"].as_array().unwrap().iter().map(|port| &port["nodePort"]).collect();
         assert_eq!(new["spec"]["clusterIPs"], addresses, "{spec}");
         assert_eq!(json!(ports), node_ports, "{spec}");
+    }
+}
+
+#[test]
+fn what_has_no_address_has_no_internal_policy_either() {
+    let mut external = service(&json!({ "type": "ExternalName", "externalName": "x", "internalTrafficPolicy": "Local" }));
+    assert_eq!(external["spec"]["internalTrafficPolicy"], "Local");
+    Services.canonicalize(&mut external);
+    assert_eq!(external["spec"]["internalTrafficPolicy"], Value::Null);
+}
+
+#[test]
+fn node_ports_are_not_kept_by_a_balancer_that_needs_none() {
+    let ports = json!([{ "port": 80, "nodePort": 30001 }]);
+    let old = service(&json!({ "type": "LoadBalancer", "ports": ports }));
+    for (allocates, kept) in [(true, json!(30001)), (false, Value::Null)] {
+        let spec = json!({ "type": "LoadBalancer", "allocateLoadBalancerNodePorts": allocates, "ports": [{ "port": 80 }] });
+        let mut new = service(&spec);
+        super::complete_cluster_ips(&mut new, Some(&old));
+        assert_eq!(new["spec"]["ports"][0]["nodePort"], kept);
     }
 }
 

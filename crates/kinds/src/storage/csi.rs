@@ -51,10 +51,23 @@ impl Strategy for CsiDrivers {
             let at = path.child("nodeAllocatableUpdatePeriodSeconds");
             faults.invalid_int(&at, seconds, "must be greater than or equal to 10 seconds");
         }
+        if spec.has("serviceAccountTokenInSecrets") && spec.list("tokenRequests").is_empty() {
+            let at = path.child("serviceAccountTokenInSecrets");
+            let detail = "serviceAccountTokenInSecrets is set but no tokenRequests are specified";
+            faults.invalid(&at, &spec["serviceAccountTokenInSecrets"], detail);
+        }
         faults
     }
 
+    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        // `VolumeLimitScaling` is off.
+        object.object("spec").drop_key("preventPodSchedulingIfMissing");
+    }
+
     fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        if !old["spec"].has("preventPodSchedulingIfMissing") {
+            object.object("spec").drop_key("preventPodSchedulingIfMissing");
+        }
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
@@ -68,9 +81,10 @@ impl Strategy for CsiDrivers {
         faults
     }
 
-    fn warnings(&self, object: &Value, _: Option<&Value>, _: &Context<'_>) -> Vec<String> {
+    fn warnings(&self, object: &Value, old: Option<&Value>, _: &Context<'_>) -> Vec<String> {
         let spec = &object["spec"];
-        if !spec.list("tokenRequests").is_empty() && !spec.has("serviceAccountTokenInSecrets") {
+        let changed = old.is_none_or(|old| !semantic_equal(&old["spec"]["tokenRequests"], &spec["tokenRequests"]));
+        if changed && !spec.list("tokenRequests").is_empty() && !spec.has("serviceAccountTokenInSecrets") {
             let text = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible \
                         logging of tokens in volume attributes";
             return vec![text.into()];
@@ -139,8 +153,8 @@ impl Strategy for CsiNodes {
             if id.is_empty() {
                 faults.required(&at.child("nodeID"), "");
             }
-            if id.len() > 192 {
-                faults.invalid_str(&at.child("nodeID"), id, "must be 192 characters or less");
+            if id.len() > 256 {
+                faults.invalid_str(&at.child("nodeID"), id, "must be 256 characters or less");
             }
             if let Some(count) = driver["allocatable"].opt_int("count") {
                 check::not_negative(&mut faults, &at.child("allocatable").child("count"), count);
@@ -208,8 +222,8 @@ impl Strategy for CsiStorageCapacities {
 
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
         let mut faults = self.validate(object, ctx);
-        for key in ["nodeTopology", "storageClassName"] {
-            check::immutable(&mut faults, &Path::new(key), &object[key], &old[key]);
+        for (key, kind) in [("nodeTopology", "*LabelSelector"), ("storageClassName", "s")] {
+            check::immutable_as(&mut faults, &Path::new(key), kind, &object[key], &old[key]);
         }
         faults
     }
@@ -254,18 +268,7 @@ impl Strategy for VolumeAttachments {
     }
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
-        let mut faults = attachment(object);
-        // What holds for new attachments only comes last.
-        let path = Path::new("spec");
-        let attacher = object["spec"].text("attacher");
-        if !attacher.is_empty() {
-            volumes::csi_driver_name(&mut faults, &path.child("attacher"), attacher);
-        }
-        let source = path.child("source");
-        if let Some(name) = object["spec"]["source"].opt_text("persistentVolumeName") {
-            check::dns_subdomain(&mut faults, &source.child("persistentVolumeName"), name);
-        }
-        faults
+        attachment(object)
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
@@ -307,14 +310,11 @@ impl Strategy for VolumeAttachments {
     }
 }
 
-/// What holds for every attachment, also one that was there before its kind became stricter.
 fn attachment(object: &Value) -> Faults {
     let mut faults = Faults::default();
     let path = Path::new("spec");
     let spec = &object["spec"];
-    if spec.text("attacher").is_empty() {
-        faults.required(&path.child("attacher"), "");
-    }
+    volumes::csi_driver_name(&mut faults, &path.child("attacher"), spec.text("attacher"));
     let source = &spec["source"];
     let at = path.child("source");
     match (source.opt("inlineVolumeSpec"), source.opt_text("persistentVolumeName")) {
@@ -324,7 +324,12 @@ fn attachment(object: &Value) -> Faults {
             faults.required(&at.child("persistentVolumeName"), "must specify non empty persistentVolumeName");
         }
         (None, Some(_)) => {}
-        (Some(inline), None) => volume::spec(&mut faults, &at.child("inlineVolumeSpec"), inline, "", true),
+        (Some(inline), None) => volume::spec(
+            &mut faults,
+            &at.child("inlineVolumeSpec"),
+            inline,
+            &volume::Known { inline: true, ..volume::Known::default() },
+        ),
     }
     check::dns_subdomain(&mut faults, &path.child("nodeName"), spec.text("nodeName"));
     let path = Path::new("status");
@@ -342,6 +347,9 @@ fn attachment(object: &Value) -> Faults {
         if let Some(code) = status[key].opt_int("errorCode").filter(|code| *code < 0) {
             faults.invalid_int(&at.child("errorCode"), code, "must be between 0 and 2147483647, inclusive");
         }
+    }
+    if let Some(name) = source.opt_text("persistentVolumeName") {
+        check::dns_subdomain(&mut faults, &Path::new("spec.source.persistentVolumeName"), name);
     }
     faults
 }
@@ -368,8 +376,7 @@ impl Strategy for VolumeAttributesClasses {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
-        // The whole is checked before and after.
-        let mut faults = self.validate(object, ctx);
+        let mut faults = Faults::default();
         if object["driverName"] != old["driverName"] {
             faults.forbidden(&Path::new("driverName"), "updates to driverName are forbidden.");
         }

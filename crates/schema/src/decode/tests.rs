@@ -53,7 +53,7 @@ fn wrong_types() {
     check(r#"{"metadata":{"labels":[]}}"#, &field("array into Go struct field ObjectMeta.metadata.labels of type map[string]string"));
     check(r#"{"metadata":{"labels":{"a":1}}}"#, &field("number into Go struct field ObjectMeta.metadata.labels of type string"));
     check(r#"{"spec":{"containers":[{"ports":[{"protocol":1}]}]}}"#, &field("number into Go struct field ContainerPort.spec.containers.ports.protocol of type v1.Protocol"));
-    check(r#"{"spec":{"containers":[{"livenessProbe":{"httpGet":{"port":true}}}]}}"#, &field("bool into Go struct field HTTPGetAction.spec.containers.livenessProbe.httpGet.port of type int32"));
+    check(r#"{"spec":{"containers":[{"livenessProbe":{"httpGet":{"port":true}}}]}}"#, &field("bool into Go struct field HTTPGetAction.spec.containers.livenessProbe.ProbeHandler.httpGet.port of type int32"));
     check(r#"{"metadata":{"creationTimestamp":1}}"#, &field("number into Go struct field ObjectMeta.metadata.creationTimestamp of type string"));
     check("[]", &field("array into Go value of type v1.Pod"));
     // The first wrong value is told, but a quantity stops everything.

@@ -100,7 +100,8 @@ impl std::fmt::Display for At<'_> {
 }
 
 impl At<'_> {
-    /// `Go struct field Container.spec.containers.name`, or `Go value`, as type errors tell it: without indices and keys.
+    /// `Go struct field Container.spec.containers.name`, or `Go value`, as type errors tell it: without indices and keys, but with
+    /// the names of inlined structs.
     fn go_field(&self) -> String {
         let (mut names, mut owner, mut at) = (Vec::new(), None, self);
         loop {
@@ -108,6 +109,8 @@ impl At<'_> {
                 At::Root => break,
                 At::Field { parent, name, owner: of } => {
                     names.push(*name);
+                    let inlined = of.and_then(|of| of.field(name)).map_or(&[][..], |field| &field.inlined_from);
+                    names.extend(inlined.iter().rev());
                     owner = owner.or(*of);
                     parent
                 }

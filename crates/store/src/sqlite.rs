@@ -52,7 +52,7 @@ impl Config {
             history: Duration::from_secs(5 * 60),
             history_revisions: 100_000,
             ring_bytes: 4 << 20,
-            lazy_delay: Duration::from_secs(20),
+            lazy_delay: Duration::from_secs(50),
             quota: None,
         }
     }

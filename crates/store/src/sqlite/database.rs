@@ -300,7 +300,9 @@ impl Database {
             self.checkpointer.ask();
         }
         let ahead = self.log.used + RESERVE_BYTES / 2;
-        if self.log.used > 0
+        // Only a commit that somebody waits for is worth it: an idle cluster's heartbeats must not write megabytes of zeros.
+        if self.synchronous
+            && self.log.used > 0
             && ahead > self.log.reserved
             && let Err(err) = self.log.reserve(ahead)
         {

@@ -6,6 +6,7 @@
 
 mod correlate;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use corten_task::Tasks;
@@ -64,7 +65,19 @@ impl Recorder {
 
     /// Records that `reason` happened to `object`. Returns at once.
     pub fn event(&self, object: &ObjectReference, kind: EventType, reason: impl Into<String>, message: impl Into<String>) {
-        let occurrence = Occurrence { object: object.clone(), kind, reason: reason.into(), message: message.into() };
+        self.annotated(object, kind, reason, message, BTreeMap::new());
+    }
+
+    /// As [`Recorder::event`], with annotations of the Event.
+    pub fn annotated(
+        &self,
+        object: &ObjectReference,
+        kind: EventType,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+        annotations: BTreeMap<String, String>,
+    ) {
+        let occurrence = Occurrence { object: object.clone(), kind, reason: reason.into(), message: message.into(), annotations };
         if self.occurrences.try_send(occurrence).is_err() {
             debug!(object = ?object.name, "dropped an event, too many are waiting");
         }
@@ -159,6 +172,7 @@ impl Source {
             metadata: ObjectMeta {
                 name: Some(format!("{name}.{:x}", last.as_nanosecond())),
                 namespace: Some(namespace_of(object).to_owned()),
+                annotations: Some(occurrence.annotations.clone()).filter(|annotations| !annotations.is_empty()),
                 ..ObjectMeta::default()
             },
             involved_object: object.clone(),

@@ -4,7 +4,7 @@
 //! different messages of one reason within ten minutes become one event "(combined from similar events)"; an event equal
 //! to an earlier one raises that one's count.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use jiff::Timestamp;
@@ -26,6 +26,7 @@ pub(super) struct Occurrence {
     pub(super) kind: EventType,
     pub(super) reason: String,
     pub(super) message: String,
+    pub(super) annotations: BTreeMap<String, String>,
 }
 
 /// What to do about it.
@@ -153,7 +154,13 @@ mod tests {
 
     fn occurrence(message: &str) -> Occurrence {
         let object = ObjectReference { name: Some("web".into()), ..ObjectReference::default() };
-        Occurrence { object, kind: EventType::Normal, reason: "Pulled".into(), message: message.into() }
+        Occurrence {
+            object,
+            kind: EventType::Normal,
+            reason: "Pulled".into(),
+            message: message.into(),
+            annotations: BTreeMap::new(),
+        }
     }
 
     fn at(second: i64) -> Timestamp {

@@ -22,14 +22,23 @@ pub enum ReferenceError {
     #[error("invalid reference format")]
     Format,
     /// Upper case in the repository.
-    #[error("invalid reference format: repository name must be lowercase")]
-    Uppercase,
+    #[error("invalid reference format: repository name ({0}) must be lowercase")]
+    Uppercase(String),
     /// 64 hex digits could be an id as well.
     #[error("invalid repository name ({0}), cannot specify 64-byte hexadecimal strings")]
     Id(String),
-    /// A digest of an unknown algorithm or length.
+    /// A digest with other than lower case hex digits.
     #[error("invalid checksum digest format")]
     Digest,
+    /// A digest of a wrong length.
+    #[error("invalid checksum digest length")]
+    DigestLength,
+    /// A digest of an unknown algorithm.
+    #[error("unsupported digest algorithm")]
+    Algorithm,
+    /// The repository has too many characters.
+    #[error("repository name must not be more than 255 characters")]
+    Long,
 }
 
 impl Reference {
@@ -42,8 +51,7 @@ impl Reference {
             return Err(ReferenceError::Id(text.to_owned()));
         }
         let (name, digest) = match text.split_once('@') {
-            Some((name, digest)) if is_digest(digest) => (name, Some(digest.to_owned())),
-            Some(_) => return Err(ReferenceError::Digest),
+            Some((name, digest)) => (name, Some(digest)),
             None => (text, None),
         };
         // A colon after the last slash starts a tag; before it, a port.
@@ -51,9 +59,6 @@ impl Reference {
             Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
             _ => (name, None),
         };
-        if tag.is_some_and(|tag| !is_tag(tag)) {
-            return Err(ReferenceError::Format);
-        }
         let (registry, repository) = match name.split_once('/') {
             Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" || host.chars().any(char::is_uppercase) => {
                 (host, rest.to_owned())
@@ -64,13 +69,17 @@ impl Reference {
         let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
         let official = registry == "docker.io" && !repository.contains('/');
         let repository = if official { format!("library/{repository}") } else { repository };
-        if repository.chars().any(|c| c.is_ascii_uppercase()) {
-            return Err(ReferenceError::Uppercase);
+        if repository.to_lowercase() != repository {
+            return Err(ReferenceError::Uppercase(repository));
         }
-        let sound = !repository.is_empty() && repository.len() <= 255 && repository.split('/').all(is_component);
-        if name.is_empty() || !sound || !is_host(registry) {
+        let sound = !repository.is_empty() && repository.split('/').all(is_component);
+        if name.is_empty() || !sound || !is_host(registry) || tag.is_some_and(|tag| !is_tag(tag)) {
             return Err(ReferenceError::Format);
         }
+        if repository.len() > 255 {
+            return Err(ReferenceError::Long);
+        }
+        let digest = digest.map(checked_digest).transpose()?;
         let tag = tag.map(str::to_owned).or_else(|| digest.is_none().then(|| "latest".to_owned()));
         Ok(Self { registry: registry.to_owned(), repository, tag, digest })
     }
@@ -114,6 +123,27 @@ pub fn is_digest(text: &str) -> bool {
         Some(("sha256", hex)) => is_hex(hex, 64),
         Some(("sha512", hex)) => is_hex(hex, 128),
         _ => false,
+    }
+}
+
+/// A digest as a reference has it; what is none at all makes the whole no reference.
+fn checked_digest(text: &str) -> Result<String, ReferenceError> {
+    let (algorithm, hex) = text.split_once(':').ok_or(ReferenceError::Format)?;
+    let word =
+        |part: &str| part.starts_with(|c: char| c.is_ascii_alphabetic()) && part.chars().all(|c| c.is_ascii_alphanumeric());
+    if hex.len() < 32 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) || !algorithm.split(['-', '_', '+', '.']).all(word) {
+        return Err(ReferenceError::Format);
+    }
+    let length = match algorithm {
+        "sha256" => 64,
+        "sha384" => 96,
+        "sha512" => 128,
+        _ => return Err(ReferenceError::Algorithm),
+    };
+    match () {
+        () if hex.len() != length => Err(ReferenceError::DigestLength),
+        () if hex.bytes().any(|byte| byte.is_ascii_uppercase()) => Err(ReferenceError::Digest),
+        () => Ok(text.to_owned()),
     }
 }
 
@@ -191,9 +221,12 @@ mod tests {
         check("x:-t",                   ReferenceError::Format);
         check("..",                     ReferenceError::Format);
         check("a..b",                   ReferenceError::Format);
-        check("InvalidImageName",       ReferenceError::Uppercase);
-        check("a/B",                    ReferenceError::Uppercase);
-        check("x@sha256:12",            ReferenceError::Digest);
+        check("InvalidImageName",       ReferenceError::Uppercase("library/InvalidImageName".to_owned()));
+        check("a/B",                    ReferenceError::Uppercase("a/B".to_owned()));
+        check("x@sha256:12",            ReferenceError::Format);
+        check(&format!("x@sha256:{}", "0".repeat(32)), ReferenceError::DigestLength);
+        check(&format!("x@sha256:{}", "A".repeat(64)), ReferenceError::Digest);
+        check(&format!("x@md5:{}", "0".repeat(32)),    ReferenceError::Algorithm);
         check(&DIGEST["sha256:".len()..], ReferenceError::Id(DIGEST["sha256:".len()..].to_owned()));
         #[track_caller]
         fn check(text: &str, expected: ReferenceError) {

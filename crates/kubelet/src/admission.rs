@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint, Toleration};
 
-use crate::pod::PodExt;
+use crate::eviction::Pressure;
+use crate::pod::{PodExt, Qos};
+use crate::preemption;
 use crate::quantity::{self, Resources};
 
 /// Sysctls that are safe for everyone on a node: namespaced, and without effect on others.
@@ -32,6 +34,8 @@ pub struct NodeView<'a> {
     pub taints: &'a [Taint],
     pub allocatable: &'a Resources,
     pub unsafe_sysctls: &'a [String],
+    /// What is short.
+    pub pressure: Pressure,
 }
 
 /// Why a pod is not taken: reason of its status and event, and message.
@@ -41,10 +45,14 @@ pub struct Rejection {
     pub message: String,
 }
 
-/// Decides about `pod` beside the `active` ones.
-pub fn admit(pod: &Pod, node: &NodeView<'_>, active: &[Arc<Pod>]) -> Result<(), Rejection> {
+/// Decides about `pod` beside the `active` ones. The answer names the pods that have to go for it: the cluster cannot do
+/// without a critical one.
+pub fn admit(pod: &Pod, node: &NodeView<'_>, active: &[Arc<Pod>]) -> Result<Vec<Arc<Pod>>, Rejection> {
     let reject = |reason: &str, message: String| Err(Rejection { reason: reason.to_owned(), message });
     let spec = pod.spec();
+    if node.pressure.any() && !pod.is_critical() && !bears(pod, node.pressure) {
+        return reject("Evicted", format!("The node had condition: {}. ", node.pressure.conditions()));
+    }
     for sysctl in spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten()) {
         let name = sysctl.name.replace('/', ".");
         if !allowed(&name, node.unsafe_sysctls) {
@@ -54,48 +62,105 @@ pub fn admit(pod: &Pod, node: &NodeView<'_>, active: &[Arc<Pod>]) -> Result<(), 
             return reject("SysctlForbidden", format!("forbidden sysctl: {name:?} not allowed with host net enabled"));
         }
     }
+    let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
+    if label.is_some_and(|os| os != "linux") {
+        let message = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
+        return reject("PodOSSelectorNodeLabelDoesNotMatch", message.to_owned());
+    }
     if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
         return reject("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS".to_owned());
     }
-    let used = active.len();
-    let capacity = node.allocatable.get("pods").map_or(i64::MAX, quantity::value);
-    if i64::try_from(used).unwrap_or(i64::MAX) >= capacity {
-        return reject("OutOfpods", insufficient("pods", 1, i64::try_from(used).unwrap_or(0), capacity));
+    let lacking = lacking(pod, node, active);
+    let failure = predicate(pod, node, active).map(|(name, why)| (name.to_owned(), format!("Predicate {name} failed: {why}")));
+    if pod.is_critical() {
+        return match (failure, lacking.is_empty()) {
+            (Some((reason, message)), _) => Err(Rejection { reason, message }),
+            (None, true) => Ok(Vec::new()),
+            (None, false) => preemption::choose(pod, &lacking, active).map_err(|why| Rejection {
+                reason: "UnexpectedAdmissionError".to_owned(),
+                message: format!("Unexpected error while attempting to recover from admission failure: {why}"),
+            }),
+        };
     }
-    let requests = pod.requests();
+    if let Some(first) = lacking.first() {
+        return reject(&format!("OutOf{}", first.name), first.message());
+    }
+    failure.map_or(Ok(Vec::new()), |(reason, message)| Err(Rejection { reason, message }))
+}
+
+/// Whether a pod may come though something is short: one that asked for something, or bears it, when that is memory alone.
+fn bears(pod: &Pod, pressure: Pressure) -> bool {
+    const TAINT: &str = "node.kubernetes.io/memory-pressure";
+    let taint = Taint { key: TAINT.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
+    let tolerations = pod.spec().tolerations.as_deref().unwrap_or_default();
+    let only_memory = !pressure.disk && !pressure.pid;
+    only_memory && (pod.qos() != Qos::BestEffort || tolerations.iter().any(|toleration| tolerates(toleration, &taint)))
+}
+
+/// A resource of which the node has too little for a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    pub name: String,
+    pub requested: i64,
+    pub used: i64,
+    pub capacity: i64,
+}
+
+impl Lack {
+    fn message(&self) -> String {
+        let Self { name, requested, used, capacity } = self;
+        format!("Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}")
+    }
+}
+
+/// What the node has too little of, in upstream's order.
+fn lacking(pod: &Pod, node: &NodeView<'_>, active: &[Arc<Pod>]) -> Vec<Lack> {
+    let used = i64::try_from(active.len()).unwrap_or(i64::MAX);
+    let capacity = node.allocatable.get("pods").map_or(i64::MAX, quantity::value);
+    let count = Lack { name: "pods".to_owned(), requested: 1, used, capacity };
+    let mut lacking: Vec<Lack> = Some(count).filter(|count| count.used >= count.capacity).into_iter().collect();
     let mut taken: BTreeMap<String, i64> = BTreeMap::new();
     for other in active {
         for (name, amount) in other.requests() {
             *taken.entry(name).or_default() += amount;
         }
     }
-    for (name, wanted) in requests.iter().filter(|(_, wanted)| **wanted > 0) {
+    let requests = pod.requests();
+    let first = ["cpu", "memory", "ephemeral-storage"];
+    let others = requests.keys().map(String::as_str).filter(|name| !first.contains(name));
+    for name in first.into_iter().chain(others) {
+        let requested = requests.get(name).copied().unwrap_or(0);
         let used = taken.get(name).copied().unwrap_or(0);
-        let capacity = quantity::amount(Some(node.allocatable), name).unwrap_or(0);
-        if used + wanted > capacity {
-            return reject(&format!("OutOf{name}"), insufficient(name, *wanted, used, capacity));
+        let capacity = quantity::amount(Some(node.allocatable), name);
+        // What no node has of itself is the business of whoever offers it to the whole cluster.
+        let elsewhere = capacity.is_none() && name.contains('/') && !name.contains("kubernetes.io/");
+        let capacity = capacity.unwrap_or(0);
+        if requested > 0 && !elsewhere && used + requested > capacity {
+            lacking.push(Lack { name: name.to_owned(), requested, used, capacity });
         }
     }
+    lacking
+}
+
+/// The first predicate besides resources that a pod fails, and why.
+fn predicate(pod: &Pod, node: &NodeView<'_>, active: &[Arc<Pod>]) -> Option<(&'static str, &'static str)> {
+    let spec = pod.spec();
     if !matches_node(pod, node) {
-        let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
-        return reject("NodeAffinity", message.to_owned());
+        return Some(("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"));
+    }
+    if spec.node_name.as_deref().is_some_and(|name| !name.is_empty() && name != node.name) {
+        return Some(("NodeName", "node(s) didn't match the requested node name"));
     }
     let taken: Vec<_> = active.iter().flat_map(|other| ports(other)).collect();
     if ports(pod).iter().any(|port| taken.iter().any(|other| collide(port, other))) {
-        let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
-        return reject("NodePorts", message.to_owned());
+        return Some(("NodePorts", "node(s) didn't have free ports for the requested pod ports"));
     }
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
     let untolerated = |taint: &&Taint| taint.effect == "NoExecute" && !tolerations.iter().any(|t| tolerates(t, taint));
     if !pod.is_static() && node.taints.iter().any(|taint| untolerated(&taint)) {
-        let message = "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate";
-        return reject("TaintToleration", message.to_owned());
+        return Some(("TaintToleration", "node(s) had taints that the pod didn't tolerate"));
     }
-    Ok(())
-}
-
-fn insufficient(name: &str, requested: i64, used: i64, capacity: i64) -> String {
-    format!("Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}")
+    None
 }
 
 fn allowed(name: &str, patterns: &[String]) -> bool {
@@ -196,7 +261,8 @@ mod tests {
             let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
             let allocatable = Resources::from([("cpu".to_owned(), quantity::from_milli(1000)), ("pods".to_owned(), quantity::whole(3))]);
             let unsafe_sysctls = ["net.core.*".to_owned()];
-            let node = NodeView { name: "n1", labels: &labels, taints: &[], allocatable: &allocatable, unsafe_sysctls: &unsafe_sysctls };
+            let pressure = Pressure::default();
+            let node = NodeView { name: "n1", labels: &labels, taints: &[], allocatable: &allocatable, unsafe_sysctls: &unsafe_sysctls, pressure };
             let others = [Arc::new(pod(&format!("{{{other}}}")))];
             let got = admit(&pod(&format!("{{{spec}}}")), &node, &others);
             assert_eq!(got.err().map(|r| (r.reason, r.message)), expected.map(|(r, m)| (r.to_owned(), m.to_owned())));
@@ -207,8 +273,37 @@ mod tests {
     fn the_node_holds_so_many_pods() {
         let allocatable = Resources::from([("pods".to_owned(), quantity::whole(1))]);
         let labels = BTreeMap::new();
-        let node = NodeView { name: "n1", labels: &labels, taints: &[], allocatable: &allocatable, unsafe_sysctls: &[] };
+        let pressure = Pressure::default();
+        let node =
+            NodeView { name: "n1", labels: &labels, taints: &[], allocatable: &allocatable, unsafe_sysctls: &[], pressure };
         let rejected = admit(&pod("{}"), &node, &[Arc::new(pod("{}"))]).expect_err("full");
         assert_eq!(rejected.reason, "OutOfpods");
+        // A critical pod takes the place of another.
+        let critical = pod("{priority: 2000000000}");
+        let gone = admit(&critical, &node, &[Arc::new(pod("{}"))]).expect("made room");
+        assert_eq!(gone.len(), 1);
+        let rejected = admit(&critical, &node, &[Arc::new(critical.clone())]).expect_err("full of critical pods");
+        assert_eq!(rejected.reason, "UnexpectedAdmissionError");
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn a_node_that_is_short_takes_few() {
+        const ASKS: &str = "containers: [{name: a, resources: {requests: {memory: 1Mi}}}]";
+        const BEARS: &str = "tolerations: [{key: node.kubernetes.io/memory-pressure, operator: Exists}]";
+        let (memory, disk) = (Pressure { memory: true, ..Pressure::default() }, Pressure { disk: true, ..Pressure::default() });
+        check("",                      memory, Some("The node had condition: [MemoryPressure]. "));
+        check(ASKS,                    memory, None);
+        check(BEARS,                   memory, None);
+        check(ASKS,                    disk,   Some("The node had condition: [DiskPressure]. "));
+        check("priority: 2000001000",  disk,   None);
+        #[track_caller]
+        fn check(spec: &str, pressure: Pressure, expected: Option<&str>) {
+            let allocatable = Resources::from([("memory".to_owned(), quantity::bytes(1 << 30))]);
+            let labels = BTreeMap::new();
+            let node = NodeView { name: "n1", labels: &labels, taints: &[], allocatable: &allocatable, unsafe_sysctls: &[], pressure };
+            let got = admit(&pod(&format!("{{{spec}}}")), &node, &[]).err();
+            assert_eq!(got.map(|rejection| rejection.message).as_deref(), expected);
+        }
     }
 }

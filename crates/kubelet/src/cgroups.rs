@@ -174,6 +174,11 @@ impl Tree {
         Self { root: root.to_owned(), unified: root.join("cgroup.controllers").exists() }
     }
 
+    /// Whether this is cgroup v2.
+    pub fn is_unified(&self) -> bool {
+        self.unified
+    }
+
     /// Makes `path` and everything above it in every hierarchy, with the controllers that pods need.
     pub fn create(&self, path: &str) -> Result<(), CgroupError> {
         for (hierarchy, controllers) in self.hierarchies() {

@@ -45,6 +45,8 @@ pub struct Config {
     pub reserved: Reserved,
     /// Thresholds at which pods are evicted.
     pub eviction: Vec<Threshold>,
+    /// Longest grace period of a pod that goes because of a soft threshold.
+    pub eviction_max_grace: Duration,
     /// How long a pressure condition outlives its cause.
     pub pressure_transition: Duration,
     /// Directory of static pods' manifests.
@@ -133,6 +135,7 @@ impl Default for Config {
             cgroup_root: "/kubepods".to_owned(),
             reserved: Reserved::default(),
             eviction: Threshold::defaults(),
+            eviction_max_grace: Duration::ZERO,
             pressure_transition: Duration::from_secs(300),
             static_pods: None,
             labels: BTreeMap::new(),

@@ -18,6 +18,7 @@ use crate::cgroups::Tree;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::events::Events;
+use crate::eviction::Pressure;
 use crate::images::ImageManager;
 use crate::machine::Machine;
 use crate::mirror::Mirrors;
@@ -45,6 +46,8 @@ pub struct Context {
     pub runtime_name: String,
     pub node: watch::Receiver<Option<Arc<core::Node>>>,
     pub services: Informer<core::Service>,
+    /// What the node is short of.
+    pub pressure: watch::Receiver<Pressure>,
     pub mirrors: Mirrors,
     pub tasks: Tasks,
     resolver: Mutex<Option<DnsConfig>>,
@@ -63,6 +66,7 @@ impl Context {
         machine: Machine,
         node: watch::Receiver<Option<Arc<core::Node>>>,
         services: Informer<core::Service>,
+        pressure: watch::Receiver<Pressure>,
         tasks: Tasks,
     ) -> Self {
         let volumes = Volumes {
@@ -93,6 +97,7 @@ impl Context {
             allocatable,
             node,
             services,
+            pressure,
             tasks,
         }
     }

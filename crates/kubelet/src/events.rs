@@ -34,6 +34,18 @@ impl Events {
         self.recorder.event(&reference(pod, None), kind, reason, message);
     }
 
+    /// As [`Events::pod`], with annotations of the event.
+    pub fn annotated(
+        &self,
+        pod: &Pod,
+        kind: EventType,
+        reason: &str,
+        message: &str,
+        annotations: std::collections::BTreeMap<String, String>,
+    ) {
+        self.recorder.annotated(&reference(pod, None), kind, reason, message, annotations);
+    }
+
     /// Something happened to a container of a pod.
     pub fn container(&self, pod: &Pod, name: &str, kind: EventType, reason: &str, message: &str) {
         let list = if pod.init_containers().iter().any(|container| container.name == name) {

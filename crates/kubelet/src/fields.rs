@@ -93,7 +93,7 @@ fn lines(map: Option<&BTreeMap<String, String>>) -> String {
 }
 
 /// Go's `%q`.
-fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use corten_runtime::Images;
+use corten_runtime::{FsUsage, Images};
 use corten_task::Tasks;
 
 use crate::context::Context;
@@ -40,11 +40,11 @@ pub async fn remove_container(ctx: &Context, id: &str) {
     }
 }
 
-/// Bytes of the files below `path`, mounts of other file systems left out.
-pub fn size_of_tree(path: &Path) -> u64 {
+/// Bytes and inodes of the files below `path`, mounts of other file systems left out.
+pub fn size_of_tree(path: &Path) -> FsUsage {
     use std::os::unix::fs::MetadataExt;
-    let Ok(root) = std::fs::symlink_metadata(path) else { return 0 };
-    let mut total = 0;
+    let Ok(root) = std::fs::symlink_metadata(path) else { return FsUsage::default() };
+    let mut total = FsUsage { bytes: root.blocks() * 512, inodes: 1 };
     let mut pending = vec![path.to_owned()];
     while let Some(dir) = pending.pop() {
         for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
@@ -52,7 +52,8 @@ pub fn size_of_tree(path: &Path) -> u64 {
             if meta.dev() != root.dev() {
                 continue;
             }
-            total += meta.blocks() * 512;
+            total.bytes += meta.blocks() * 512;
+            total.inodes += 1;
             if meta.is_dir() {
                 pending.push(entry.path());
             }

@@ -17,6 +17,8 @@ use tokio::net::TcpStream;
 /// Bytes of an answer that are kept, as upstream.
 const MAX_BODY: usize = 10 << 10;
 const MAX_REDIRECTS: usize = 10;
+/// How Go's words end when a server that was asked over TLS answers without.
+pub const PLAIN_ANSWER: &str = "http: server gave HTTP response to HTTPS client";
 
 /// What to ask for.
 #[derive(Clone, Debug)]
@@ -79,7 +81,7 @@ async fn once(request: &Get) -> Result<(u16, Option<String>, String), String> {
     let stream: Box<dyn Stream> = if request.https {
         let name = ServerName::try_from(request.host.clone()).map_err(|err| err.to_string())?;
         let tls = tokio_rustls::TlsConnector::from(TLS.clone()).connect(name, stream).await;
-        Box::new(tls.map_err(|err| err.to_string())?)
+        Box::new(tls.map_err(|err| tls_words(&err))?)
     } else {
         Box::new(stream)
     };
@@ -123,6 +125,27 @@ async fn once(request: &Get) -> Result<(u16, Option<String>, String), String> {
     drive(exchange, connection).await
 }
 
+/// Go's names of the codes of gRPC, by number.
+const GRPC_CODES: [&str; 17] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+
 /// Asks `service` of a gRPC health server at an address. `Ok` has the serving status.
 pub async fn grpc_health(host: &str, port: u16, service: &str) -> Result<u64, String> {
     let stream = connect(host, port).await?;
@@ -155,8 +178,17 @@ pub async fn grpc_health(host: &str, port: u16, service: &str) -> Result<u64, St
         };
         match text("grpc-status").as_str() {
             "0" | "" => {}
-            "12" => return Err("this server does not implement the grpc health protocol (grpc.health.v1.Health)".to_owned()),
-            code => return Err(format!("health rpc probe failed: rpc error: code = {code} desc = {}", text("grpc-message"))),
+            "12" => {
+                return Err(format!(
+                    "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {}",
+                    text("grpc-message")
+                ));
+            }
+            code => {
+                let word = code.parse().ok().and_then(|code: usize| GRPC_CODES.get(code)).copied();
+                let code = word.map_or_else(|| format!("Code({code})"), str::to_owned);
+                return Err(format!("error: health rpc probe failed: rpc error: code = {code} desc = {}", text("grpc-message")));
+            }
         }
         // HealthCheckResponse { ServingStatus status = 1 }
         let bytes = body.to_bytes();
@@ -203,7 +235,16 @@ async fn drive<T>(
     }
 }
 
-fn host_port(host: &str, port: u16) -> String {
+/// A failed handshake in Go's words, where users know them.
+fn tls_words(err: &std::io::Error) -> String {
+    match err.get_ref().and_then(|err| err.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => PLAIN_ANSWER.to_owned(),
+        _ if err.kind() == std::io::ErrorKind::UnexpectedEof => "EOF".to_owned(),
+        _ => err.to_string(),
+    }
+}
+
+pub fn host_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 

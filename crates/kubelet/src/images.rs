@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use parking_lot::Mutex;
 
 use corten_client::EventType;
+use corten_runtime::images::reference::{Reference, ReferenceError};
 use corten_runtime::{Image, Images, RuntimeError};
 
 use crate::backoff::Backoff;
@@ -51,12 +52,13 @@ impl ImageManager {
     ) -> Result<Image, ImageFailure> {
         let image = container.image.as_deref().unwrap_or_default();
         let event = |kind, reason: &str, message: &str| events.container(pod, &container.name, kind, reason, message);
-        let Some(reference) = with_tag(image) else {
-            let message = format!(
-                "Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: invalid reference format"
-            );
-            event(EventType::Warning, "InspectFailed", &message);
-            return Err(ImageFailure { reason: "InvalidImageName", message, retry: None });
+        let reference = match with_tag(image) {
+            Ok(reference) => reference,
+            Err(why) => {
+                let message = format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {why}");
+                event(EventType::Warning, "InspectFailed", &message);
+                return Err(ImageFailure { reason: "InvalidImageName", message, retry: None });
+            }
         };
         let policy = match container.image_pull_policy.as_deref() {
             Some(policy) if !policy.is_empty() => policy,
@@ -64,7 +66,7 @@ impl ImageManager {
             _ => "IfNotPresent",
         };
         if policy != "Always" {
-            if let Some(found) = self.find(&reference, image, &event).await? {
+            if let Some(found) = self.find(&reference, &event).await? {
                 event(
                     EventType::Normal,
                     "Pulled",
@@ -171,14 +173,10 @@ impl ImageManager {
         Err(last.unwrap_or(RuntimeError::NotFound { what: "image", id: reference.to_owned() }))
     }
 
-    async fn find(
-        &self,
-        reference: &str,
-        image: &str,
-        event: &impl Fn(EventType, &str, &str),
-    ) -> Result<Option<Image>, ImageFailure> {
+    async fn find(&self, reference: &str, event: &impl Fn(EventType, &str, &str)) -> Result<Option<Image>, ImageFailure> {
         self.images.find(reference).await.map_err(|err| {
-            let message = format!("Failed to inspect image {image:?}: {}", crate::chain(&err));
+            // The name stands for what was found, which is nothing.
+            let message = format!("Failed to inspect image \"\": {}", crate::chain(&err));
             event(EventType::Warning, "InspectFailed", &message);
             ImageFailure { reason: "ImageInspectError", message, retry: None }
         })
@@ -193,40 +191,11 @@ fn millis(duration: std::time::Duration) -> String {
     go_duration(std::time::Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
 }
 
-/// The reference with `:latest` when it has neither tag nor digest; `None` when it is no reference.
-fn with_tag(image: &str) -> Option<String> {
-    let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
-    let (path, tag) = match name.rsplit_once(':') {
-        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
-        _ => (name, None),
-    };
-    let word = |text: &str, extra: &str| {
-        !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || extra.contains(c))
-    };
-    let mut parts: Vec<&str> = path.split('/').collect();
-    if parts.len() > 1 && (parts[0].contains(['.', ':']) || parts[0] == "localhost") {
-        let host = parts.remove(0);
-        if !host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c)) {
-            return None;
-        }
-    }
-    let edges = |part: &&str| part.starts_with(['.', '-', '_']) || part.ends_with(['.', '-', '_']);
-    if parts.iter().any(|part| !word(part, "._-") || edges(part)) {
-        return None;
-    }
-    if let Some(tag) = tag
-        && (tag.is_empty() || tag.len() > 128 || !tag.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)))
-    {
-        return None;
-    }
-    if let Some(digest) = digest {
-        let (algorithm, hex) = digest.split_once(':')?;
-        if algorithm.is_empty() || hex.len() < 32 || !hex.chars().all(|c| c.is_ascii_hexdigit()) {
-            return None;
-        }
-        return Some(image.to_owned());
-    }
-    Some(if tag.is_some() { image.to_owned() } else { format!("{image}:latest") })
+/// The reference with `:latest` when it has neither tag nor digest, or why it is no reference.
+fn with_tag(image: &str) -> Result<String, ReferenceError> {
+    let reference = Reference::parse(image)?;
+    let tagged = reference.tag.as_ref().is_none_or(|tag| image.ends_with(&format!(":{tag}")));
+    Ok(if reference.digest.is_some() || tagged { image.to_owned() } else { format!("{image}:latest") })
 }
 
 #[cfg(test)]
@@ -237,18 +206,19 @@ mod tests {
     fn references_get_a_tag_or_are_refused() {
         let digest = format!("a@sha256:{}", "0".repeat(64));
         for (image, expected) in [
-            ("busybox", Some("busybox:latest")),
-            ("busybox:1.36", Some("busybox:1.36")),
-            ("localhost:5000/a/b", Some("localhost:5000/a/b:latest")),
-            (digest.as_str(), Some(digest.as_str())),
-            ("Busybox", None),
-            ("", None),
-            ("a b", None),
-            ("a:", None),
-            ("a@sha256:xyz", None),
-            ("/invalid/image-name:", None),
+            ("busybox", Ok("busybox:latest")),
+            ("busybox:1.36", Ok("busybox:1.36")),
+            ("localhost:5000/a/b", Ok("localhost:5000/a/b:latest")),
+            (digest.as_str(), Ok(digest.as_str())),
+            ("Busybox", Err("invalid reference format: repository name (library/Busybox) must be lowercase")),
+            ("", Err("invalid reference format")),
+            ("a b", Err("invalid reference format")),
+            ("a:", Err("invalid reference format")),
+            ("a@sha256:xyz", Err("invalid reference format")),
+            ("/invalid/image-name:", Err("invalid reference format")),
         ] {
-            assert_eq!(with_tag(image).as_deref(), expected, "{image}");
+            let got = with_tag(image).map_err(|why| why.to_string());
+            assert_eq!(got.as_deref().map_err(String::as_str), expected, "{image}");
         }
     }
 }

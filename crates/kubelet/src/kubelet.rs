@@ -20,7 +20,10 @@ use crate::images::ImageManager;
 use crate::machine::Machine;
 use crate::node::{self, NodeStatusManager};
 use crate::pods::Pods;
-use crate::{housekeeping, server, static_pods};
+use crate::{housekeeping, names, server, static_pods};
+
+/// The words of upstream, which will not support cgroup v1 for ever.
+const CGROUP_V1: &str = "cgroup v1 detected. cgroup v1 support is deprecated and will be removed in a future release. Please migrate to cgroup v2. More information at https://git.k8s.io/enhancements/keps/sig-node/5573-remove-cgroup-v1";
 
 /// Why a kubelet does not start.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +108,7 @@ impl Kubelet {
             machine.clone(),
             node.clone(),
             services,
+            pressure.clone(),
             tasks.clone(),
         ));
         // Subscribed before the list: nothing that happens in between is missed.
@@ -130,6 +134,10 @@ impl Kubelet {
         });
         let (registered_sender, registered) = watch::channel(false);
         events.node(EventType::Normal, "Starting", "Starting kubelet.");
+        if !ctx.cgroups.is_unified() {
+            events.node(EventType::Warning, "CgroupV1", CGROUP_V1);
+        }
+        names::check(&config.resolv_conf, &config.cluster_domain, &events);
         tasks.spawn("node status", {
             let status = status.clone();
             async move {
@@ -142,7 +150,7 @@ impl Kubelet {
             let (status, node) = (status, node.clone());
             async move { status.renew(node).await }
         });
-        tasks.spawn("node watch", node::follow(client, config.node_name.clone(), node_sender));
+        tasks.spawn("node watch", node::follow(client, config.node_name.clone(), events, node_sender));
         tasks.spawn("runtime events", {
             let (ctx, pods) = (ctx.clone(), pods.clone());
             async move { ctx.cache.follow(runtime_events, |uid| pods.wake(uid)).await }

@@ -35,6 +35,7 @@ mod objects;
 mod plan;
 mod pod;
 mod pods;
+mod preemption;
 mod probes;
 mod quantity;
 mod security;
@@ -52,7 +53,7 @@ mod worker;
 mod test;
 
 pub use config::{Config, Host, Reserved, Server};
-pub use eviction::{Amount, Pressure, Threshold};
+pub use eviction::{Amount, FlagError, HARD as HARD_THRESHOLDS, Pressure, Threshold, parse as parse_thresholds, thresholds};
 pub use kubelet::{Kubelet, StartError};
 
 /// An error with all its causes, as one line.

@@ -2,16 +2,25 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::path::Path;
 
 use k8s_openapi::api::core::v1::Pod;
 
+use corten_client::EventType;
 use corten_runtime::DnsConfig;
 
+use crate::events::Events;
 use crate::pod::PodExt;
 
 const MAX_NAMESERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_CHARS: usize = 2048;
+const MAX_NAME: usize = 253;
+
+/// The event of a pod, and of its node, that wants the cluster's DNS where there is none.
+pub const MISSING: &str = "MissingClusterDNS";
+/// Its message.
+pub const NO_CLUSTER_DNS: &str = "kubelet does not have ClusterDNS IP configured and cannot create Pod using \"ClusterFirst\" policy. Falling back to \"Default\" policy.";
 
 /// Why a pod cannot be named.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +97,37 @@ pub fn hosts(pod: &Pod, cluster_domain: &str, ips: &[IpAddr], host: &str) -> Str
     out
 }
 
+/// Warns when the node's resolver configuration is more than pods can take.
+pub fn check(path: &Path, cluster_domain: &str, events: &Events) {
+    const REASON: &str = "CheckLimitsForResolvConf";
+    let fault = match std::fs::read_to_string(path) {
+        Ok(text) => resolv_conf_fault(path, &parse_resolv_conf(&text), cluster_domain),
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
+            Some(format!("open {}: no such file or directory", path.display()))
+        }
+        Err(err) => Some(format!("open {}: {err}", path.display())),
+    };
+    if let Some(message) = fault {
+        events.node(EventType::Warning, REASON, &message);
+    }
+}
+
+fn resolv_conf_fault(path: &Path, config: &DnsConfig, cluster_domain: &str) -> Option<String> {
+    // The cluster's own paths come in front.
+    let most = if cluster_domain.is_empty() { MAX_SEARCHES } else { MAX_SEARCHES - 3 };
+    let path = path.display();
+    if config.searches.len() > most {
+        return Some(format!("Resolv.conf file '{path}' contains search line consisting of more than {most} domains!"));
+    }
+    if config.searches.iter().any(|search| search.len() > MAX_NAME) {
+        let what = "contains a search path which length is more than allowed";
+        return Some(format!("Resolv.conf file \"{path}\" {what} {MAX_NAME} chars!"));
+    }
+    (config.searches.join(" ").len() > MAX_SEARCH_CHARS).then(|| {
+        format!("Resolv.conf file '{path}' contains search line which length is more than allowed {MAX_SEARCH_CHARS} chars!")
+    })
+}
+
 /// A resolver configuration from the text of a `resolv.conf`.
 pub fn parse_resolv_conf(text: &str) -> DnsConfig {
     let mut config = DnsConfig::default();
@@ -125,11 +165,7 @@ pub fn resolver(pod: &Pod, cluster_dns: &[IpAddr], domain: &str, host: &DnsConfi
         }
         _ => {
             if wants_cluster {
-                let message = format!(
-                    "pod: {:?}. kubelet does not have ClusterDNS IP configured and cannot create Pod using {policy:?} policy. Falling back to \"Default\" policy.",
-                    pod.described()
-                );
-                warnings.push(("MissingClusterDNS", message));
+                warnings.push((MISSING, format!("pod: {:?}. {NO_CLUSTER_DNS}", pod.described())));
             }
             host.clone()
         }
@@ -166,6 +202,8 @@ fn limit(config: &mut DnsConfig, warnings: &mut Vec<(&'static str, String)>) {
     }
     let before = config.searches.len();
     config.searches.truncate(MAX_SEARCHES);
+    // Some resolvers abort on a name that cannot be one.
+    config.searches.retain(|search| search.len() <= MAX_NAME);
     while config.searches.join(" ").len() > MAX_SEARCH_CHARS {
         config.searches.pop();
     }

@@ -121,7 +121,7 @@ impl NodeStatusManager {
             status: Some(status.clone()),
         };
         match nodes.create(&PostParams::default(), &node).await {
-            Ok(_) => {}
+            Ok(_) => self.tell(&NodeStatus::default(), &status),
             Err(kube::Error::Api(answer)) if answer.code == 409 => {
                 let known = nodes.get(&self.config.node_name).await?;
                 let labels = known.metadata.labels.unwrap_or_default();
@@ -131,9 +131,17 @@ impl NodeStatusManager {
                     let patch = json!({ "metadata": { "labels": missing } });
                     nodes.patch(&self.config.node_name, &PatchParams::default(), &Patch::Merge(patch)).await?;
                 }
-                *self.last.lock() = known.status;
+                let before = known.status.unwrap_or_default();
+                *self.last.lock() = Some(before.clone());
                 let status = self.status().await;
                 self.send(&status).await?;
+                self.tell(&before, &status);
+                let boot = |status: &NodeStatus| status.node_info.as_ref().map(|info| info.boot_id.clone()).unwrap_or_default();
+                if !boot(&before).is_empty() && boot(&before) != boot(&status) {
+                    let name = &self.config.node_name;
+                    let message = format!("Node {name} has been rebooted, boot id: {}", boot(&status));
+                    self.events.node(EventType::Warning, "Rebooted", &message);
+                }
                 *self.last.lock() = Some(status);
                 return Ok(());
             }
@@ -339,12 +347,13 @@ impl NodeStatusManager {
         nodes.patch_status(&self.config.node_name, &PatchParams::default(), &patch).await.map(drop)
     }
 
-    /// Events for conditions that flipped.
+    /// Events for conditions that flipped or are new. A new `Ready` is none: every node begins with one.
     fn tell(&self, old: &NodeStatus, new: &NodeStatus) {
         let name = &self.config.node_name;
         for condition in new.conditions.iter().flatten() {
             let before = old.conditions.iter().flatten().find(|known| known.type_ == condition.type_);
-            if before.is_some_and(|before| before.status == condition.status) {
+            let told = before.map_or(condition.type_ == "Ready", |before| before.status == condition.status);
+            if told {
                 continue;
             }
             let reason = match (condition.type_.as_str(), condition.status == "True") {
@@ -380,13 +389,22 @@ fn without_times(status: &NodeStatus) -> NodeStatus {
     status
 }
 
-/// Follows the Node object for ever.
-pub async fn follow(client: Client, name: String, node: watch::Sender<Option<Arc<Node>>>) {
+/// Follows the Node object for ever, and tells when it is cordoned or uncordoned.
+pub async fn follow(client: Client, name: String, events_of: Events, node: watch::Sender<Option<Arc<Node>>>) {
+    let closed = |node: &Node| node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true));
+    let mut was_closed = false;
+    let mut tell = |found: &Node| {
+        if std::mem::replace(&mut was_closed, closed(found)) != closed(found) {
+            let reason = if closed(found) { "NodeNotSchedulable" } else { "NodeSchedulable" };
+            events_of.node(EventType::Normal, reason, &format!("Node {name} status is now: {reason}"));
+        }
+    };
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = watcher(Api::<Node>::all(client), config).default_backoff().boxed();
     while let Some(event) = events.next().await {
         match event {
             Ok(watcher::Event::Apply(found) | watcher::Event::InitApply(found)) => {
+                tell(&found);
                 node.send_replace(Some(Arc::new(found)));
             }
             Ok(watcher::Event::Delete(_)) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, ResourceRequirements};
 
 use crate::quantity::{self, Resources};
 
@@ -15,6 +15,9 @@ pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Time at which this kubelet first saw a static pod.
 pub const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
+
+/// Least priority of what the cluster cannot do without.
+const SYSTEM_CRITICAL: i32 = 2_000_000_000;
 
 static EMPTY: LazyLock<PodSpec> = LazyLock::new(PodSpec::default);
 
@@ -56,8 +59,12 @@ pub trait PodExt {
     /// All containers in the order they start.
     fn containers(&self) -> Vec<(Kind, Container)>;
     fn qos(&self) -> Qos;
+    /// Static, or of the priority of what the cluster cannot do without: never evicted.
+    fn is_critical(&self) -> bool;
     /// What the scheduler counted for the pod.
     fn requests(&self) -> BTreeMap<String, i64>;
+    /// The most that its containers may use together, of what any of them has a limit for.
+    fn limits(&self) -> BTreeMap<String, i64>;
 }
 
 /// Quality of service class.
@@ -169,44 +176,54 @@ impl PodExt for Pod {
         }))
     }
 
-    fn requests(&self) -> BTreeMap<String, i64> {
-        let mut total: BTreeMap<String, i64> = BTreeMap::new();
-        for container in &self.spec().containers {
-            add(&mut total, &container_requests(container));
-        }
-        // Sidecars run beside everything after them; an ordinary init container runs with the sidecars before it only.
-        let mut sidecars = BTreeMap::new();
-        let mut peak: BTreeMap<String, i64> = BTreeMap::new();
-        for container in self.init_containers() {
-            let mut own = container_requests(container);
-            if is_sidecar(container) {
-                add(&mut total, &own);
-                add(&mut sidecars, &own);
-                own.clone_from(&sidecars);
-            } else {
-                add(&mut own, &sidecars);
-            }
-            for (name, amount) in own {
-                let highest = peak.entry(name).or_default();
-                *highest = amount.max(*highest);
-            }
-        }
-        for (name, amount) in peak {
-            let needed = total.entry(name).or_default();
-            *needed = amount.max(*needed);
-        }
-        if let Some(pod_level) = self.spec().resources.as_ref().and_then(|resources| resources.requests.as_ref()) {
-            for name in pod_level.keys() {
-                total.insert(name.clone(), quantity::amount(Some(pod_level), name).unwrap_or(0));
-            }
-        }
-        if let Some(overhead) = &self.spec().overhead {
-            for name in overhead.keys() {
-                *total.entry(name.clone()).or_default() += quantity::amount(Some(overhead), name).unwrap_or(0);
-            }
-        }
-        total
+    fn is_critical(&self) -> bool {
+        self.is_static() || self.is_mirror() || self.spec().priority.is_some_and(|priority| priority >= SYSTEM_CRITICAL)
     }
+
+    fn requests(&self) -> BTreeMap<String, i64> {
+        totals(self, |resources| resources.requests.as_ref(), true)
+    }
+
+    fn limits(&self) -> BTreeMap<String, i64> {
+        totals(self, |resources| resources.limits.as_ref(), false)
+    }
+}
+
+/// What a pod needs of each resource by the list that `list` takes. Overhead is added to what is there; to requests always.
+fn totals(pod: &Pod, list: fn(&ResourceRequirements) -> Option<&Resources>, always: bool) -> BTreeMap<String, i64> {
+    let of = |container: &Container| amounts(container.resources.as_ref().and_then(list));
+    let mut total: BTreeMap<String, i64> = BTreeMap::new();
+    for container in &pod.spec().containers {
+        add(&mut total, &of(container));
+    }
+    // Sidecars run beside everything after them; an ordinary init container runs with the sidecars before it only.
+    let mut sidecars = BTreeMap::new();
+    let mut peak: BTreeMap<String, i64> = BTreeMap::new();
+    for container in pod.init_containers() {
+        let mut own = of(container);
+        if is_sidecar(container) {
+            add(&mut total, &own);
+            add(&mut sidecars, &own);
+            own.clone_from(&sidecars);
+        } else {
+            add(&mut own, &sidecars);
+        }
+        for (name, amount) in own {
+            let highest = peak.entry(name).or_default();
+            *highest = amount.max(*highest);
+        }
+    }
+    for (name, amount) in peak {
+        let needed = total.entry(name).or_default();
+        *needed = amount.max(*needed);
+    }
+    total.extend(amounts(pod.spec().resources.as_ref().and_then(list)));
+    for (name, amount) in amounts(pod.spec().overhead.as_ref()) {
+        if always || total.contains_key(&name) {
+            *total.entry(name).or_default() += amount;
+        }
+    }
+    total
 }
 
 /// An ephemeral container in the shape of the others, which it shares all fields with that matter for running it.
@@ -234,10 +251,9 @@ pub fn plain(container: &EphemeralContainer) -> Container {
     }
 }
 
-fn container_requests(container: &Container) -> BTreeMap<String, i64> {
-    let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-    let Some(requests) = requests else { return BTreeMap::new() };
-    requests.keys().map(|name| (name.clone(), quantity::amount(Some(requests), name).unwrap_or(0))).collect()
+fn amounts(list: Option<&Resources>) -> BTreeMap<String, i64> {
+    let names = list.into_iter().flatten().map(|(name, _)| name);
+    names.map(|name| (name.clone(), quantity::amount(list, name).unwrap_or(0))).collect()
 }
 
 fn add(total: &mut BTreeMap<String, i64>, other: &BTreeMap<String, i64>) {

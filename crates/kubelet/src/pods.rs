@@ -104,15 +104,18 @@ impl Pods {
             worker.update(pod);
             return;
         }
-        let rejection = self.admit(&pod, &workers);
+        let verdict = self.admit(&pod, &workers);
         let (pods, done) = (self.clone(), uid.clone());
         let handle = Handle::start(&self.ctx, pod.clone(), move || {
             pods.workers.lock().remove(&done);
         });
-        if let Err(rejection) = rejection {
-            self.ctx.events.pod(&pod, EventType::Warning, &rejection.reason, &rejection.message);
-            let message = format!("Pod was rejected: {}", rejection.message);
-            handle.end(End::Rejected { reason: rejection.reason, message });
+        match verdict {
+            Ok(victims) => victims.iter().for_each(|victim| self.preempt(victim, &workers)),
+            Err(rejection) => {
+                self.ctx.events.pod(&pod, EventType::Warning, &rejection.reason, &rejection.message);
+                let message = format!("Pod was rejected: {}", rejection.message);
+                handle.end(End::Rejected { reason: rejection.reason, message });
+            }
         }
         workers.insert(uid, handle);
         drop(workers);
@@ -163,11 +166,21 @@ impl Pods {
         active(&self.workers.lock())
     }
 
-    fn admit(&self, pod: &Arc<Pod>, workers: &HashMap<String, Handle>) -> Result<(), crate::admission::Rejection> {
+    /// Ends a pod in whose place a critical one comes.
+    fn preempt(&self, victim: &Pod, workers: &HashMap<String, Handle>) {
+        const REASON: &str = "Preempting";
+        let message = "Preempted in order to admit critical pod".to_owned();
+        self.ctx.events.pod(victim, EventType::Warning, REASON, &message);
+        if let Some(worker) = workers.get(victim.uid()) {
+            worker.end(End::Evicted { reason: REASON.to_owned(), message, grace: None, disruption: true });
+        }
+    }
+
+    fn admit(&self, pod: &Arc<Pod>, workers: &HashMap<String, Handle>) -> Result<Vec<Arc<Pod>>, crate::admission::Rejection> {
         // A pod that was taken before stays, whatever changed about the node since.
         let started = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
         if started || pod.is_finished() || pod.is_deleting() || !self.ctx.cache.pod(pod.uid()).sandboxes.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let node = self.ctx.node.borrow().clone();
         let mut labels: BTreeMap<String, String> = self.ctx.config.labels.clone();
@@ -179,6 +192,7 @@ impl Pods {
             taints: &taints,
             allocatable: &self.ctx.allocatable,
             unsafe_sysctls: &self.ctx.config.allowed_unsafe_sysctls,
+            pressure: *self.ctx.pressure.borrow(),
         };
         admit(pod, &view, &active(workers))
     }

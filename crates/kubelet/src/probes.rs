@@ -23,6 +23,9 @@ use crate::objects::Wake;
 use crate::plan::Probes;
 use crate::pod::{Kind, PodExt};
 
+/// Tries of a probe that could not be carried out, upstream's `maxProbeRetries`.
+const TRIES: usize = 3;
+
 /// What one try brought, with the words for the event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
@@ -168,7 +171,13 @@ impl One {
         let mut verdict = Verdict::new(self.which, &self.probe);
         loop {
             tokio::time::sleep_until(next).await;
-            let outcome = self.attempt().await;
+            let mut outcome = self.attempt().await;
+            // What could not be tried at all is tried again at once, before it is told.
+            for _ in 1..TRIES {
+                if matches!(outcome, Outcome::Unknown(_)) {
+                    outcome = self.attempt().await;
+                }
+            }
             self.tell(&outcome);
             if let Some(holds) = verdict.count(&outcome)
                 && self.note(holds)
@@ -217,7 +226,10 @@ impl One {
     async fn attempt(&self) -> Outcome {
         let timeout = Duration::from_secs(u64::try_from(self.probe.timeout_seconds.unwrap_or(1)).unwrap_or(1).max(1));
         if let Some(exec) = &self.probe.exec {
-            let command = exec.command.clone().unwrap_or_default();
+            // Only variables with a value in the specification, as upstream: the probe does not know the others.
+            let fixed = self.spec.env.iter().flatten();
+            let fixed: Vec<_> = fixed.map(|var| (var.name.clone(), var.value.clone().unwrap_or_default())).collect();
+            let command = crate::env::expand_all(exec.command.as_ref(), &fixed);
             return self.exec(&command, timeout).await;
         }
         let host_ips = self.ctx.host_ips();
@@ -233,7 +245,7 @@ impl One {
                 Ok(port) => match tokio::time::timeout(timeout, http::connect(&host, port)).await {
                     Ok(Ok(_)) => Outcome::Success,
                     Ok(Err(why)) => Outcome::Failure(why),
-                    Err(_) => Outcome::Failure(format!("dial tcp {host}:{port}: i/o timeout")),
+                    Err(_) => Outcome::Failure(format!("dial tcp {}: i/o timeout", http::host_port(&host, port))),
                 },
                 Err(why) => Outcome::Unknown(why),
             };
@@ -251,12 +263,13 @@ impl One {
                 }
                 Ok(Err(why)) => Outcome::Failure(why),
                 Err(_) => Outcome::Failure(format!(
-                    "timeout: failed to connect service \"{host}:{port}\" within {}: context deadline exceeded",
+                    "timeout: failed to connect service {:?} within {}: context deadline exceeded",
+                    http::host_port(&host, port),
                     go_duration(timeout)
                 )),
             };
         }
-        Outcome::Unknown("missing probe handler".to_owned())
+        Outcome::Unknown(format!("missing probe handler for {}:{}", self.pod.described(), self.spec.name))
     }
 
     async fn exec(&self, command: &[String], timeout: Duration) -> Outcome {

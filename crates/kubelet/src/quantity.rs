@@ -45,6 +45,27 @@ pub fn bytes(value: i64) -> Quantity {
     Quantity(format!("{rest}{suffix}"))
 }
 
+/// A number with the largest decimal suffix that fits without a rest.
+pub fn decimal(value: i64) -> Quantity {
+    let (mut rest, mut suffix) = (value, "");
+    for next in ["k", "M", "G", "T", "P", "E"] {
+        if rest == 0 || rest % 1000 != 0 {
+            break;
+        }
+        (rest, suffix) = (rest / 1000, next);
+    }
+    Quantity(format!("{rest}{suffix}"))
+}
+
+/// The whole value of a text, rounded up; `None` when it is no quantity.
+pub fn parse(text: &str) -> Option<i64> {
+    let digits = text.bytes().any(|byte| byte.is_ascii_digit());
+    let zero = text.bytes().all(|byte| !matches!(byte, b'1'..=b'9'));
+    let value = value(&Quantity(text.to_owned()));
+    // What is no quantity counts as zero, which only a text without other digits may mean.
+    (digits && (value != 0 || zero)).then_some(value)
+}
+
 /// Bytes in Ki, the way upstream reports memory and storage capacities.
 pub fn kibibytes(value: i64) -> Quantity {
     Quantity(format!("{}Ki", value / 1024))

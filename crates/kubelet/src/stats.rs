@@ -151,7 +151,7 @@ pub async fn summary(ctx: &Context, pods: &Pods, images: &dyn Images) -> Value {
                 })
                 .collect();
             let start = pods.status(pod.uid()).and_then(|status| status.start_time).map(|start| time(start.0));
-            let storage = crate::housekeeping::size_of_tree(&ctx.volumes.pod_dir(pod.uid()));
+            let storage = crate::housekeeping::size_of_tree(&ctx.volumes.pod_dir(pod.uid())).bytes;
             json!({
                 "podRef": { "name": pod.name(), "namespace": pod.namespace(), "uid": pod.uid() },
                 "startTime": start,

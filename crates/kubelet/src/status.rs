@@ -18,6 +18,19 @@ use crate::clock::from_nanos;
 use crate::plan::{Observed, latest, restarts};
 use crate::pod::{Kind, PodExt, is_sidecar};
 
+/// Conditions that the kubelet alone sets.
+const OWN_CONDITIONS: [&str; 7] = [
+    "PodScheduled",
+    "Ready",
+    "Initialized",
+    "ContainersReady",
+    "PodReadyToStartContainers",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
+/// The reason of a container whose end nobody saw.
+const UNKNOWN: &str = "ContainerStatusUnknown";
+
 /// What the worker knows besides the runtime's containers.
 #[derive(Clone, Debug, Default)]
 pub struct Notes {
@@ -53,9 +66,9 @@ pub fn generate(pod: &Pod, seen: &Observed, notes: &Notes, old: &PodStatus, now:
     let statuses = Statuses { pod, seen, notes };
     let init = pod.init_containers().iter();
     let init: Vec<_> = init.map(|c| statuses.of(c, crate::pod::init_kind(c), old.init_container_statuses.as_ref())).collect();
-    let regular: Vec<_> =
+    let mut regular: Vec<_> =
         spec.containers.iter().map(|c| statuses.of(c, Kind::Regular, old.container_statuses.as_ref())).collect();
-    let ephemeral: Vec<_> = pod
+    let mut ephemeral: Vec<_> = pod
         .ephemeral_containers()
         .iter()
         .map(|c| statuses.of(&crate::pod::plain(c), Kind::Ephemeral, old.ephemeral_container_statuses.as_ref()))
@@ -71,15 +84,25 @@ pub fn generate(pod: &Pod, seen: &Observed, notes: &Notes, old: &PodStatus, now:
     if let Some((reason, message)) = notes.failed.as_ref().filter(|_| phase == "Failed") {
         status.reason = Some(reason.clone());
         status.message = Some(message.clone());
+    } else if old.phase.as_deref() == Some(phase) {
+        // Reason and message belong to the phase.
+        status.reason.clone_from(&old.reason);
+        status.message.clone_from(&old.message);
     }
-    // A rejected pod never had containers: it reports none, as upstream.
     let untouched =
         notes.failed.is_some() && seen.containers.is_empty() && seen.sandboxes.is_empty() && old.container_statuses.is_none();
-    if !untouched {
-        status.container_statuses = Some(regular);
-        status.init_container_statuses = (!init.is_empty()).then_some(init);
-        status.ephemeral_container_statuses = (!ephemeral.is_empty()).then_some(ephemeral);
+    if untouched {
+        // A rejected pod never had anything here: as upstream, it keeps the conditions of others only.
+        let others = old.conditions.iter().flatten().filter(|condition| !OWN_CONDITIONS.contains(&condition.type_.as_str()));
+        status.conditions = Some(others.cloned().collect());
+        status.phase = Some(phase.to_owned());
+        return status;
     }
+    regular.sort_by(|a, b| a.name.cmp(&b.name));
+    ephemeral.sort_by(|a, b| a.name.cmp(&b.name));
+    status.container_statuses = Some(regular);
+    status.init_container_statuses = (!init.is_empty()).then_some(init);
+    status.ephemeral_container_statuses = (!ephemeral.is_empty()).then_some(ephemeral);
     addresses(pod, notes, old, &mut status);
     status.conditions = Some(conditions(pod, &status, notes, old, phase, now));
     status.phase = Some(phase.to_owned());
@@ -215,7 +238,7 @@ impl Statuses<'_> {
             ..ContainerStatus::default()
         };
         let Some(last) = last else {
-            self.absent(kind, &mut status, old);
+            self.absent(spec, kind, &mut status, old);
             return status;
         };
         status.restart_count = i32::try_from(last.attempt).unwrap_or(i32::MAX);
@@ -231,33 +254,37 @@ impl Statuses<'_> {
     }
 
     /// Nothing is known of the container at the runtime.
-    fn absent(&self, kind: Kind, status: &mut ContainerStatus, old: Option<&ContainerStatus>) {
+    fn absent(&self, spec: &core::Container, kind: Kind, status: &mut ContainerStatus, old: Option<&ContainerStatus>) {
         let gone = old.and_then(|old| old.state.as_ref()).and_then(|state| state.terminated.as_ref());
         if let (Some(old), Some(_)) = (old, gone) {
             // Collected as garbage after it ended: the old report is the last word.
             *status = old.clone();
             return;
         }
-        let ran = old.filter(|old| old.state.as_ref().is_some_and(|state| state.running.is_some()));
-        if let Some(old) = ran {
-            status.clone_from(old);
-            status.ready = false;
-            status.started = Some(false);
-            status.state = Some(core::ContainerState {
-                terminated: Some(ContainerStateTerminated {
-                    exit_code: 137,
-                    reason: Some("ContainerStatusUnknown".to_owned()),
-                    message: Some("The container could not be located when the pod was terminated".to_owned()),
-                    container_id: old.container_id.clone(),
-                    ..ContainerStateTerminated::default()
-                }),
-                ..core::ContainerState::default()
-            });
-            return;
-        }
+        status.volume_mounts = mounts(spec);
         if let Some(old) = old {
             status.restart_count = old.restart_count;
             status.last_state.clone_from(&old.last_state);
+        }
+        let begun = crate::plan::initialized(self.pod, &self.seen.containers);
+        if kind == Kind::Init && begun {
+            // It was collected and its report lost; without its success nothing after it would have started.
+            let message = "Unable to get init container status from container runtime and pod has been initialized, treat it as exited normally";
+            status.state = Some(lost("Completed", message, 0));
+            return;
+        }
+        let ran = old.is_some_and(|old| old.state.as_ref().is_some_and(|state| state.running.is_some()));
+        let waits = self.notes.waiting.contains_key(&status.name);
+        let known = status.last_state.as_ref().is_some_and(|last| last.terminated.is_some());
+        if ran && !waits && !known {
+            let message = "The container could not be located when the pod was deleted.  The container used to be Running";
+            status.last_state = Some(lost(UNKNOWN, message, 137));
+            status.restart_count += i32::from(!self.pod.is_deleting());
+        }
+        if self.notes.stopped && (kind == Kind::Regular && self.pod.init_containers().is_empty() || begun || ran) {
+            let message = "The container could not be located when the pod was terminated";
+            status.state = Some(lost(UNKNOWN, message, 137));
+            return;
         }
         let default = if !self.pod.init_containers().is_empty() && kind != Kind::Ephemeral {
             "PodInitializing"
@@ -287,7 +314,6 @@ impl Statuses<'_> {
             }
             ContainerState::Created => {
                 status.state = Some(waiting(self.notes.waiting.get(&spec.name), "ContainerCreating"));
-                status.container_id = None;
             }
             ContainerState::Exited | ContainerState::Unknown => {
                 let ended = core::ContainerState { terminated: Some(self.terminated(last)), ..core::ContainerState::default() };
@@ -379,6 +405,17 @@ fn waiting(reason: Option<&(String, String)>, default: &str) -> core::ContainerS
     };
     let waiting = ContainerStateWaiting { reason: Some(reason), message };
     core::ContainerState { waiting: Some(waiting), ..core::ContainerState::default() }
+}
+
+/// The state of a container that ended unseen.
+fn lost(reason: &str, message: &str, exit_code: i32) -> core::ContainerState {
+    let terminated = ContainerStateTerminated {
+        exit_code,
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        ..ContainerStateTerminated::default()
+    };
+    core::ContainerState { terminated: Some(terminated), ..core::ContainerState::default() }
 }
 
 fn mounts(spec: &core::Container) -> Option<Vec<VolumeMountStatus>> {

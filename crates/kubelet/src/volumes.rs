@@ -32,6 +32,13 @@ pub enum VolumeError {
     Setup { volume: String, why: String },
     #[error("MountVolume.SetUp failed for volume {volume:?} : {path}: {source}")]
     Io { volume: String, path: PathBuf, source: io::Error },
+    #[error("MountVolume.NewMounter initialization failed for volume {volume:?} : path {path:?} does not exist")]
+    Absent { volume: String, path: String },
+    #[error(
+        "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process volumes=[{volume}]: \
+         error processing PVC {namespace}/{claim}: {why}"
+    )]
+    Claim { volume: String, namespace: String, claim: String, why: String },
 }
 
 /// Prepares and removes volumes.
@@ -102,7 +109,7 @@ impl Volumes {
             return Ok(None);
         }
         if let Some(source) = &volume.persistent_volume_claim {
-            self.claim(pod, &source.claim_name, &path).await.map_err(setup)?;
+            self.claim(pod, volume, &source.claim_name, &path).await?;
             return Ok(None);
         }
         let owner = owner(pod);
@@ -154,29 +161,61 @@ impl Volumes {
     }
 
     /// A claim bound to a volume that is a directory of this node (`hostPath` or `local`).
-    async fn claim(&self, pod: &Pod, name: &str, path: &Path) -> Result<(), String> {
+    async fn claim(&self, pod: &Pod, volume: &Volume, name: &str, path: &Path) -> Result<(), VolumeError> {
         let text = |err: kube::Error| crate::api_error_text(&err);
+        let failed = |why: String| VolumeError::Claim {
+            volume: volume.name.clone(),
+            namespace: pod.namespace().to_owned(),
+            claim: name.to_owned(),
+            why,
+        };
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), pod.namespace());
-        let claim = claims.get(name).await.map_err(text)?;
-        let spec = claim.spec.unwrap_or_default();
-        let bound = claim.status.and_then(|status| status.phase).as_deref() == Some("Bound");
-        let Some(volume) = spec.volume_name.filter(|name| bound && !name.is_empty()) else {
-            return Err(format!("PVC {}/{name} is not bound", pod.namespace()));
+        let claim =
+            claims.get(name).await.map_err(|err| failed(format!("failed to fetch PVC from API server: {}", text(err))))?;
+        let protected = claim.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == "kubernetes.io/pvc-protection");
+        if claim.metadata.deletion_timestamp.is_some() && !protected {
+            return Err(failed("PVC is being deleted".to_owned()));
+        }
+        if claim.status.and_then(|status| status.phase).as_deref() != Some("Bound") {
+            return Err(failed("PVC is not bound".to_owned()));
+        }
+        let Some(bound) = claim.spec.and_then(|spec| spec.volume_name).filter(|name| !name.is_empty()) else {
+            return Err(failed("PVC has empty pvc.Spec.VolumeName".to_owned()));
         };
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
-        let spec = volumes.get(&volume).await.map_err(text)?.spec.unwrap_or_default();
+        let found = volumes.get(&bound).await;
+        let found = found.map_err(|err| failed(format!("failed to fetch PV {bound} from API server: {}", text(err))))?;
+        let spec = found.spec.unwrap_or_default();
+        let owner = spec.claim_ref.and_then(|claim| claim.uid);
+        let own = claim.metadata.uid;
+        match owner {
+            None => {
+                let why = "but it has a nil pv.Spec.ClaimRef indicating it is not yet bound to the claim";
+                return Err(failed(format!("found PV object {bound} {why}")));
+            }
+            Some(uid) if Some(&uid) != own.as_ref() => {
+                let own = own.unwrap_or_default();
+                let why = format!("but its pv.Spec.ClaimRef.UID {uid} does not point to claim.UID {own}");
+                return Err(failed(format!("found PV object {bound} {why}")));
+            }
+            Some(_) => {}
+        }
+        let setup = |why: String| VolumeError::Setup { volume: bound.clone(), why };
         let source = match (&spec.host_path, &spec.local) {
             (Some(source), _) => {
-                host_path::check(Path::new(&source.path), source.type_.as_deref().unwrap_or_default())?;
+                host_path::check(Path::new(&source.path), source.type_.as_deref().unwrap_or_default()).map_err(setup)?;
                 source.path.clone()
             }
+            (_, Some(source)) if !Path::new(&source.path).exists() => {
+                return Err(VolumeError::Absent { volume: bound, path: source.path.clone() });
+            }
             (_, Some(source)) => source.path.clone(),
-            _ => return Err(format!("no volume plugin matched for PersistentVolume {volume:?}")),
+            _ => return Err(setup(format!("no volume plugin matched for PersistentVolume {bound:?}"))),
         };
         if is_mount_point(path) || path.is_symlink() {
             return Ok(());
         }
-        let failed = |err: &dyn std::fmt::Display| format!("{source}: {err}");
+        let failed = |err: &dyn std::fmt::Display| setup(format!("{source}: {err}"));
         if !self.manage {
             std::fs::create_dir_all(path.parent().unwrap_or(path)).map_err(|err| failed(&err))?;
             return std::os::unix::fs::symlink(&source, path).map_err(|err| failed(&err));

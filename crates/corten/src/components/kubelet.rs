@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use corten_kubelet::{Config, Kubelet};
@@ -30,6 +31,12 @@ pub const COMPONENT: Component = Component {
         ("cgroup-root", "cgroup below which the pods' cgroups are made [default: /]"),
         ("max-pods", "Most pods at a time [default: 110]"),
         ("pod-manifest-path", "Directory of static pods"),
+        ("eviction-hard", "Thresholds at which pods are evicted at once, such as memory.available<1Gi,nodefs.available<10%"),
+        ("eviction-soft", "Thresholds at which pods are evicted when they are met for their grace period"),
+        ("eviction-soft-grace-period", "How long each soft threshold has to be met, such as memory.available=1m30s"),
+        ("eviction-minimum-reclaim", "How far above its amount a signal has to come, such as nodefs.available=500Mi"),
+        ("eviction-max-pod-grace-period", "Longest grace period in seconds of a pod evicted by a soft threshold [default: 0]"),
+        ("eviction-pressure-transition-period", "How long a pressure condition outlives its cause [default: 5m0s]"),
         ("client-ca-file", "CA of clients of this node's endpoint"),
         ("tls-cert-file", "Certificate of this node's endpoint, by a CA that the API server knows [default: self-signed]"),
         ("tls-private-key-file", "Its private key"),
@@ -67,6 +74,7 @@ pub async fn start(flags: &Flags, tasks: &Tasks) -> anyhow::Result<Arc<Kubelet>>
     if let Some(max) = flags.parsed("max-pods")? {
         config.max_pods = max;
     }
+    eviction(flags, &mut config)?;
     config.server.client_ca = flags.text("client-ca-file").map(Into::into);
     config.server.certificate = match (flags.text("tls-cert-file"), flags.text("tls-private-key-file")) {
         (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
@@ -77,4 +85,26 @@ pub async fn start(flags: &Flags, tasks: &Tasks) -> anyhow::Result<Arc<Kubelet>>
     let kubelet = Arc::new(kubelet.context("start the kubelet")?);
     network.open_for(kubelet.clone(), paths, cluster, tasks);
     Ok(kubelet)
+}
+
+/// Takes the flags of eviction.
+fn eviction(flags: &Flags, config: &mut Config) -> anyhow::Result<()> {
+    let map = |name: &str, between| {
+        let parsed = corten_kubelet::parse_thresholds(flags.text(name).unwrap_or_default(), between);
+        parsed.with_context(|| format!("invalid value {:?} for --{name}", flags.text(name).unwrap_or_default()))
+    };
+    let soft = map("eviction-soft", '<')?;
+    let (grace, reclaim) = (map("eviction-soft-grace-period", '=')?, map("eviction-minimum-reclaim", '=')?);
+    let hard = match flags.text("eviction-hard") {
+        Some(_) => map("eviction-hard", '<')?,
+        None => corten_kubelet::parse_thresholds(corten_kubelet::HARD_THRESHOLDS, '<')?,
+    };
+    config.eviction = corten_kubelet::thresholds(&hard, &soft, &grace, &reclaim).context("invalid eviction thresholds")?;
+    if let Some(seconds) = flags.parsed("eviction-max-pod-grace-period")? {
+        config.eviction_max_grace = Duration::from_secs(seconds);
+    }
+    if let Some(period) = flags.duration("eviction-pressure-transition-period")? {
+        config.pressure_transition = period;
+    }
+    Ok(())
 }

@@ -480,17 +480,19 @@ async fn a_restart_count_goes_on_though_the_containers_are_gone() {
     let mut node = TestNode::started().await;
     node.create("{containers: [{name: a, image: 'image:1'}]}");
     node.until(5, is_ready).await;
-    node.runtime.exit("a", 1);
     let restarts =
         |count: i64| move |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"] == count && is_ready(pod);
-    node.until(100, restarts(1)).await;
     node.tasks.stop().await;
     node.runtime.forget_everything();
     node.tasks = Tasks::root("test");
     node.start().await;
-    node.until(100, restarts(2)).await;
+    node.until(100, restarts(1)).await;
     let last = node.pod()["status"]["containerStatuses"][0]["lastState"]["terminated"].clone();
     assert_eq!((&last["reason"], &last["exitCode"]), (&json!("ContainerStatusUnknown"), &json!(137)));
+    node.runtime.exit("a", 1);
+    node.until(100, restarts(2)).await;
+    let last = node.pod()["status"]["containerStatuses"][0]["lastState"]["terminated"].clone();
+    assert_eq!((&last["reason"], &last["exitCode"]), (&json!("Error"), &json!(1)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -63,6 +63,7 @@ impl Served {
             Machine::read(&Host::default()),
             node,
             informers.of(),
+            tokio::sync::watch::channel(crate::eviction::Pressure::default()).1,
             tasks.clone(),
         );
         let ctx = Arc::new(ctx);

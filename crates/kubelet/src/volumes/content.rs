@@ -32,6 +32,30 @@ pub enum ContentError {
     Token(#[from] TokenError),
     #[error("projected volume source {0} is not supported by this node")]
     Unsupported(&'static str),
+    /// Several at once, each said once, in brackets as Go writes them.
+    #[error("[{}]", .0.join(", "))]
+    Several(Vec<String>),
+}
+
+/// Nothing, the one error, or all of them.
+fn all(errors: Vec<ContentError>) -> Result<(), ContentError> {
+    let mut words: Vec<String> = Vec::new();
+    for err in &errors {
+        let own = match err {
+            ContentError::Several(words) => words.clone(),
+            err => vec![err.to_string()],
+        };
+        for text in own {
+            if !words.contains(&text) {
+                words.push(text);
+            }
+        }
+    }
+    match (words.len(), errors.into_iter().next()) {
+        (_, None) => Ok(()),
+        (1, Some(err)) => Err(err),
+        _ => Err(ContentError::Several(words)),
+    }
 }
 
 /// The files of `volume` and when they have to be made anew; `None` when it is of another kind.
@@ -55,9 +79,11 @@ pub async fn build(
         builder.downward(source.items.as_deref(), source.default_mode.unwrap_or(DEFAULT_MODE))?;
     } else if let Some(source) = &volume.projected {
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
+        let mut errors = Vec::new();
         for projection in source.sources.iter().flatten() {
-            builder.projection(projection, mode).await?;
+            errors.extend(builder.projection(projection, mode).await.err());
         }
+        all(errors)?;
     } else {
         return Ok(None);
     }
@@ -124,15 +150,21 @@ impl Builder<'_> {
     }
 
     fn downward(&mut self, items: Option<&[DownwardAPIVolumeFile]>, mode: i32) -> Result<(), ContentError> {
+        let mut errors = Vec::new();
         for item in items.into_iter().flatten() {
             let text = match (&item.field_ref, &item.resource_field_ref) {
-                (Some(reference), _) => field(self.pod, &reference.field_path, self.node)?,
-                (_, Some(reference)) => resource(self.pod, None, reference, self.node)?,
+                (Some(reference), _) => field(self.pod, &reference.field_path, self.node),
+                (_, Some(reference)) => resource(self.pod, None, reference, self.node),
                 _ => continue,
             };
-            self.payload.insert(item.path.clone(), file(text.into_bytes(), item.mode.unwrap_or(mode)));
+            match text {
+                Ok(text) => {
+                    self.payload.insert(item.path.clone(), file(text.into_bytes(), item.mode.unwrap_or(mode)));
+                }
+                Err(err) => errors.push(err.into()),
+            }
         }
-        Ok(())
+        all(errors)
     }
 
     async fn token(&mut self, source: &ServiceAccountTokenProjection, mode: i32) -> Result<(), ContentError> {

@@ -81,6 +81,21 @@ impl Reporter {
     }
 }
 
+/// Lists of a status that a strategic patch merges, by the key of their elements.
+const KEYED: [(&str, &str); 3] = [("conditions", "type"), ("podIPs", "ip"), ("hostIPs", "ip")];
+
+/// Adds a merged list to `patch`: its elements, their order, and the deletion of those that went.
+fn keyed(patch: &mut Map<String, Value>, name: &str, key: &str, old: Option<&Value>, new: &Value) {
+    let elements = |list: Option<&Value>| list.and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut list = elements(Some(new));
+    let keys: Vec<Value> = list.iter().map(|element| json!({ key: element[key] })).collect();
+    for gone in elements(old).iter().filter(|old| list.iter().all(|new| new[key] != old[key])).cloned().collect::<Vec<_>>() {
+        list.push(json!({ "$patch": "delete", key: gone[key] }));
+    }
+    patch.insert(name.to_owned(), Value::Array(list));
+    patch.insert(format!("$setElementOrder/{name}"), Value::Array(keys));
+}
+
 /// The fields of `status` that differ, `null` for those that went; `None` when nothing does.
 fn difference(old: &PodStatus, new: &PodStatus) -> Option<Map<String, Value>> {
     let fields = |status: &PodStatus| match serde_json::to_value(status) {
@@ -90,8 +105,12 @@ fn difference(old: &PodStatus, new: &PodStatus) -> Option<Map<String, Value>> {
     let (old, new) = (fields(old), fields(new));
     let mut patch = Map::new();
     for (name, value) in &new {
-        if old.get(name) != Some(value) {
-            patch.insert(name.clone(), value.clone());
+        if old.get(name) == Some(value) {
+            continue;
+        }
+        match KEYED.iter().find(|(list, _)| list == name) {
+            Some((_, key)) => keyed(&mut patch, name, key, old.get(name), value),
+            None => drop(patch.insert(name.clone(), value.clone())),
         }
     }
     // What this kubelet does not report (nominatedNodeName, resourceClaimStatuses) belongs to others.
@@ -141,5 +160,28 @@ pub async fn delete(ctx: &Context, pod: &Pod) -> bool {
             tracing::warn!(pod = %pod.described(), error = %crate::chain(&err), "delete a pod");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_went_from_a_merged_list_is_deleted() {
+        let status = |value: Value| serde_json::from_value::<PodStatus>(value).expect("a status");
+        let old = status(
+            json!({"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}], "conditions": [{"type": "Ready", "status": "True"}]}),
+        );
+        let new = status(
+            json!({"phase": "Running", "podIPs": [{"ip": "10.0.0.2"}], "conditions": [{"type": "Ready", "status": "True"}]}),
+        );
+        let patch = difference(&old, &new).expect("a difference");
+        let expected = json!({
+            "podIPs": [{"ip": "10.0.0.2"}, {"$patch": "delete", "ip": "10.0.0.1"}],
+            "$setElementOrder/podIPs": [{"ip": "10.0.0.2"}],
+        });
+        assert_eq!(Value::Object(patch), expected);
+        assert_eq!(difference(&old, &old), None);
     }
 }

@@ -111,6 +111,9 @@ fn config(ctx: &Context, pod: &Pod, attempt: u32) -> Result<SandboxConfig, Strin
     let hostname = names::kernel_hostname(pod, domain, &ctx.config.node_name).map_err(|err| err.to_string())?;
     let (dns, warnings) = names::resolver(pod, &ctx.config.cluster_dns, domain, &ctx.host_resolver());
     for (reason, message) in warnings {
+        if reason == names::MISSING {
+            ctx.events.node(EventType::Warning, reason, names::NO_CLUSTER_DNS);
+        }
         ctx.events.pod(pod, EventType::Warning, reason, &message);
     }
     let mut labels = pod.metadata.labels.clone().unwrap_or_default();

@@ -94,18 +94,22 @@ impl Order {
 
     async fn image(&self) -> Result<Image, StartError> {
         let mut secrets: Vec<Arc<Secret>> = Vec::new();
+        let mut missing: Vec<&str> = Vec::new();
         for reference in self.pod.spec().image_pull_secrets.iter().flatten() {
             match self.ctx.volumes.secrets.get(self.pod.namespace(), &reference.name, &self.wake).await {
                 Ok(secret) => secrets.push(secret),
                 Err(err) => {
-                    let message = format!(
-                        "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
-                        reference.name
-                    );
                     tracing::debug!(error = %err, "image pull secret");
-                    self.ctx.events.pod(&self.pod, EventType::Warning, "FailedToRetrieveImagePullSecret", &message);
+                    missing.push(&reference.name);
                 }
             }
+        }
+        if !missing.is_empty() {
+            let message = format!(
+                "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                missing.join(", ")
+            );
+            self.ctx.events.pod(&self.pod, EventType::Warning, "FailedToRetrieveImagePullSecret", &message);
         }
         self.ctx.images.ensure(&self.pod, &self.spec, &secrets, &self.ctx.events).await.map_err(|failure| {
             self.event(EventType::Warning, "Failed", &format!("Error: {}", failure.reason));
@@ -249,7 +253,8 @@ impl Order {
         }
         if let Err(err) = started {
             let message = crate::chain(&err);
-            let event = format!("Error: {message}");
+            // An id would make every try an event of its own.
+            let event = format!("Error: {}", message.replace(&id, &self.spec.name));
             return Err(self.failed("RunContainerError", message, &event));
         }
         self.event(EventType::Normal, "Started", "Container started");
@@ -290,6 +295,7 @@ impl Order {
             result = handlers::run(&self.ctx, &self.pod, &self.spec, id, handler, &self.pod_ips) => result,
         };
         let Err(err) = result else { return Ok(()) };
+        // The event must not tell what a server said, which may be a secret; the status is for who may read the pod.
         tracing::debug!(pod = %self.pod.described(), container = self.spec.name, error = %err, "postStart hook");
         self.event(EventType::Warning, "FailedPostStartHook", "PostStartHook failed");
         self.event(EventType::Normal, "Killing", "FailedPostStartHook");
@@ -300,10 +306,6 @@ impl Order {
         if let Err(err) = self.ctx.cache.observe(self.pod.uid(), id).await {
             tracing::warn!(error = %crate::chain(&err), "observe a stopped container");
         }
-        Err(StartError {
-            reason: "PostStartHookError",
-            message: "PostStartHook failed".to_owned(),
-            retry: Some(self.ctx.clock.now()),
-        })
+        Err(StartError { reason: "PostStartHookError", message: err.to_string(), retry: Some(self.ctx.clock.now()) })
     }
 }

@@ -1,21 +1,19 @@
-//! The API server alone, under load.
+//! The API server alone, under load: one of our own, started on an empty store, or any other by its URL.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::machine;
 use crate::stats::Sample;
+use crate::target::Target;
 use crate::wire::Wire;
 
 /// What to measure.
@@ -30,12 +28,28 @@ pub struct Args {
     /// Watchers of the fan-out.
     #[arg(long, default_value_t = 100)]
     watchers: usize,
-    /// Port for the server.
+    /// Changes that the fan-out's watchers are told of.
+    #[arg(long, default_value_t = 3000)]
+    changes: usize,
+    /// Loads to run, by the first word of their names (create, get, list, label, patch, fan-out, delete); all without. The pods
+    /// have to be there for all but create.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Port for the server that is started.
     #[arg(long, default_value_t = 16444)]
     port: u16,
-    /// The server's process, once it runs.
-    #[arg(skip)]
-    server: u32,
+    /// A server that runs already, instead of one that is started. It gets a namespace named bench.
+    #[arg(long, requires = "token")]
+    server: Option<String>,
+    /// The bearer token of an administrator of that server.
+    #[arg(long)]
+    token: Option<String>,
+    /// What that server's certificate is signed by; any certificate is taken without.
+    #[arg(long)]
+    ca: Option<PathBuf>,
+    /// The processes of that server, for what it costs.
+    #[arg(long, value_delimiter = ',')]
+    pid: Vec<u32>,
 }
 
 const PODS: &str = "/api/v1/namespaces/bench/pods";
@@ -44,32 +58,7 @@ const JSON: &str = "application/json";
 /// A server that ends with the benchmark.
 struct Server(Child);
 
-/// Where the server is, and as whom it is spoken to.
-struct Target {
-    port: u16,
-    tls: Arc<rustls::ClientConfig>,
-}
-
 const TOKEN: &str = "bench-token";
-
-impl Target {
-    /// A server on loopback whose certificate `ca` has signed.
-    fn new(port: u16, ca: &Path) -> anyhow::Result<Self> {
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(ca).with_context(|| format!("read {}", ca.display()))? {
-            roots.add(certificate?)?;
-        }
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self { port, tls: Arc::new(tls) })
-    }
-
-    async fn connect(&self) -> anyhow::Result<Wire> {
-        Wire::connect(self.port, TOKEN, self.tls.clone()).await
-    }
-}
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -78,8 +67,12 @@ impl Drop for Server {
     }
 }
 
-/// Starts a server on an empty store, runs every load, prints the table.
+/// Runs every load and prints the table.
 pub async fn run(corten: &Path, args: &Args) -> anyhow::Result<()> {
+    if let (Some(url), Some(token)) = (&args.server, &args.token) {
+        let target = Target::new(url, token, args.ca.as_deref(), args.pid.clone())?;
+        return loads(&target, args).await;
+    }
     let directory = tempfile::tempdir()?;
     let tokens = directory.path().join("tokens.csv");
     std::fs::write(&tokens, format!("{TOKEN},bench,bench,system:masters\n"))?;
@@ -98,50 +91,75 @@ pub async fn run(corten: &Path, args: &Args) -> anyhow::Result<()> {
         .spawn()
         .with_context(|| format!("start {}", corten.display()))?;
     let server = Server(server);
-    let args = &Args { server: server.0.id(), ..args.clone() };
     let started = Instant::now();
-    let target = wait_ready(&data, args.port).await?;
-    println!(
-        "API ready after {:.3} s, {:.1} MiB resident",
-        started.elapsed().as_secs_f64(),
-        machine::resident_mib(server.0.id())
-    );
+    let target = wait_ready(&data, args.port, server.0.id()).await?;
+    println!("API ready after {:.3} s, {:.1} MiB resident", started.elapsed().as_secs_f64(), target.resident_mib());
+    loads(&target, args).await
+}
 
-    let mut first = target.connect().await?;
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench"}});
-    first.succeed("POST", "/api/v1/namespaces", Some((JSON, namespace.to_string().into()))).await?;
-
+async fn loads(target: &Target, args: &Args) -> anyhow::Result<()> {
+    prepare(target).await?;
+    let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
     let pods = args.pods;
-    // Made before the load: the client is to cost as little as it can.
-    let bodies: Arc<[Bytes]> = (0..pods).map(pod).collect();
-    load("create", &target, args, pods, move |i| ("POST", PODS.to_owned(), Some((JSON, bodies[i].clone())))).await?.print();
-    load("get", &target, args, pods * 4, move |i| ("GET", format!("{PODS}/pod-{}", i * 7919 % pods), None)).await?.print();
-    load("list all", &target, args, 200, |_| ("GET", PODS.to_owned(), None)).await?.print();
-    let groups = pods / 100;
-    load("list 100 by label", &target, args, 4000, move |i| {
-        ("GET", format!("{PODS}?labelSelector=group%3Dg{}", i % groups), None)
-    })
-    .await?
-    .print();
-    load("patch", &target, args, pods, |i| {
-        let body = json!({"metadata": {"annotations": {"patched": i.to_string()}}}).to_string();
-        ("PATCH", format!("{PODS}/pod-{i}"), Some(("application/merge-patch+json", body.into())))
-    })
-    .await?
-    .print();
-    fan_out(&target, args).await?;
-    println!("{:<28} {:>10.1} MiB", "resident with all pods", machine::resident_mib(server.0.id()));
-    let now = Bytes::from_static(br#"{"gracePeriodSeconds":0}"#);
-    load("delete", &target, args, pods, move |i| ("DELETE", format!("{PODS}/pod-{i}"), Some((JSON, now.clone())))).await?.print();
-    println!("{:<28} {:>10.1} MiB", "resident afterwards", machine::resident_mib(server.0.id()));
+    if wanted("create") {
+        // Made before the load: the client is to cost as little as it can.
+        let bodies: Arc<[Bytes]> = (0..pods).map(pod).collect();
+        load("create", target, args, pods, move |i| ("POST", PODS.to_owned(), Some((JSON, bodies[i].clone())))).await?.print();
+    }
+    if wanted("get") {
+        let path = move |i| format!("{PODS}/pod-{}", i * 7919 % pods);
+        load("get", target, args, pods * 4, move |i| ("GET", path(i), None)).await?.print();
+    }
+    if wanted("list") {
+        load("list all", target, args, 200, |_| ("GET", PODS.to_owned(), None)).await?.print();
+    }
+    if wanted("label") {
+        let groups = pods / 100;
+        let path = move |i| format!("{PODS}?labelSelector=group%3Dg{}", i % groups);
+        load("list 100 by label", target, args, 4000, move |i| ("GET", path(i), None)).await?.print();
+    }
+    if wanted("patch") {
+        load("patch", target, args, pods, |i| annotate("patched", i, i)).await?.print();
+    }
+    if wanted("fan-out") {
+        fan_out(target, args).await?;
+    }
+    println!("{:<28} {:>10.1} MiB", "resident with all pods", target.resident_mib());
+    if wanted("delete") {
+        let now = Bytes::from_static(br#"{"gracePeriodSeconds":0}"#);
+        let delete = move |i| ("DELETE", format!("{PODS}/pod-{i}"), Some((JSON, now.clone())));
+        load("delete", target, args, pods, delete).await?.print();
+        println!("{:<28} {:>10.1} MiB", "resident afterwards", target.resident_mib());
+    }
     Ok(())
 }
 
-async fn wait_ready(data: &Path, port: u16) -> anyhow::Result<Target> {
+/// Makes what pods need: a namespace, and the account that a controller would make in it. Its token is not mounted, so that pods
+/// have their size on every server.
+async fn prepare(target: &Target) -> anyhow::Result<()> {
+    let mut first = target.connect().await?;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench"}});
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"},
+        "automountServiceAccountToken": false});
+    for (path, document) in [("/api/v1/namespaces", namespace), ("/api/v1/namespaces/bench/serviceaccounts", account)] {
+        let status = first.call("POST", path, Some((JSON, document.to_string().into())), |_| ()).await?;
+        ensure!(status == 201 || status == 409, "POST {path}: {status}");
+    }
+    Ok(())
+}
+
+/// A small change of a pod.
+fn annotate(name: &str, pod: usize, value: usize) -> Request {
+    let body = json!({"metadata": {"annotations": {name: value.to_string()}}}).to_string();
+    ("PATCH", format!("{PODS}/pod-{pod}"), Some(("application/merge-patch+json", body.into())))
+}
+
+async fn wait_ready(data: &Path, port: u16, pid: u32) -> anyhow::Result<Target> {
     let deadline = Instant::now() + Duration::from_secs(30);
     let ca = data.join("pki/ca.crt");
+    let url = format!("https://localhost:{port}");
     loop {
-        if let Ok(target) = Target::new(port, &ca)
+        if let Ok(target) = Target::new(&url, TOKEN, Some(&ca), vec![pid])
             && let Ok(mut connection) = target.connect().await
             && connection.succeed("GET", "/readyz", None).await.is_ok()
         {
@@ -169,7 +187,7 @@ async fn load(
     for _ in 0..args.connections {
         connections.push(target.connect().await?);
     }
-    let (start, cpu, client) = (Instant::now(), machine::cpu_seconds(args.server), machine::cpu_seconds(std::process::id()));
+    let (start, cpu, client) = (Instant::now(), target.cpu_seconds(), client_cpu());
     let mut workers = JoinSet::new();
     for connection in connections {
         workers.spawn(worker(connection, next.clone(), count, make.clone()));
@@ -179,7 +197,7 @@ async fn load(
         latencies.extend(worker??);
     }
     let elapsed = start.elapsed();
-    let (cpu, client) = (machine::cpu_seconds(args.server) - cpu, machine::cpu_seconds(std::process::id()) - client);
+    let (cpu, client) = (target.cpu_seconds() - cpu, client_cpu() - client);
     Ok(Sample { name: name.to_owned(), latencies, elapsed, cpu, client })
 }
 
@@ -202,52 +220,69 @@ async fn worker(
     }
 }
 
-/// Many watchers of all pods, and how many events a second reach them while pods are patched.
+/// Many watchers of all pods, and how many events a second reach them while pods are patched. The patches are part of what it
+/// costs: one for each event of a watcher.
+///
+/// The watchers count the line ends of what they decrypt and do not parse it, as any fair load client: this is about what a server
+/// can send.
 async fn fan_out(target: &Target, args: &Args) -> anyhow::Result<()> {
-    let changes = 1000;
+    let changes = args.changes;
     let mut watchers = JoinSet::new();
     let mut list = Vec::new();
     target.connect().await?.call("GET", &format!("{PODS}?limit=1"), None, |piece| list.extend_from_slice(piece)).await?;
     let list: serde_json::Value = serde_json::from_slice(&list)?;
     let revision = list["metadata"]["resourceVersion"].as_str().context("a list has a resourceVersion")?.to_owned();
+    let bytes = Arc::new(AtomicUsize::new(0));
     for _ in 0..args.watchers {
         let mut connection = target.connect().await?;
         connection.send("GET", &format!("{PODS}?watch=1&resourceVersion={revision}"), None).await?;
+        let bytes = bytes.clone();
         watchers.spawn(async move {
-            let (mut seen, all) = (0, Notify::new());
+            let (mut seen, mut length, all) = (0, 0, Notify::new());
             let count = |piece: &[u8]| {
                 seen += lines(piece);
+                length += piece.len();
                 if seen >= changes {
                     all.notify_one();
                 }
             };
             tokio::select! {
                 status = connection.answer(count) => bail!("a watch ended: {status:?}"),
-                () = all.notified() => Ok(()),
+                () = all.notified() => {}
             }
+            bytes.fetch_add(length, Ordering::Relaxed);
+            Ok(())
         });
     }
-    let (start, cpu, client) = (Instant::now(), machine::cpu_seconds(args.server), machine::cpu_seconds(std::process::id()));
+    let (start, cpu, client) = (Instant::now(), target.cpu_seconds(), client_cpu());
     let pods = args.pods;
-    load("", target, args, changes, move |i| {
-        let body = json!({"metadata": {"annotations": {"fan-out": i.to_string()}}}).to_string();
-        ("PATCH", format!("{PODS}/pod-{}", i % pods), Some(("application/merge-patch+json", body.into())))
-    })
-    .await?;
+    let patches = load("", target, args, changes, move |i| annotate("fan-out", i % pods, i)).await?;
     while let Some(watcher) = watchers.join_next().await {
         watcher??;
     }
-    let rate = (changes * args.watchers) as f64 / start.elapsed().as_secs_f64();
-    let each = |seconds: f64| seconds / (changes * args.watchers) as f64 * 1e6;
-    let cpu = each(machine::cpu_seconds(args.server) - cpu);
-    let client = each(machine::cpu_seconds(std::process::id()) - client);
+    let events = (changes * args.watchers) as f64;
+    let seconds = start.elapsed().as_secs_f64();
+    let each = |cpu: f64| cpu / events * 1e6;
+    let (cpu, client) = (each(target.cpu_seconds() - cpu), each(client_cpu() - client));
     let name = format!("fan-out to {} watchers", args.watchers);
-    println!("{name:<28} {rate:>10.0} events/s   server CPU {cpu:.1} us each, client {client:.1}");
+    let half = crate::stats::millis(patches.quantile(0.5));
+    let bytes = bytes.load(Ordering::Relaxed) as f64;
+    println!(
+        "{name:<28} {:>10.0}/s   {:.2} GB/s, {:.0} bytes each, patch p50 {half}   server CPU {cpu:.2} us each, client {client:.2}",
+        events / seconds,
+        bytes / seconds / 1e9,
+        bytes / events,
+    );
     Ok(())
 }
 
+/// Processor time of this client, in seconds.
+pub fn client_cpu() -> f64 {
+    crate::machine::cpu_seconds(std::process::id())
+}
+
 /// Line ends in a piece of a watch. Counted in bytes first, which the compiler turns into a few wide instructions.
-fn lines(piece: &[u8]) -> usize {
+pub fn lines(piece: &[u8]) -> usize {
     let count = |chunk: &[u8]| chunk.iter().map(|byte| u8::from(*byte == b'\n')).sum::<u8>();
     piece.chunks(usize::from(u8::MAX)).map(|chunk| usize::from(count(chunk))).sum()
 }

@@ -74,6 +74,7 @@ const CONTROLLERS: &[(&str, &str, Start)] = &[
     ("disruption-controller", "disruption-controller", disruption::start),
     ("persistentvolumeclaim-protection-controller", "pvc-protection-controller", protection::start_claims),
     ("persistentvolume-protection-controller", "pv-protection-controller", protection::start_volumes),
+    ("volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller", protection::start_classes),
     ("cronjob-controller", "cronjob-controller", cronjob::start),
     ("job-controller", "job-controller", job::start),
     ("ttl-after-finished-controller", "ttl-after-finished-controller", ttlafterfinished::start),

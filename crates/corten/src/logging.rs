@@ -1,5 +1,7 @@
 //! The log: lines on standard error, so that standard output is left to what a user asked for.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// Starts the log. `verbosity` is klog's `--v`: 0 warnings and worse with our own notices, 2 information, 4 debugging, 6 everything.
@@ -12,5 +14,10 @@ pub fn start(verbosity: u8) {
         _ => "trace",
     };
     let filter = std::env::var("CORTEN_LOG").unwrap_or_else(|_| default.to_owned());
-    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr).with_target(true).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(true)
+        .init();
 }

@@ -5,13 +5,16 @@ mod documents;
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, header};
+use bytes::Bytes;
+use http::{HeaderValue, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use corten_api::facts::Types;
 use corten_api::status::{Details, Status};
+use corten_schema::proto;
 
-use crate::negotiate::{self, Endpoint};
+use crate::negotiate::{self, Encoding, Form};
 use crate::pipeline::Call;
 use crate::response::{self, Response};
 use crate::state::State;
@@ -22,82 +25,92 @@ pub const GIT_VERSION: &str = concat!("v1.36.0+corten-", env!("CARGO_PKG_VERSION
 /// Answers `/`, `/api`, `/apis` and what is under them without a resource, and `/version`.
 ///
 /// # Errors
-/// 404 for groups and versions there are not, 405 for anything but reading.
+/// 404 for versions there are not; 405, 415 and 406 by the rules of each path: the lists of groups take any method.
 pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> {
-    if call.method != Method::GET && parts_of(&call.info().path).next().is_some() {
-        return Err(not_allowed());
-    }
     let catalogue = state.catalogue();
-    let path = call.info().path.clone();
-    let parts: Vec<&str> = parts_of(&path).collect();
-    let aggregated = matches!(parts.as_slice(), ["api"] | ["apis"]).then(|| aggregated_version(call)).flatten();
-    if let Some(version) = aggregated {
-        return Ok(aggregated_response(call, &documents::aggregated(&catalogue, parts[0] == "api", version), version));
+    let parts: Vec<&str> = parts_of(&call.info().path).collect();
+    match parts.as_slice() {
+        [] => Ok(response::indented(200, &documents::paths(&catalogue))),
+        ["version"] => {
+            routed(call, "application/json")?;
+            Ok(response::indented(200, &version()))
+        }
+        ["api"] => {
+            routed(call, negotiate::MEDIA_TYPES)?;
+            let plain = || documents::api_versions(state);
+            listed(call, "APIVersions", &plain, &|| documents::aggregated(&catalogue, true))
+        }
+        ["apis"] => {
+            let plain = || documents::groups(&catalogue);
+            listed(call, "APIGroupList", &plain, &|| documents::aggregated(&catalogue, false))
+        }
+        ["api", version] => one_version(call, documents::resources(&catalogue, "", version)),
+        ["apis", group, ..] if documents::group(&catalogue, group).is_none() => Ok(response::no_such_page()),
+        ["apis", group] => {
+            let document = documents::group(&catalogue, group).ok_or_else(not_found)?;
+            let (form, _) = negotiated(call, false)?;
+            encoded(200, &document, "meta.v1.APIGroup", form)
+        }
+        ["apis", group, version] => one_version(call, documents::resources(&catalogue, group, version)),
+        _ => Ok(response::no_such_page()),
     }
-    let document = match parts.as_slice() {
-        [] => documents::paths(&catalogue),
-        ["version"] => return Ok(response::json(200, &version())),
-        ["api"] => documents::api_versions(state),
-        ["apis"] => documents::groups(&catalogue),
-        ["api", version] => documents::resources(&catalogue, "", version).ok_or_else(not_found)?,
-        ["apis", group, ..] if documents::group(&catalogue, group).is_none() => return Ok(response::no_such_page()),
-        ["apis", group] => documents::group(&catalogue, group).ok_or_else(not_found)?,
-        ["apis", group, version] => documents::resources(&catalogue, group, version).ok_or_else(not_found)?,
-        _ => return Ok(response::no_such_page()),
-    };
-    let pretty = negotiate::wants_pretty(&call.query, call.header(header::USER_AGENT));
-    let form = negotiate::accept(call.header(header::ACCEPT), Endpoint::Object, pretty, &String::new)?;
-    // There is no protobuf form of these here; clients that ask for it take JSON too.
-    let form = negotiate::Form { shape: negotiate::Shape::Whole, encoding: json_or_yaml(form.encoding), ..form };
-    Ok(response::bytes(200, negotiate::content_type_of(form.encoding), negotiate::document(&document, form)?))
 }
 
 fn parts_of(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|part| !part.is_empty())
 }
 
-fn json_or_yaml(encoding: negotiate::Encoding) -> negotiate::Encoding {
-    match encoding {
-        negotiate::Encoding::Yaml => negotiate::Encoding::Yaml,
-        _ => negotiate::Encoding::Json,
+fn one_version(call: &Call, document: Option<Value>) -> Result<Response, Status> {
+    let document = document.ok_or_else(not_found)?;
+    routed(call, negotiate::MEDIA_TYPES)?;
+    let (form, _) = negotiated(call, false)?;
+    encoded(200, &document, "meta.v1.APIResourceList", form)
+}
+
+/// A list of versions or groups, or all there is to know of them when the client prefers that.
+fn listed(call: &Call, kind: &str, plain: &dyn Fn() -> Value, all: &dyn Fn() -> Value) -> Result<Response, Status> {
+    match negotiated(call, true)? {
+        (form, false) => encoded(200, &plain(), &format!("meta.v1.{kind}"), form),
+        (form, true) => aggregated(call, &all(), form),
     }
 }
 
-/// The version of the aggregated form that comes first in `Accept` among those we know; `None` for the plain form.
-fn aggregated_version(call: &Call) -> Option<&'static str> {
-    for clause in call.header(header::ACCEPT).split(',') {
-        let mut pieces = clause.split(';').map(str::trim);
-        if pieces.next() != Some("application/json") {
-            continue;
-        }
-        let parameters: Vec<&str> = pieces.collect();
-        if !parameters.iter().any(|parameter| parameter.starts_with("as=")) {
-            return None;
-        }
-        let wants = |parameter: &str| parameters.contains(&parameter);
-        if wants("as=APIGroupDiscoveryList") && wants("g=apidiscovery.k8s.io") {
-            if wants("v=v2") {
-                return Some("v2");
-            }
-            if wants("v=v2beta1") {
-                return Some("v2beta1");
-            }
-        }
-    }
-    None
+fn routed(call: &Call, types: &str) -> Result<(), Status> {
+    negotiate::route_document(&call.method, call.header(header::CONTENT_TYPE), call.header(header::ACCEPT), types)
 }
 
-fn aggregated_response(call: &Call, document: &Value, version: &str) -> Response {
-    let body = document.to_string();
-    let etag: String = Sha256::digest(&body).iter().map(|byte| format!("{byte:02X}")).collect();
+fn negotiated(call: &Call, has_aggregated: bool) -> Result<(Form, bool), Status> {
+    let pretty = negotiate::wants_pretty(&call.query, call.header(header::USER_AGENT));
+    negotiate::accept_document(call.header(header::ACCEPT), pretty, has_aggregated)
+}
+
+fn encoded(code: u16, document: &Value, type_name: &str, form: Form) -> Result<Response, Status> {
+    let body = match form.encoding {
+        Encoding::Protobuf => in_protobuf(document, type_name)?,
+        _ => negotiate::document(document, form)?,
+    };
+    Ok(response::bytes(code, negotiate::content_type_of(form.encoding), body))
+}
+
+fn in_protobuf(document: &Value, type_name: &str) -> Result<Bytes, Status> {
+    let ty = Types::get().named(type_name).ok_or_else(|| Status::internal("the document has no protobuf form"))?;
+    Ok(proto::encode_object(document, ty).into())
+}
+
+fn aggregated(call: &Call, document: &Value, form: Form) -> Result<Response, Status> {
+    let etag: String = Sha256::digest(document.to_string()).iter().map(|byte| format!("{byte:02X}")).collect();
     let etag = format!("\"{etag}\"");
     let mut response = if call.header(header::IF_NONE_MATCH) == etag {
         let mut unchanged = Response::new(response::Body::empty());
         *unchanged.status_mut() = http::StatusCode::NOT_MODIFIED;
         unchanged
     } else {
-        let kind = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
-        response::bytes(200, &kind, body)
+        let mut response = encoded(200, document, "apidiscovery.v2.APIGroupDiscoveryList", form)?;
+        let kind = format!("{};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", negotiate::content_type_of(form.encoding));
+        if let Ok(kind) = HeaderValue::from_str(&kind) {
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        }
+        response
     };
     let headers = response.headers_mut();
     if let Ok(etag) = HeaderValue::from_str(&etag) {
@@ -105,7 +118,7 @@ fn aggregated_response(call: &Call, document: &Value, version: &str) -> Response
     }
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
-    response
+    Ok(response)
 }
 
 fn version() -> Value {
@@ -129,12 +142,6 @@ fn architecture() -> &'static str {
 
 fn not_found() -> Status {
     let mut status = Status::failure(404, "NotFound", "the server could not find the requested resource");
-    status.details = Some(Details::default());
-    status
-}
-
-fn not_allowed() -> Status {
-    let mut status = Status::failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
     status.details = Some(Details::default());
     status
 }

@@ -11,6 +11,7 @@ mod demand;
 mod lingering;
 mod metrics;
 mod queues;
+mod retry;
 mod watches;
 mod width;
 
@@ -24,10 +25,10 @@ use parking_lot::Mutex;
 use corten_task::Tasks;
 
 use crate::config::Config;
-use crate::proof::Authorized;
 use crate::reader::Reader;
 use crate::request::{Query, RequestInfo};
 use crate::response::{self, Response};
+use crate::user::User;
 
 use config::{GROUP, Plan};
 use lingering::Lingering;
@@ -107,31 +108,38 @@ impl Flow {
         self.enabled.then(|| self.watches.register(info, query))?
     }
 
-    /// Waits for a seat; 429 when there is none in time. Long-running requests give it back once they are under way.
+    /// How long a request may wait for a seat that has `left` to be answered; `None` when it may go on for as long as it likes.
+    #[must_use]
+    pub fn patience(&self, left: Option<Duration>) -> Duration {
+        const MOST: Duration = Duration::from_secs(60);
+        left.map_or(self.patience, |left| left / 4).min(MOST)
+    }
+
+    /// Waits for a seat; 429 when there is none in time. A watch gives it back once it is under way, and what else is
+    /// long-running needs none.
     ///
     /// # Errors
     /// When there is none.
-    pub async fn seat(&self, request: &Authorized, query: &Query) -> Result<Seat, Rejected> {
+    pub async fn seat(&self, user: &User, info: &RequestInfo, query: &Query, patience: Duration) -> Result<Seat, Rejected> {
         let free = Seat { taken: None, after: None, classified: None, running: None };
-        if !self.enabled {
+        if !self.enabled || (info.is_long_running() && info.verb != "watch") {
             return Ok(free);
         }
         self.refresh();
         let plan = self.plan.load_full();
         self.rebalance(&plan);
-        let Some((schema, level)) = plan.classify(request.user(), request.info()) else {
+        let Some((schema, level)) = plan.classify(user, info) else {
             return Ok(free); // before the first objects are written
         };
         let classified = Some((schema.uid.clone(), level.uid.clone()));
-        let flow = schema.flow(request.user(), request.info());
-        let info = request.info();
+        let flow = schema.flow(user, info);
         let metrics = &schema.metrics;
         let width = width::of(info, query, self.surroundings(info, level.widest(), metrics));
         metrics.widths.observe(width.most() as f64);
         let since = Instant::now();
         let outcome = {
             let _queued = (Counted::new(&metrics.queued), Counted::new(self.metrics.inqueue(info.is_read_only())));
-            Level::take(level, flow, width.most(), self.patience).await
+            Level::take(level, flow, width.most(), patience).await
         };
         match outcome {
             Ok(mut taken) => {
@@ -149,8 +157,8 @@ impl Flow {
             Err(full) => {
                 metrics.refused.observe(since.elapsed().as_secs_f64());
                 metrics.reject(full.reason());
-                tracing::debug!(level = %level.name, user = request.user().name, reason = full.reason(), "a request was rejected");
-                Err(Rejected { classified })
+                tracing::debug!(level = %level.name, user = user.name, reason = full.reason(), "a request was rejected");
+                Err(Rejected { classified, retry_after: level.rejected() })
             }
         }
     }
@@ -203,13 +211,15 @@ impl Flow {
 /// There was no seat for a request in time.
 pub struct Rejected {
     classified: Classified,
+    /// Seconds.
+    retry_after: u64,
 }
 
 impl Rejected {
     /// 429 with `Retry-After`, as plain text: upstream does not negotiate here.
     pub(crate) fn response(&self) -> Response {
         let mut response = response::plain(429, "Too many requests, please try again later.\n");
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after));
         mark(&self.classified, response.headers_mut());
         response
     }

@@ -24,6 +24,7 @@ pub mod audit;
 
 pub mod negotiate;
 pub mod response;
+pub mod warnings;
 
 pub mod registry;
 

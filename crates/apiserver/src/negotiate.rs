@@ -63,6 +63,8 @@ pub struct Form {
     pub encoding: Encoding,
     /// Of the object.
     pub shape: Shape,
+    /// Whether a partial object is wanted as a list of such.
+    pub of_list: bool,
     /// Version of the shape, when it is another than the object's own.
     pub meta: MetaVersion,
     /// Whether JSON is indented.
@@ -82,58 +84,120 @@ pub enum Endpoint {
     Deletion,
 }
 
-const MEDIA_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+/// What documents and objects can be sent as.
+pub const MEDIA_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 const STREAM_TYPES: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
 
-/// Picks the form of the answer from `Accept`. `type_name` is what the endpoint answers with as upstream calls it
-/// (`core.Pod`), for the refusal of a list that is wanted as an object and the other way round.
+/// Picks the form of the answer from `Accept`. Whether an object can be shown in it is another question, which is asked once
+/// there is an object: [`Form::fits`].
 ///
 /// # Errors
 /// 406, when none of the clauses can be fulfilled.
-pub fn accept(accept: &str, endpoint: Endpoint, pretty: bool, type_name: &dyn Fn() -> String) -> Result<Form, Status> {
+pub fn accept(accept: &str, endpoint: Endpoint, pretty: bool) -> Result<Form, Status> {
     is_offered(accept, endpoint)?;
     let Some((clause, encoding, shape)) = choose(accept, Restrictions::Resource) else {
         return Err(not_acceptable(MEDIA_TYPES));
     };
-    let is_list = matches!(endpoint, Endpoint::List | Endpoint::Deletion);
-    let refuse = |wanted: &str, is: &str| {
-        let name = type_name();
-        let why = format!("you requested {wanted}, but the requested object is {is} (*{name})");
-        Err(Status::failure(406, "NotAcceptable", why))
-    };
-    let (shape, meta) = match shape {
-        Wanted::Whole => (Shape::Whole, MetaVersion::V1),
-        Wanted::Table(meta) => (Shape::Table, meta),
-        Wanted::Partial(_) if is_list => return refuse("PartialObjectMetadata", "a list"),
+    let (shape, meta, of_list) = match shape {
         // Upstream cannot make lists of events, and sends the objects themselves.
-        Wanted::PartialList(_) if endpoint == Endpoint::Watch => (Shape::Whole, MetaVersion::V1),
-        Wanted::PartialList(_) if !is_list => return refuse("PartialObjectMetadataList", "not a list"),
-        Wanted::Partial(meta) | Wanted::PartialList(meta) => (Shape::Partial, meta),
+        Wanted::PartialList(_) if endpoint == Endpoint::Watch => (Shape::Whole, MetaVersion::V1, false),
+        Wanted::Whole | Wanted::Discovery => (Shape::Whole, MetaVersion::V1, false),
+        Wanted::Table(meta) => (Shape::Table, meta, false),
+        Wanted::Partial(meta) => (Shape::Partial, meta, false),
+        Wanted::PartialList(meta) => (Shape::Partial, meta, true),
     };
     if endpoint == Endpoint::Watch && encoding == Encoding::Yaml {
         return Err(not_acceptable(STREAM_TYPES));
     }
     let pretty = pretty || clause.parameter("pretty") == Some("1");
-    Ok(Form { encoding, shape, meta, pretty })
+    Ok(Form { encoding, shape, of_list, meta, pretty })
+}
+
+/// Picks the form of a document that is no resource's, from `Accept`; whether it is the aggregated discovery (`None` where there
+/// is no such thing).
+///
+/// # Errors
+/// 406, when none of the clauses can be fulfilled.
+pub fn accept_document(accept: &str, pretty: bool, has_aggregated: bool) -> Result<(Form, bool), Status> {
+    let aggregated =
+        choose(accept, Restrictions::Discovery).filter(|(_, _, wanted)| has_aggregated && *wanted == Wanted::Discovery);
+    let Some((clause, encoding, wanted)) = aggregated.or_else(|| choose(accept, Restrictions::Plain)) else {
+        return Err(not_acceptable(MEDIA_TYPES));
+    };
+    let pretty = pretty || clause.parameter("pretty") == Some("1");
+    Ok((Form { encoding, pretty, ..Form::default() }, wanted == Wanted::Discovery))
+}
+
+impl Form {
+    /// Refuses an object where a list was asked for, and the other way round. `type_name` is what upstream calls the type of
+    /// the answer (`core.Pod`).
+    ///
+    /// # Errors
+    /// 406
+    pub fn fits(&self, is_list: bool, type_name: &dyn Fn() -> String) -> Result<(), Status> {
+        if self.shape != Shape::Partial || self.of_list == is_list {
+            return Ok(());
+        }
+        let (wanted, is) = match self.of_list {
+            false => ("PartialObjectMetadata", "a list"),
+            true => ("PartialObjectMetadataList", "not a list"),
+        };
+        let name = type_name();
+        let why = format!("you requested {wanted}, but the requested object is {is} (*{name})");
+        Err(Status::failure(406, "NotAcceptable", why))
+    }
 }
 
 /// The router's own look at `Accept`, before any handler's: coarse, but in words of its own.
 fn is_offered(accept: &str, endpoint: Endpoint) -> Result<(), Status> {
+    let streams = match endpoint {
+        Endpoint::Object | Endpoint::Deletion => "",
+        Endpoint::List | Endpoint::Watch => STREAM_TYPES,
+    };
+    offered(accept, MEDIA_TYPES.split(", ").chain(streams.split(", ").filter(|kind| !kind.is_empty())))
+}
+
+/// What upstream's router (go-restful) asks of every request to a route that answers with one of `types`.
+///
+/// # Errors
+/// 406
+fn offered<'a>(accept: &str, types: impl Iterator<Item = &'a str> + Clone) -> Result<(), Status> {
     let fits = |clause: &str| {
-        let media = clause.split(';').next().unwrap_or_default().trim();
-        media == "*/*" || encoding(media).is_some()
+        let media = clause.split(';').next().unwrap_or_default().trim_matches(' ');
+        media == "*/*" || types.clone().any(|kind| kind == media)
     };
     if accept.is_empty() || accept.split(',').any(fits) {
         return Ok(());
     }
-    let streams = match endpoint {
-        Endpoint::Object | Endpoint::Deletion => String::new(),
-        Endpoint::List | Endpoint::Watch => format!(", {STREAM_TYPES}"),
-    };
-    let message = format!("406: Not Acceptable\n\nAvailable representations: {MEDIA_TYPES}{streams}");
-    let mut status = Status::failure(406, "NotAcceptable", message);
+    let types = types.collect::<Vec<_>>().join(", ");
+    Err(unrouted(406, "NotAcceptable", &format!("406: Not Acceptable\n\nAvailable representations: {types}")))
+}
+
+/// A refusal of the router.
+fn unrouted(code: u16, reason: &str, message: &str) -> Status {
+    let mut status = Status::failure(code, reason, message);
     status.details = Some(Details::default());
-    Err(status)
+    status
+}
+
+/// The router's look at a request for a document that can only be read: the method, the type of a body, what may come back.
+///
+/// # Errors
+/// 405, 415 and 406, in this order.
+pub fn route_document(method: &http::Method, content_type: &str, accept: &str, types: &str) -> Result<(), Status> {
+    if *method != http::Method::GET {
+        let why = "the server does not allow this method on the requested resource";
+        return Err(unrouted(405, "MethodNotAllowed", why));
+    }
+    let types = types.split(", ");
+    let consumed = |kind: &str| {
+        let media = kind.split(';').next().unwrap_or_default().trim_matches(' ');
+        types.clone().any(|kind| kind == media)
+    };
+    if !content_type.is_empty() && !content_type.split(',').any(consumed) {
+        return Err(unrouted(415, "UnsupportedMediaType", "415: Unsupported Media Type"));
+    }
+    offered(accept, types)
 }
 
 fn not_acceptable(types: &str) -> Status {
@@ -145,6 +209,8 @@ fn not_acceptable(types: &str) -> Status {
 enum Restrictions {
     /// Of a resource: its shapes, and the version of the options.
     Resource,
+    /// Of the lists of groups: everything about them at once (KEP-3352).
+    Discovery,
     /// Of everything else, errors above all: nothing.
     Plain,
 }
@@ -156,6 +222,8 @@ enum Wanted {
     Table(MetaVersion),
     Partial(MetaVersion),
     PartialList(MetaVersion),
+    /// `apidiscovery.k8s.io/v2 APIGroupDiscoveryList`
+    Discovery,
 }
 
 /// The first clause that can be fulfilled, in the client's order of preference.
@@ -219,19 +287,22 @@ impl<'a> Clause<'a> {
         if given("stream").is_some_and(|stream| stream != "watch" || encoding == Encoding::Yaml) {
             return None;
         }
-        if given("sv").is_some_and(|version| version != "v1" || restrictions == Restrictions::Plain) {
+        if given("sv").is_some_and(|version| version != "v1" || restrictions != Restrictions::Resource) {
             return None;
         }
         if !["as", "g", "v"].iter().any(|name| self.parameter(name).is_some()) {
             return Some(Wanted::Whole);
         }
         let meta = match (self.parameter("g"), self.parameter("v")) {
+            (Some("apidiscovery.k8s.io"), Some("v2")) if restrictions == Restrictions::Discovery => {
+                return (self.parameter("as") == Some("APIGroupDiscoveryList")).then_some(Wanted::Discovery);
+            }
             (Some("meta.k8s.io"), Some("v1")) => MetaVersion::V1,
             (Some("meta.k8s.io"), Some("v1beta1")) => MetaVersion::V1beta1,
             _ => return None,
         };
         match self.parameter("as")? {
-            _ if restrictions == Restrictions::Plain => None,
+            _ if restrictions != Restrictions::Resource => None,
             "Table" => (encoding != Encoding::Protobuf).then_some(Wanted::Table(meta)),
             "PartialObjectMetadata" => Some(Wanted::Partial(meta)),
             "PartialObjectMetadataList" => Some(Wanted::PartialList(meta)),
@@ -343,9 +414,7 @@ pub fn unknown_patch_type(custom: bool) -> Status {
     if custom {
         return unsupported("application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml");
     }
-    let mut status = Status::failure(415, "UnsupportedMediaType", "415: Unsupported Media Type");
-    status.details = Some(Details::default());
-    status
+    unrouted(415, "UnsupportedMediaType", "415: Unsupported Media Type")
 }
 
 /// A failure in the encoding that `Accept` prefers; when it prefers none that a Status has, as indented JSON.
@@ -391,7 +460,7 @@ pub fn document(value: &Value, form: Form) -> Result<Bytes, Status> {
             text.push(b'\n');
             text
         }
-        Encoding::Yaml => serde_yaml_ng::to_string(value).map_err(|err| Status::internal(err.to_string()))?.into_bytes(),
+        Encoding::Yaml => corten_schema::encode::yaml(value),
         // Of what this function is given, only a Status has a protobuf form without more being known.
         Encoding::Protobuf => match Types::get().named("meta.v1.Status").filter(|_| value["kind"] == "Status") {
             Some(ty) => corten_schema::proto::encode_object(value, ty),

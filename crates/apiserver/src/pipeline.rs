@@ -22,6 +22,7 @@ use crate::request::{Query, RequestInfo};
 use crate::response::{self, RequestBody, Response};
 use crate::state::State;
 use crate::user::User;
+use crate::warnings::Warnings;
 use crate::{discovery, duration, health, metrics, openapi, registry, tokens};
 
 /// A request that may run, with all that a handler needs of it.
@@ -44,6 +45,7 @@ pub struct Call {
     pub since: Instant,
     /// What is recorded of it, if anything is.
     trail: Option<Arc<Trail>>,
+    warnings: Warnings,
 }
 
 impl Call {
@@ -69,6 +71,12 @@ impl Call {
     #[must_use]
     pub fn trail(&self) -> Option<&Arc<Trail>> {
         self.trail.as_ref()
+    }
+
+    /// What the client is told beside the answer.
+    #[must_use]
+    pub fn warnings(&self) -> &Warnings {
+        &self.warnings
     }
 
     /// The body, to be passed on as it comes. A second call gets an empty one.
@@ -170,6 +178,15 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
         if let (Some(trail), Some(_)) = (&trail, who.impersonator()) {
             trail.impersonated(who.user());
         }
+        // As upstream: a flood costs its seats before anybody looks at what it may do.
+        let started = Instant::now();
+        let patience = state.flow.patience(limit.map(|limit| limit.saturating_sub(since.elapsed())));
+        let seat = state.flow.seat(who.user(), &info, &query, patience).await;
+        *queued.lock() = started.elapsed();
+        let seat = seat.map_err(|rejected| {
+            state.metrics.terminated(&logged, 429);
+            Refusal::Response(Box::new(rejected.response()))
+        })?;
         let started = Instant::now();
         let auth = state.authz.judge(who, info);
         state.metrics.access.authorized(auth.is_ok(), started.elapsed());
@@ -181,22 +198,25 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
             trail.annotate("authorization.k8s.io/decision", decision);
             trail.annotate("authorization.k8s.io/reason", reason);
         }
-        let auth = auth.map_err(|denied| Refusal::denied(denied.status))?;
-        let started = Instant::now();
-        let seat = state.flow.seat(&auth, &query).await;
-        *queued.lock() = started.elapsed();
-        let seat = seat.map_err(|rejected| {
-            state.metrics.terminated(&logged, 429);
-            Refusal::Response(Box::new(rejected.response()))
-        })?;
+        let auth = match auth {
+            Ok(auth) => auth,
+            Err(denied) => {
+                let mut response = Refusal::denied(denied.status).answer(&answers, &logged, trail.as_deref());
+                seat.mark(response.headers_mut());
+                return Ok(response);
+            }
+        };
         let watching = state.flow.watching(auth.info(), &query);
         let http::request::Parts { method, uri, headers, extensions, .. } = parts;
-        let call = Call { auth, method, uri, headers, query, body: Mutex::new(body), extensions, since, trail: trail.clone() };
+        let (body, warnings) = (Mutex::new(body), Warnings::default());
+        let call =
+            Call { auth, method, uri, headers, query, body, extensions, since, trail: trail.clone(), warnings: warnings.clone() };
         let mut response = match route(state, call).await {
             Ok(response) => response,
             Err(status) => answers.refuse(&logged, &status, trail.as_deref()),
         };
         seat.mark(response.headers_mut());
+        warnings.write(response.headers_mut());
         response.body_mut().watched(watching);
         drop(seat);
         Ok::<_, Refusal>(response)

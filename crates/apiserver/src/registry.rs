@@ -128,32 +128,7 @@ fn deprecation(info: &RequestInfo) -> Option<&'static str> {
 }
 
 /// Serves a request on a resource.
-pub async fn serve(state: &Arc<State>, call: Call) -> Result<Response, Status> {
-    let Some(text) = deprecation(call.info()) else {
-        return dispatch(state, call).await;
-    };
-    let (accept, pretty) = (call.header(http::header::ACCEPT).to_owned(), read::wants_pretty(&call));
-    let trail = call.trail().cloned();
-    let response = match dispatch(state, call).await {
-        Ok(response) => response,
-        // A method that does not exist has nothing that could be deprecated.
-        Err(status) if status.code == 405 => return Err(status),
-        Err(status) => {
-            if let Some(trail) = trail {
-                trail.response_status(&status.to_document());
-            }
-            crate::negotiate::status(&status, &accept, pretty)
-        }
-    };
-    let told = response
-        .headers()
-        .get_all(http::header::WARNING)
-        .iter()
-        .any(|told| told.as_bytes().ends_with(format!("\"{text}\"").as_bytes()));
-    Ok(if told { response } else { write::with_warnings(response, &[text.to_owned()]) })
-}
-
-async fn dispatch(state: &Arc<State>, mut call: Call) -> Result<Response, Status> {
+pub async fn serve(state: &Arc<State>, mut call: Call) -> Result<Response, Status> {
     let info = call.info();
     let target = match Target::find(state, info) {
         Ok(target) => target,
@@ -164,6 +139,9 @@ async fn dispatch(state: &Arc<State>, mut call: Call) -> Result<Response, Status
         target.subresource(&info.subresource)?;
     }
     target.check_verb(info, &call.method)?;
+    if let Some(text) = deprecation(info) {
+        call.warnings().add(text.to_owned());
+    }
     let (verb, subresource) = (info.verb.clone(), info.subresource.clone());
     match (verb.as_str(), subresource.as_str()) {
         ("get", "") if target.is("", "componentstatuses") => components::get(state, &target, &call).await,

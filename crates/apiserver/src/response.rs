@@ -186,6 +186,12 @@ pub fn json(code: u16, document: &Value) -> Response {
     bytes(code, "application/json", body)
 }
 
+/// A response of a JSON document for people to read: what upstream writes where it negotiates nothing.
+#[must_use]
+pub fn indented(code: u16, document: &Value) -> Response {
+    bytes(code, "application/json", serde_json::to_string_pretty(document).unwrap_or_default())
+}
+
 /// A response of plain text.
 #[must_use]
 pub fn text(code: u16, body: impl Into<String>) -> Response {

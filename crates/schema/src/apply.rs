@@ -288,7 +288,12 @@ fn check_config(config: &Value, kind: &str, writer: &Writer<'_>) -> Result<(), A
 }
 
 /// `apps/v1, Kind=Deployment`; the core group shows as `/v1`.
+///
+/// What is no group and version names no kind.
 fn shown_kind(api_version: &str, kind: &str) -> String {
+    if api_version.split('/').count() > 2 {
+        return "/, Kind=".into();
+    }
     let slash = if api_version.contains('/') { "" } else { "/" };
     format!("{slash}{api_version}, Kind={kind}")
 }

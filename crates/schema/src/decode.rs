@@ -9,7 +9,7 @@ use serde_json::Value;
 
 mod changed;
 pub(crate) mod fields;
-mod go;
+pub(crate) mod go;
 mod scan;
 mod text;
 mod typed;

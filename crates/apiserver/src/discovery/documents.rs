@@ -77,10 +77,10 @@ fn listed_subresource(resource: &Resource, version: &Version, sub: &Subresource)
 }
 
 /// Everything under `/api` or `/apis` in one document.
-pub(super) fn aggregated(catalogue: &Catalogue, core: bool, api_version: &str) -> Value {
+pub(super) fn aggregated(catalogue: &Catalogue, core: bool) -> Value {
     let groups = catalogue.groups().iter().filter(|group| group.name.is_empty() == core);
     let items: Vec<_> = groups.filter_map(|group| aggregated_group(catalogue, group)).collect();
-    json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{api_version}"), "metadata": {}, "items": items})
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 
 fn aggregated_group(catalogue: &Catalogue, group: &Group) -> Option<Value> {

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::borrowing::Wish;
 use super::demand::{Demand, Integrator};
+use super::retry::Rejections;
 
 /// Why a request gets no seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,7 @@ pub(super) struct Level {
     pub(super) name: String,
     pub(super) uid: Arc<str>,
     state: Mutex<State>,
+    rejections: Mutex<Rejections>,
 }
 
 struct State {
@@ -94,7 +96,7 @@ impl Level {
         let needed = Demand::default();
         let queues = Vec::new();
         let state = State { shape, limit: 0, running: 0, queued: 0, demand, needed, target: 0.0, queues, turn: 0 };
-        let level = Self { name: name.to_owned(), uid: uid.into(), state: Mutex::new(state) };
+        let level = Self { name: name.to_owned(), uid: uid.into(), state: Mutex::new(state), rejections: Mutex::default() };
         level.reshape(shape);
         level
     }
@@ -167,6 +169,12 @@ impl Level {
             Ok(Ok(taken)) => Ok(Some(taken)),
             _ => Err(Full::Late),
         }
+    }
+
+    /// Counts a request that was turned away, and tells after how many seconds it should come again.
+    pub(super) fn rejected(&self) -> u64 {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        self.rejections.lock().count(now.as_secs())
     }
 
     fn give_back(self: &Arc<Self>, width: usize) {

@@ -53,7 +53,12 @@ fn the_best_clause_that_can_be_fulfilled_wins() {
     check("application/json;sv=v2", Object, Err(types));
     #[track_caller]
     fn check(header: &str, endpoint: Endpoint, expected: Result<(Encoding, Shape, MetaVersion), &str>) {
-        let got = accept(header, endpoint, false, &pods);
+        let got = accept(header, endpoint, false).and_then(|form| {
+            if endpoint != Endpoint::Watch {
+                form.fits(endpoint == Endpoint::List, &pods)?;
+            }
+            Ok(form)
+        });
         let got = got.map(|form| (form.encoding, form.shape, form.meta)).map_err(|status| {
             assert_eq!((status.code, status.reason.as_str()), (406, "NotAcceptable"));
             status.message
@@ -68,11 +73,43 @@ fn the_best_clause_that_can_be_fulfilled_wins() {
 }
 
 #[test]
+#[rustfmt::skip]
+fn documents_are_routed_before_they_are_negotiated() {
+    const JSON: &str = "application/json";
+    const DISCOVERY: &str = "application/json;as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io";
+    //    method    content type                        accept                  types        status
+    check("GET",    "",                                 "",                     MEDIA_TYPES, 200);
+    check("GET",    "application/json",                 "application/yaml",     MEDIA_TYPES, 200);
+    check("POST",   "text/plain",                       "text/plain",           MEDIA_TYPES, 405);
+    check("HEAD",   "",                                 "",                     MEDIA_TYPES, 405);
+    check("GET",    "application/merge-patch+json",     "text/plain",           MEDIA_TYPES, 415);
+    check("GET",    "text/plain, application/json;a=b", "*/*",                  MEDIA_TYPES, 200);
+    check("GET",    "",                                 "application/*",        MEDIA_TYPES, 406);
+    check("GET",    "",                                 "application/yaml",     JSON,        406);
+    check("GET",    "application/yaml",                 "",                     JSON,        415);
+    #[track_caller]
+    fn check(method: &str, content_type: &str, accept: &str, types: &str, expected: u16) {
+        let method = http::Method::from_bytes(method.as_bytes()).unwrap();
+        let got = route_document(&method, content_type, accept, types).map_or_else(|status| status.code, |()| 200);
+        assert_eq!(got, expected);
+    }
+    let negotiated = |accept: &str, aggregated| accept_document(accept, false, aggregated).map(|(form, is)| (form.encoding, is)).ok();
+    assert_eq!(negotiated(DISCOVERY, true), Some((Encoding::Json, true)));
+    assert_eq!(negotiated(DISCOVERY, false), None);
+    assert_eq!(negotiated(&DISCOVERY.replace("json", "yaml"), true), Some((Encoding::Yaml, true)));
+    assert_eq!(negotiated(&DISCOVERY.replace("v2", "v2beta1"), true), None);
+    assert_eq!(negotiated(&format!("application/json;q=0.5,{DISCOVERY};q=0.4"), true), Some((Encoding::Json, false)));
+    assert_eq!(negotiated("application/vnd.kubernetes.protobuf", true), Some((Encoding::Protobuf, false)));
+    assert_eq!(negotiated("application/*", true), Some((Encoding::Json, false)));
+    assert_eq!((negotiated(TABLE, true), negotiated("application/json;sv=v1", false)), (None, None));
+}
+
+#[test]
 fn streams_are_offered_where_there_are_some() {
     for (endpoint, has_streams) in
         [(Endpoint::Object, false), (Endpoint::Deletion, false), (Endpoint::List, true), (Endpoint::Watch, true)]
     {
-        let refused = accept("text/html", endpoint, false, &pods).unwrap_err();
+        let refused = accept("text/html", endpoint, false).unwrap_err();
         assert_eq!(refused.message.contains("stream=watch"), has_streams, "{endpoint:?}");
     }
 }

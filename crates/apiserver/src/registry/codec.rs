@@ -130,6 +130,10 @@ fn decode_whole(
     };
     if !decoded.as_ref().is_ok_and(says) {
         let meta = type_meta(body, encoding).map_err(|why| unrecognized(kind, &why, body))?;
+        if meta.api_version.split('/').count() > 2 {
+            let why = format!("unexpected GroupVersion string: {}", meta.api_version);
+            return Err(unrecognized(kind, &why, body));
+        }
         let given_kind = if meta.kind.is_empty() { kind } else { meta.kind.as_str() };
         let given_version = if meta.api_version.is_empty() { api_version.as_str() } else { meta.api_version.as_str() };
         if given_kind != kind || given_version != api_version {

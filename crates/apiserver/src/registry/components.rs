@@ -19,7 +19,7 @@ const STORE: &str = "etcd-0";
 
 /// `GET` of one component.
 pub(crate) async fn get(state: &Arc<State>, target: &Target, call: &Call) -> Result<Response, Status> {
-    let form = read::form(target, call, Endpoint::Object)?;
+    let form = read::form(call, Endpoint::Object)?;
     let name = &call.info().name;
     if name != STORE {
         return Err(target.not_found(name));
@@ -29,7 +29,7 @@ pub(crate) async fn get(state: &Arc<State>, target: &Target, call: &Call) -> Res
 
 /// `GET` of all.
 pub(crate) async fn list(state: &Arc<State>, target: &Target, call: &Call) -> Result<Response, Status> {
-    let form = read::form(target, call, Endpoint::List)?;
+    let form = read::form(call, Endpoint::List)?;
     let mut item = store(state).await;
     if let Some(item) = item.as_object_mut() {
         item.remove("kind");

@@ -77,7 +77,8 @@ fn go_decode(text: &str) -> Result<Vec<u8>, usize> {
     );
     lenient.decode(text).map_err(|err| match err {
         base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
-        _ => text.len(),
+        // What is left over is one character.
+        _ => text.len().saturating_sub(1),
     })
 }
 
@@ -116,6 +117,7 @@ mod tests {
         let expected =
             "invalid continue token: continue key is not valid: invalid character '\\x81' looking for beginning of value";
         assert_eq!(garbage.message, expected);
+        assert!(Token::decode("abcde").unwrap_err().message.ends_with("at input byte 4"));
         for bad in ["", "####", &Token::after("../x", 1).encode(), &Token::after("a", 0).encode()] {
             assert_eq!(Token::decode(bad).unwrap_err().code, 400, "{bad}");
         }

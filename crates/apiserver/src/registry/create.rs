@@ -28,16 +28,14 @@ const NAME_ATTEMPTS: usize = 8;
 
 /// `POST` to a collection.
 pub(crate) async fn create(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
-    let form = read::form(target, call, Endpoint::Object)?;
-    render::table_options(call, form)?;
+    let form = read::form(call, Endpoint::Object)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
     let call = &*call;
     let mut writing = Writing::of(state, target, call, options);
     let document = codec::decode_object(&mut writing, call, &body)?;
     let outcome = new_object(&mut writing, document, Ownership::Track).await?;
-    let response = render::outcome(target, form, 201, outcome, call)?;
-    Ok(write::with_warnings(response, &writing.warnings))
+    render::outcome(target, form, 201, outcome, call)
 }
 
 /// Whether managed fields are still to be computed.
@@ -62,7 +60,7 @@ pub(crate) async fn new_object(writing: &mut Writing<'_>, mut document: Value, o
     if ownership == Ownership::Track {
         managed::track(writing, None, &mut document)?;
     }
-    let version_given = !meta_text(&document, "resourceVersion").is_empty();
+    let version_given = Some(meta_text(&document, "resourceVersion").to_owned()).filter(|version| !version.is_empty());
     let asked_name = meta_text(&document, "name").to_owned();
     writing.mutate(Operation::Create, &asked_name, &mut document, None).await?;
     write::dedup_owners(writing, &mut document, Pass::AfterAdmission);
@@ -80,7 +78,7 @@ pub(crate) async fn new_object(writing: &mut Writing<'_>, mut document: Value, o
             let name = if random { write::generated_name(&base) } else { base.clone() };
             metadata(&mut attempt).insert("name".into(), name.into());
         }
-        match attempt_create(writing, attempt, version_given).await {
+        match attempt_create(writing, attempt, version_given.as_deref()).await {
             Err(status) if generates && attempts < NAME_ATTEMPTS && status.reason == "AlreadyExists" => {}
             Err(mut status) if !base.is_empty() && status.reason == "AlreadyExists" => {
                 status.message = format!("{}, the server was not able to generate a unique name for the object", status.message);
@@ -115,7 +113,7 @@ fn namespace_fits(writing: &Writing<'_>, document: &mut Value) -> Result<(), Sta
     Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
 }
 
-async fn attempt_create(writing: &mut Writing<'_>, mut document: Value, version_given: bool) -> Result<Outcome, Status> {
+async fn attempt_create(writing: &mut Writing<'_>, mut document: Value, version_given: Option<&str>) -> Result<Outcome, Status> {
     let target = writing.target;
     fill_system_fields(writing, &mut document);
     let reserved = hooks::before_create(writing, &mut document).await?;
@@ -135,9 +133,13 @@ async fn attempt_create(writing: &mut Writing<'_>, mut document: Value, version_
         if let Some(there) = writing.cached(&name)? {
             return Err(already_exists(target, &name, there.deleting));
         }
+        // Only the store minds a version, and it is not asked.
+        if let Some(version) = version_given {
+            metadata(&mut document).insert("resourceVersion".into(), version.into());
+        }
         return Ok(Outcome::unstored(document));
     }
-    if version_given {
+    if version_given.is_some() {
         return Err(Status::failure(500, "", "resourceVersion should not be set on objects to be created"));
     }
     let (bytes, _prepared) = writing.encode(&document)?;

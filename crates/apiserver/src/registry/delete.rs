@@ -14,7 +14,7 @@ use super::hooks;
 use super::options::{DeleteOptions, ListOptions, WriteOptions};
 use super::render::{self, Items};
 use super::target::Target;
-use super::write::{self, CommitError, Writing, metadata, stamp};
+use super::write::{CommitError, Writing, metadata, stamp};
 use super::{Outcome, read};
 use crate::admission::Operation;
 use crate::cache::Entry;
@@ -31,7 +31,7 @@ const ORPHAN: &str = "orphan";
 
 /// `DELETE` of an object.
 pub(crate) async fn delete(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
-    let form = read::form(target, call, Endpoint::Object)?;
+    let form = read::form(call, Endpoint::Object)?;
     let options = delete_options(state, call).await?;
     let call = &*call;
     let mut writing = writing(state, target, call, &options);
@@ -39,8 +39,8 @@ pub(crate) async fn delete(state: &Arc<State>, target: &Target, call: &mut Call)
     state.caches.catch_up().await;
     let deleted = delete_one(&mut writing, &name, &options).await?;
     let code = if !deleted.gone && options.orphan == Some(false) { 202 } else { 200 };
-    let response = if deleted.shows_object || !deleted.gone {
-        render::outcome(target, form, code, deleted.outcome, call)?
+    if deleted.shows_object || !deleted.gone {
+        render::outcome(target, form, code, deleted.outcome, call)
     } else {
         let document = deleted.outcome.document();
         let mut details = json!({"name": name, "kind": target.resource.plural, "uid": document["metadata"]["uid"]});
@@ -48,9 +48,8 @@ pub(crate) async fn delete(state: &Arc<State>, target: &Target, call: &mut Call)
             details["group"] = target.resource.group.as_str().into();
         }
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
-        render::status_document(form, code, &status, call)?
-    };
-    Ok(write::with_warnings(response, &writing.warnings))
+        render::status_document(form, code, &status, call)
+    }
 }
 
 fn writing<'a>(state: &'a Arc<State>, target: &'a Target, call: &'a Call, options: &DeleteOptions) -> Writing<'a> {
@@ -380,8 +379,7 @@ async fn delete_namespace(
 
 /// `DELETE` of a collection.
 pub(crate) async fn collection(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
-    let form = read::form(target, call, Endpoint::Deletion)?;
-    let include = render::table_options(call, form)?;
+    let form = read::form(call, Endpoint::Deletion)?;
     let mut list = ListOptions::parse(&call.query, call.info())?;
     let filter = read::filter(target, call, &mut list)?;
     let options = delete_options(state, call).await?;
@@ -396,27 +394,24 @@ pub(crate) async fn collection(state: &Arc<State>, target: &Target, call: &mut C
     for entry in &items {
         deletions.push(delete_of_collection(state, target, call, &options, entry.clone()).boxed());
     }
-    let deleted: Vec<Vec<String>> = stream::iter(deletions).buffer_unordered(AT_A_TIME).try_collect().await?;
-    let mut warnings = deleted.concat();
-    warnings.dedup();
+    stream::iter(deletions).buffer_unordered(AT_A_TIME).try_collect::<()>().await?;
     let page = read::Page { items: Items::Page(items), meta: page.meta };
-    let response = render::list(state, target, form, include, page, call)?;
-    Ok(write::with_warnings(response, &warnings))
+    render::list(target, form, page, call)
 }
 
-/// Deletes one of many, and returns the warnings. Whoever is gone already is no fault.
+/// Deletes one of many. Whoever is gone already is no fault.
 async fn delete_of_collection(
     state: &Arc<State>,
     target: &Target,
     call: &Call,
     options: &DeleteOptions,
     entry: Arc<Entry>,
-) -> Result<Vec<String>, Status> {
+) -> Result<(), Status> {
     let mut writing = writing(state, target, call, options);
     writing.namespace = entry.namespace.to_string();
     match delete_one(&mut writing, &entry.name, options).await {
-        Ok(_) => Ok(writing.warnings),
-        Err(status) if status.reason == "NotFound" => Ok(writing.warnings),
+        Ok(_) => Ok(()),
+        Err(status) if status.reason == "NotFound" => Ok(()),
         Err(status) => Err(status),
     }
 }

@@ -4,7 +4,7 @@
 use corten_api::facts::Types;
 use corten_api::status::Status;
 use corten_schema::apply::{self, BuiltIn, ResetFields, Set, Versions, Writer};
-use corten_schema::decode::{self, Format};
+use corten_schema::decode::{self, DecodeError, Decoded, Format};
 use serde_json::{Value, json};
 
 use super::codec;
@@ -128,29 +128,51 @@ pub(crate) fn track_posted(writing: &Writing<'_>, expected: &codec::Expected<'_>
     apply::unfold(document);
 }
 
-/// Reads an applied configuration, and checks that it is about the object of the path.
-pub(crate) fn read_applied(writing: &mut Writing<'_>, body: &[u8], name: &str) -> Result<Value, Status> {
-    let decoded =
-        decode::decode_any(body, Format::Yaml).map_err(|err| Status::bad_request(format!("error decoding YAML: {err}")))?;
-    match writing.options.validation {
-        Validation::Strict if !decoded.strict.is_empty() => {
-            let faults = decoded.strict.join(", ");
-            let why = format!("error strict decoding YAML: error converting YAML to JSON: {faults}");
-            return Err(Status::bad_request(why));
+/// A configuration to be applied.
+pub(crate) struct Configuration {
+    pub document: Value,
+    /// Questionable fields. They are told of only once the configuration has been applied.
+    strict: Decoded,
+}
+
+impl Configuration {
+    /// Reads the body of an apply request.
+    pub(crate) fn read(body: &[u8]) -> Result<Self, Status> {
+        let refused = |err: DecodeError| match err {
+            DecodeError::Yaml(_) => Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {err}")),
+            err => Status::bad_request(format!("error decoding YAML: {err}")),
+        };
+        let mut decoded = decode::decode_any(body, Format::Yaml).map_err(refused)?;
+        let document = decoded.document.take();
+        let kind = match &document {
+            Value::Object(_) => return Ok(Self { document, strict: decoded }),
+            Value::Null => return Ok(Self { document: json!({}), strict: decoded }),
+            Value::Array(_) => "array",
+            Value::String(_) => "string",
+            Value::Number(_) => "number",
+            Value::Bool(_) => "bool",
+        };
+        let why = format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}");
+        Err(Status::bad_request(format!("error decoding YAML: error unmarshaling JSON: while decoding JSON: {why}")))
+    }
+
+    /// What remains to be checked once it has been applied: questionable fields, then name and namespace.
+    pub(crate) fn check(&self, writing: &mut Writing<'_>, name: &str) -> Result<(), Status> {
+        match writing.options.validation {
+            Validation::Strict if !self.strict.strict.is_empty() => {
+                let faults = self.strict.strict.join(", ");
+                let why = format!("error strict decoding YAML: error converting YAML to JSON: {faults}");
+                return Err(Status::bad_request(why));
+            }
+            Validation::Warn => codec::warn_of_strict(writing, &self.strict),
+            _ => {}
         }
-        Validation::Warn => codec::warn_of_strict(writing, &decoded),
-        _ => {}
+        check_applied(writing, &self.document, name)
     }
-    let document = decoded.document;
-    if !document.is_object() {
-        return Err(Status::bad_request("error decoding YAML: the configuration is no object"));
-    }
-    let _ = name;
-    Ok(document)
 }
 
 /// A configuration is about the object of the path, by name and namespace.
-pub(crate) fn check_applied(writing: &Writing<'_>, applied: &Value, name: &str) -> Result<(), Status> {
+fn check_applied(writing: &Writing<'_>, applied: &Value, name: &str) -> Result<(), Status> {
     let given = meta_text(applied, "name");
     if given != name {
         let why = if given.is_empty() {
@@ -188,10 +210,34 @@ pub(crate) fn apply(writing: &mut Writing<'_>, live: Option<&Value>, applied: &V
         Some(ty) => decode::normalize(&outcome.document, ty),
         None => decode::normalize_custom(&outcome.document),
     };
-    let mut decoded = decoded.map_err(|err| Status::failure(500, "", err.to_string()))?;
+    let mut decoded = decoded.map_err(|err| not_converted(&outcome.document, &err))?;
     decoded.document["kind"] = target.resource.kind.as_str().into();
     decoded.document["apiVersion"] = api_version.into();
     Ok(decoded.document)
+}
+
+/// What was merged does not fit into the type of its kind. Upstream's converter, which is not the decoder of requests, says so.
+fn not_converted(merged: &Value, err: &DecodeError) -> Status {
+    let (namespace, name) = (meta_text(merged, "namespace"), meta_text(merged, "name"));
+    let (api_version, kind) = (merged["apiVersion"].as_str().unwrap_or_default(), merged["kind"].as_str().unwrap_or_default());
+    let slash = if api_version.contains('/') { "" } else { "/" };
+    let shown = format!("{slash}{api_version}, Kind={kind}");
+    let why = err.to_string();
+    let why = if why.starts_with("illegal base64") {
+        format!("error decoding from json: {why}")
+    } else if let Some((_, to)) =
+        why.strip_prefix("json: cannot unmarshal number ").and_then(|rest| rest.rsplit_once(" of type "))
+    {
+        if to.starts_with("int") {
+            format!("cannot convert float64 to {to}")
+        } else {
+            format!("json: cannot unmarshal number into Go value of type {to}")
+        }
+    } else {
+        why
+    };
+    let what = format!("failed to convert new object ({namespace}/{name}; {shown}) to proper version");
+    Status::failure(500, "", format!("{what}: unable to convert unstructured object to {shown}: {why}"))
 }
 
 /// A Scale that was applied, and what becomes of the managed fields of the object it scales.

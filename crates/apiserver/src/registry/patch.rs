@@ -13,13 +13,13 @@ use corten_schema::patch::{Patch, PatchKind};
 
 use super::codec;
 use super::create::Ownership;
-use super::managed;
+use super::managed::{self, Configuration};
 use super::options::{Validation, WriteOptions};
 use super::read;
 use super::render;
 use super::target::Target;
 use super::update::{self, Change};
-use super::write::{self, Writing, meta_text, metadata};
+use super::write::{Writing, meta_text, metadata};
 use crate::negotiate::{self, Endpoint};
 use crate::pipeline::Call;
 use crate::response::Response;
@@ -30,8 +30,7 @@ const APPLY: &str = "application/apply-patch+yaml";
 /// `PATCH` of an object or of its status.
 pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
     let kind = patch_kind(call.header(header::CONTENT_TYPE), target)?;
-    let form = read::form(target, call, Endpoint::Object)?;
-    render::table_options(call, form)?;
+    let form = read::form(call, Endpoint::Object)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "PatchOptions", kind.is_none())?;
     if let Some(trail) = call.trail() {
@@ -46,14 +45,13 @@ pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) 
             update::apply_change(&mut writing, call, &name, &change).await?
         }
         None => {
-            let applied = managed::read_applied(&mut writing, &body, &name)?;
+            let applied = Configuration::read(&body)?;
             let force = writing.options.force == Some(true);
             let change = Applying { applied, force, name: name.clone(), creates: writing.subresource.is_empty() };
             update::apply_change(&mut writing, call, &name, &change).await?
         }
     };
-    let response = render::outcome(target, form, if created { 201 } else { 200 }, outcome, call)?;
-    Ok(write::with_warnings(response, &writing.warnings))
+    render::outcome(target, form, if created { 201 } else { 200 }, outcome, call)
 }
 
 /// The kind of a patch by its content type; none is apply.
@@ -186,7 +184,7 @@ fn check_identity(writing: &Writing<'_>, document: &mut Value, live: &Value, nam
 
 /// Server-side apply.
 pub(crate) struct Applying {
-    pub applied: Value,
+    pub applied: Configuration,
     pub force: bool,
     pub name: String,
     pub creates: bool,
@@ -194,8 +192,8 @@ pub(crate) struct Applying {
 
 impl Change for Applying {
     fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
-        managed::check_applied(writing, &self.applied, &self.name)?;
-        let mut document = managed::apply(writing, live, &self.applied, self.force)?;
+        let mut document = managed::apply(writing, live, &self.applied.document, self.force)?;
+        self.applied.check(writing, &self.name)?;
         if live.is_none() {
             metadata(&mut document).remove("resourceVersion");
         }
@@ -215,7 +213,7 @@ impl Change for Applying {
     }
 
     fn uid(&self) -> Option<&str> {
-        self.applied["metadata"]["uid"].as_str()
+        self.applied.document["metadata"]["uid"].as_str()
     }
 }
 

@@ -23,7 +23,7 @@ const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// `GET` of one object.
 pub(crate) async fn get(state: &Arc<State>, target: &Target, call: &Call) -> Result<Response, Status> {
-    let form = form(target, call, Endpoint::Object)?;
+    let form = form(call, Endpoint::Object)?;
     refuse_export(call)?;
     let entry = find(state, target, call).await?;
     render::object(target, form, &entry, call)
@@ -57,12 +57,11 @@ pub(crate) async fn find(state: &State, target: &Target, call: &Call) -> Result<
 
 /// `GET` of a collection.
 pub(crate) async fn list(state: &Arc<State>, target: &Target, call: &Call, mut options: ListOptions) -> Result<Response, Status> {
-    let form = form(target, call, Endpoint::List)?;
-    let table = render::table_options(call, form)?;
+    let form = form(call, Endpoint::List)?;
     let filter = filter(target, call, &mut options)?;
     let cache = target.cache()?;
     let page = page(state, cache, &options, &filter).await?;
-    render::list(state, target, form, table, page, call)
+    render::list(target, form, page, call)
 }
 
 /// Selectors and namespace of a request on a collection.
@@ -80,22 +79,29 @@ pub(crate) struct Page {
 
 /// Finds what a list shows, by the rules for `resourceVersion`, `limit` and `continue`.
 pub(crate) async fn page(state: &State, cache: &Arc<Cache>, options: &ListOptions, filter: &Filter) -> Result<Page, Status> {
-    let limit = usize::try_from(options.limit).unwrap_or(0);
+    let mut limit = usize::try_from(options.limit).unwrap_or(0);
+    let mut continuation = options.continuation.as_str();
+    // One object has no pages, and upstream's cache sends what it has as a whole to whoever takes anything.
+    if filter.names_one(cache.spec().namespaced) {
+        (limit, continuation) = (0, "");
+    } else if options.resource_version == "0" && continuation.is_empty() {
+        limit = 0;
+    }
     if limit == 0
-        && options.continuation.is_empty()
+        && continuation.is_empty()
         && let Some(page) = indexed(state, cache, options, filter).await
     {
         return Ok(page);
     }
-    let (map, revision, start) = if options.continuation.is_empty() {
+    let (map, revision, start) = if continuation.is_empty() {
         let (map, revision) = first_snapshot(state, cache, options).await?;
         (map, revision, None)
     } else {
+        let token = Token::decode(continuation)?;
         if !options.resource_version.is_empty() && options.resource_version != "0" {
             let why = "specifying resource version is not allowed when using continue";
             return Err(Status::bad_request(why));
         }
-        let token = Token::decode(&options.continuation)?;
         let (map, revision) = if token.revision < 0 {
             newest(state, cache).await
         } else {
@@ -191,7 +197,8 @@ pub(crate) async fn not_before(state: &State, revision: u64) -> Result<(), Statu
         return Ok(());
     }
     let current = state.caches.applied();
-    let mut status = Status::failure(504, "Timeout", format!("Too large resource version: {revision}, current: {current}"));
+    let why = format!("Timeout: Too large resource version: {revision}, current: {current}");
+    let mut status = Status::failure(504, "Timeout", why);
     status.details = Some(Details {
         causes: vec![Cause {
             reason: "ResourceVersionTooLarge".into(),
@@ -254,20 +261,8 @@ fn invalid_version(asked: &str, why: &str) -> Status {
 }
 
 /// The form of a request's answer.
-pub(crate) fn form(target: &Target, call: &Call, endpoint: Endpoint) -> Result<Form, Status> {
-    let resource = &target.resource;
-    let type_name = || {
-        let is_list = matches!(endpoint, Endpoint::List | Endpoint::Deletion);
-        let kind = if is_list { &resource.list_kind } else { &resource.kind };
-        match resource.group.split('.').next().unwrap_or_default() {
-            _ if resource.custom && is_list => "unstructured.UnstructuredList".to_owned(),
-            _ if resource.custom => "unstructured.Unstructured".to_owned(),
-            // Events of both groups are one type inside.
-            "" | "events" => format!("core.{kind}"),
-            package => format!("{package}.{kind}"),
-        }
-    };
-    negotiate::accept(call.header(header::ACCEPT), endpoint, wants_pretty(call), &type_name)
+pub(crate) fn form(call: &Call, endpoint: Endpoint) -> Result<Form, Status> {
+    negotiate::accept(call.header(header::ACCEPT), endpoint, wants_pretty(call))
 }
 
 /// Whether JSON is indented.

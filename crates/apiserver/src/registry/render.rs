@@ -18,7 +18,6 @@ use crate::negotiate::{Encoding, Form, MetaVersion, Shape};
 use crate::pipeline::Call;
 use crate::registry::read::Page;
 use crate::response::{self, Body, Response};
-use crate::state::State;
 use crate::table::{IncludeObject, Table};
 
 /// Size of a piece of a list on its way to the socket.
@@ -58,6 +57,32 @@ pub(crate) enum Items {
     Page(Vec<Arc<Entry>>),
 }
 
+/// Whether the answer can be had in the form that the client asked for, and how a Table is wanted. Asked when there is an
+/// answer: a write that was done stays done.
+fn check_form(target: &Target, form: Form, is_list: bool, call: &Call) -> Result<IncludeObject, Status> {
+    let include = table_options(call, form)?;
+    form.fits(is_list, &|| type_name(target, is_list, &call.info().subresource))?;
+    Ok(include)
+}
+
+/// What upstream calls the type of an answer inside.
+fn type_name(target: &Target, is_list: bool, subresource: &str) -> String {
+    let resource = &target.resource;
+    let sub = target.version().subresource(subresource);
+    let (group, kind) = match sub {
+        Some(sub) => (sub.group.as_str(), &sub.kind),
+        None if is_list => (resource.group.as_str(), &resource.list_kind),
+        None => (resource.group.as_str(), &resource.kind),
+    };
+    match group.split('.').next().unwrap_or_default() {
+        _ if resource.custom && is_list => "unstructured.UnstructuredList".to_owned(),
+        _ if resource.custom => "unstructured.Unstructured".to_owned(),
+        // Events of both groups are one type inside.
+        "" | "events" => format!("core.{kind}"),
+        package => format!("{package}.{kind}"),
+    }
+}
+
 /// How a Table is wanted.
 pub(crate) fn table_options(call: &Call, form: Form) -> Result<IncludeObject, Status> {
     if form.shape != Shape::Table {
@@ -68,15 +93,18 @@ pub(crate) fn table_options(call: &Call, form: Form) -> Result<IncludeObject, St
 
 /// One cached object as a response.
 pub(crate) fn object(target: &Target, form: Form, entry: &Entry, call: &Call) -> Result<Response, Status> {
+    check_form(target, form, false, call)?;
     let plain = form.encoding == Encoding::Json && !form.pretty && !is_recorded(call);
     if plain && form.shape == Shape::Whole && target.is_stored_form() {
-        let mut out = Vec::with_capacity(entry.size());
+        let mut out = Vec::with_capacity(entry.size() + 1);
         entry.write(&mut out);
+        out.push(b'\n');
         return Ok(maybe_compressed(200, "application/json", out.into(), call));
     }
     if plain && form.shape == Shape::Partial {
         let mut out = Vec::with_capacity(1024);
         write_partial(&mut out, target, form.meta, entry);
+        out.push(b'\n');
         return Ok(response::bytes(200, "application/json", out));
     }
     let mut document = entry.decode();
@@ -86,11 +114,11 @@ pub(crate) fn object(target: &Target, form: Form, entry: &Entry, call: &Call) ->
 
 /// A document (in the version of the path) as a response in the wanted form.
 pub(crate) fn shaped(target: &Target, form: Form, code: u16, document: Value, call: &Call) -> Result<Response, Status> {
+    let include = check_form(target, form, false, call)?;
     let document = match form.shape {
         Shape::Whole => document,
         Shape::Partial => partial(target, form.meta, &document),
         Shape::Table => {
-            let include = table_options(call, form)?;
             let mut stored = document.clone();
             codec::to_stored(target, &mut stored)?;
             let table = Table::of(target, form.meta);
@@ -164,14 +192,8 @@ fn hidden(target: &Target) -> &'static [&'static str] {
 }
 
 /// A list as a response: streamed when it is long, so that it never exists as a whole.
-pub(crate) fn list(
-    _state: &Arc<State>,
-    target: &Target,
-    form: Form,
-    include: IncludeObject,
-    page: Page,
-    call: &Call,
-) -> Result<Response, Status> {
+pub(crate) fn list(target: &Target, form: Form, page: Page, call: &Call) -> Result<Response, Status> {
+    let include = check_form(target, form, true, call)?;
     let is_recorded = is_recorded(call);
     if form.encoding == Encoding::Protobuf && form.shape == Shape::Whole && !is_recorded {
         let meta = page.meta.document();
@@ -217,9 +239,9 @@ pub(crate) fn list(
 
 /// A list that was made as a document, as a response.
 pub(crate) fn list_document(target: &Target, form: Form, list: Value, call: &Call) -> Result<Response, Status> {
+    let include = check_form(target, form, true, call)?;
     let document = match form.shape {
         Shape::Table => {
-            let include = table_options(call, form)?;
             let (table, now) = (Table::of(target, form.meta), jiff::Timestamp::now());
             let items = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
             let rows = items.iter().map(|item| table.row(item, item, include, now)).collect();

@@ -30,7 +30,7 @@ use crate::{reviews, stream, tokens};
 
 /// `POST` of a review: a question that is answered and not stored.
 pub(crate) async fn review(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
-    let form = read::form(target, call, Endpoint::Object)?;
+    let form = read::form(call, Endpoint::Object)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
     let call = &*call;
@@ -48,13 +48,12 @@ pub(crate) async fn review(state: &Arc<State>, target: &Target, call: &mut Call)
     managed::track(&writing, None, &mut document)?;
     corten_schema::apply::unfold(&mut document);
     let answer = reviews::create(state, call, document).await?;
-    let response = render::shaped(target, form, 201, answer, call)?;
-    Ok(write::with_warnings(response, &writing.warnings))
+    render::shaped(target, form, 201, answer, call)
 }
 
 /// `POST serviceaccounts/NAME/token`
 pub(crate) async fn token(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
-    let form = read::form(target, call, Endpoint::Object)?;
+    let form = read::form(call, Endpoint::Object)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
     let call = &*call;
@@ -71,8 +70,7 @@ pub(crate) async fn token(state: &Arc<State>, target: &Target, call: &mut Call) 
     writing.mutate(Operation::Create, &name, &mut document, None).await?;
     let _admitted = writing.judge(Operation::Create, &name, Some(&mut document), None).await?;
     let answer = tokens::create(state, call, &entry.decode(), document).await?;
-    let response = render::shaped(target, form, 201, answer, call)?;
-    Ok(write::with_warnings(response, &writing.warnings))
+    render::shaped(target, form, 201, answer, call)
 }
 
 /// log, exec, attach, portforward, proxy: passed on to a node, once the object is there and admission agrees.
@@ -117,10 +115,10 @@ pub(crate) async fn modify(
 }
 
 /// `Success`, as posted actions are answered.
-pub(crate) fn success(call: &Call, writing: &Writing<'_>) -> Result<Response, Status> {
-    let form = read::form(writing.target, call, Endpoint::Object)?;
+pub(crate) fn success(call: &Call) -> Result<Response, Status> {
+    let form = read::form(call, Endpoint::Object)?;
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-    Ok(write::with_warnings(render::status_document(form, 201, &status, call)?, &writing.warnings))
+    render::status_document(form, 201, &status, call)
 }
 
 /// Sets a condition of a pod, as `podutil.UpdatePodCondition` does: the time changes only with the status.

@@ -263,6 +263,11 @@ impl Filter {
         fields.chain(labels).collect()
     }
 
+    /// Whether at most one object can be selected, by its name.
+    pub(crate) fn names_one(&self, namespaced: bool) -> bool {
+        self.fields.exact("metadata.name").is_some() && (!namespaced || !self.namespace.is_empty())
+    }
+
     /// Whether the selectors ask for one thing only, so that objects found by it in an index need no second look.
     pub(crate) fn asks_one_thing(&self) -> bool {
         self.labels.requirements().len() + self.fields.terms.len() == 1

@@ -66,8 +66,7 @@ pub(crate) trait Change: Sync {
 
 /// `PUT` of an object or of its status.
 pub(crate) async fn put(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
-    let form = read::form(target, call, Endpoint::Object)?;
-    render::table_options(call, form)?;
+    let form = read::form(call, Endpoint::Object)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "UpdateOptions", false)?;
     let call = &*call;
@@ -80,8 +79,7 @@ pub(crate) async fn put(state: &Arc<State>, target: &Target, call: &mut Call) ->
     let uid = Some(meta_text(&document, "uid").to_owned()).filter(|uid| !uid.is_empty());
     let change = Replacement { document, creates, uid };
     let (outcome, created) = apply_change(&mut writing, call, &name, &change).await?;
-    let response = render::outcome(target, form, if created { 201 } else { 200 }, outcome, call)?;
-    Ok(write::with_warnings(response, &writing.warnings))
+    render::outcome(target, form, if created { 201 } else { 200 }, outcome, call)
 }
 
 struct Replacement {

@@ -40,7 +40,7 @@ pub(crate) async fn watch(
     call: &Call,
     mut options: ListOptions,
 ) -> Result<Response, Status> {
-    let mut form = read::form(target, call, Endpoint::Watch)?;
+    let mut form = read::form(call, Endpoint::Watch)?;
     if form.shape == Shape::Table || target.resource.custom {
         // Neither Tables nor custom resources have a protobuf form.
         form.encoding = Encoding::Json;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use http::{HeaderValue, header};
+use http::header;
 use serde_json::{Map, Value};
 
 use corten_api::field::Faults;
@@ -20,9 +20,9 @@ use crate::audit::Trail;
 use crate::cache::{self, Entry, Prepared};
 use crate::pipeline::Call;
 use crate::proof::Admitted;
-use crate::response::Response;
 use crate::state::State;
 use crate::user::User;
+use crate::warnings::Warnings;
 
 /// One write on its way.
 pub(crate) struct Writing<'a> {
@@ -34,7 +34,7 @@ pub(crate) struct Writing<'a> {
     pub options: WriteOptions,
     /// Name under which changed fields are owned.
     pub manager: String,
-    pub warnings: Vec<String>,
+    pub warnings: Warnings,
     pub now: jiff::Timestamp,
     /// What is recorded of the request that it is part of.
     pub trail: Option<&'a Trail>,
@@ -54,7 +54,7 @@ impl<'a> Writing<'a> {
             subresource: info.subresource.clone(),
             options,
             manager,
-            warnings: Vec::new(),
+            warnings: call.warnings().clone(),
             now: jiff::Timestamp::now(),
             trail: call.trail().map(Arc::as_ref),
         }
@@ -70,7 +70,7 @@ impl<'a> Writing<'a> {
             subresource: String::new(),
             options: WriteOptions::default(),
             manager: "kube-apiserver".into(),
-            warnings: Vec::new(),
+            warnings: Warnings::default(),
             now: jiff::Timestamp::now(),
             trail: None,
         }
@@ -101,9 +101,7 @@ impl<'a> Writing<'a> {
 
     /// Adds a text for a `Warning` header, once.
     pub(crate) fn warn(&mut self, text: String) {
-        if !text.is_empty() && !self.warnings.contains(&text) {
-            self.warnings.push(text);
-        }
+        self.warnings.add(text);
     }
 
     /// The write as admission sees it.
@@ -292,28 +290,6 @@ pub(crate) enum CommitError {
     Conflict(Option<KeyValue>),
     /// Something else.
     Status(Box<Status>),
-}
-
-/// Puts warnings on a response. Long ones are cut when all together are too long (upstream's limits).
-pub(crate) fn with_warnings(mut response: Response, warnings: &[String]) -> Response {
-    const ALL: usize = 4096;
-    const ONE: usize = 256;
-    let length: usize = warnings.iter().map(|text| text.chars().count()).sum();
-    let mut written = 0;
-    for text in warnings {
-        if length > ALL && written >= ALL {
-            break;
-        }
-        let most = if length > ALL { ONE } else { usize::MAX };
-        let shown: String = text.chars().take(most).collect();
-        written += shown.chars().count();
-        let escaped: String = shown.chars().filter(|c| !c.is_control()).collect();
-        let escaped = escaped.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{escaped}\"").as_bytes()) {
-            response.headers_mut().append(header::WARNING, value);
-        }
-    }
-    response
 }
 
 /// The metadata of a document, made when it has none.

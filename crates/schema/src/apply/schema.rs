@@ -5,6 +5,7 @@ use corten_api::facts::{Field, Kind, ListType, Type, Types};
 use serde_json::Value;
 
 use crate::decode::fields::zero;
+use crate::decode::go;
 
 /// The shape of one place of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,21 +142,18 @@ impl Schema for BuiltIn {
     }
 
     fn check_scalar(&self, node: Place<'_>, value: &Value) -> Option<String> {
-        let shown = || match value {
-            Value::String(text) => corten_api::field::quoted(text),
-            other => other.to_string(),
-        };
         match node.kind {
             Kind::String | Kind::Bytes | Kind::Duration if !value.is_string() => {
-                Some(format!("expected string, got &value.valueUnstructured{{Value:{}}}", shown()))
+                let shown = go::syntax(value, "string");
+                Some(format!("expected string, got &value.valueUnstructured{{Value:{shown}}}"))
             }
             Kind::Time | Kind::MicroTime | Kind::Quantity | Kind::IntOrString if value.is_object() || value.is_array() => {
-                Some(format!("expected any scalar, got {}", super::walk::smd_text(value)))
+                Some(format!("expected any scalar, got &{{{}}}", go::plain(value)))
             }
             Kind::Int32 | Kind::Int64 | Kind::Float64 if !value.is_number() => {
                 Some(format!("expected numeric (int or float), got {}", go_type(value)))
             }
-            Kind::Bool if !value.is_boolean() => Some(format!("expected boolean, got {}", super::walk::smd_text(value))),
+            Kind::Bool if !value.is_boolean() => Some(format!("expected boolean, got &{{{}}}", go::plain(value))),
             _ => None,
         }
     }

@@ -39,6 +39,11 @@ impl Fields {
         !touches(&change.modified) && !touches(&change.added) && !touches(&change.removed)
     }
 
+    /// Whether nothing is owned.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::Read(set) if set.is_empty())
+    }
+
     /// The tree, which may be changed. The store has nothing that cannot be read: it would own nothing.
     pub(super) fn tree(&mut self) -> &mut Set {
         if let Self::Written(text) = self {

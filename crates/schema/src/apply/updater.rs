@@ -164,10 +164,9 @@ fn settle(managers: &mut Managers, changes: Vec<Change>) {
             None => Set::default(),
             Some(lost) => std::mem::take(set).difference(&lost).difference(&change.removed),
         };
-        if set.is_empty() {
-            managers.owned.remove(&change.id);
-        }
     }
+    // Who owns nothing is no manager, also when it never owned anything.
+    managers.owned.retain(|_, owned| !owned.fields.is_empty());
 }
 
 /// Takes out what the manager applied last time (`last`, in `version`) and does not apply now, unless somebody else owns it. `managers`

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::schema::{Container, Schema, Shape};
 use super::set::{Element, Node, Scalar, Set, same};
+use crate::decode::go;
 
 /// What changed from one document to another. No path is in two of the sets.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -88,16 +89,6 @@ pub(super) fn element_of<S: Schema>(schema: &S, node: S::Node<'_>, item: &Value)
     Ok(Element::key(key))
 }
 
-/// A value as structured-merge-diff prints it.
-pub(super) fn smd_text(value: &Value) -> String {
-    match value {
-        Value::String(text) => corten_api::field::quoted(text),
-        Value::Array(list) => format!("[{}]", list.iter().map(smd_text).collect::<Vec<_>>().join(",")),
-        Value::Object(map) => map.iter().map(|(key, value)| format!("{key}={}", smd_text(value))).collect(),
-        other => other.to_string(),
-    }
-}
-
 /// Whether a value of this shape is walked into.
 fn is_map(shape: Shape, value: &Value) -> bool {
     match shape {
@@ -138,8 +129,8 @@ impl<'s, S: Schema> Checker<'s, S> {
                 }
             }
             (Container::List, Value::Array(list)) => self.items(node, list),
-            (Container::Map, other) => self.fault(format!("expected map, got &{{{}}}", smd_text(other))),
-            (Container::List, other) => self.fault(format!("expected list, got &{{{}}}", smd_text(other))),
+            (Container::Map, other) => self.fault(format!("expected map, got &{{{}}}", go::plain(other))),
+            (Container::List, other) => self.fault(format!("expected list, got &{{{}}}", go::plain(other))),
             (Container::None, value) => {
                 if let Some(fault) = self.schema.check_scalar(node, value) {
                     self.fault(fault);

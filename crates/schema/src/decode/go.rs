@@ -15,6 +15,38 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
 );
 
+/// A value as Go's `%v` prints what was decoded without a type.
+pub(crate) fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) => format!("[{}]", list.iter().map(plain).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let members: Vec<_> = map.iter().map(|(key, value)| format!("{key}:{}", plain(value))).collect();
+            format!("map[{}]", members.join(" "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A value as Go's `%#v` prints what was decoded without a type into maps with keys of `key_type`.
+pub(crate) fn syntax(value: &Value, key_type: &str) -> String {
+    match value {
+        Value::Null => "interface {}(nil)".into(),
+        Value::String(text) => corten_api::field::quoted(text),
+        Value::Array(list) => {
+            let items: Vec<_> = list.iter().map(|item| syntax(item, key_type)).collect();
+            format!("[]interface {{}}{{{}}}", items.join(", "))
+        }
+        Value::Object(map) => {
+            let members =
+                map.iter().map(|(key, value)| format!("{}:{}", corten_api::field::quoted(key), syntax(value, key_type)));
+            format!("map[{key_type}]interface {{}}{{{}}}", members.collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
 /// A number without a type: an integer when it is written as one and fits, otherwise a double.
 pub(super) fn number(text: &str) -> Result<Value, DecodeError> {
     if !text.contains('.')

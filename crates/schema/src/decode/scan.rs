@@ -10,6 +10,9 @@ pub(super) struct Scanner<'a> {
     at: usize,
 }
 
+/// Deepest nesting that Go's scanner passes over.
+const DEEPEST: usize = 10_000;
+
 /// Where a fault was found: Go names what was expected there.
 #[derive(Clone, Copy)]
 pub(super) enum After {
@@ -175,6 +178,9 @@ impl<'a> Scanner<'a> {
         loop {
             let mut closed = true;
             match self.peek()? {
+                byte @ (b'{' | b'[') if open.len() >= DEEPEST => {
+                    return Err(DecodeError::Syntax(format!("invalid character {} exceeded max depth", shown(byte))));
+                }
                 b'{' => {
                     self.at += 1;
                     if self.key(true)?.is_some() {
@@ -199,9 +205,6 @@ impl<'a> Scanner<'a> {
                     self.number()?;
                 }
                 _ => return Err(self.unexpected(After::Value)),
-            }
-            if open.len() > super::MAX_DEPTH {
-                return Err(too_deep());
             }
             while closed {
                 let more = match open.last() {

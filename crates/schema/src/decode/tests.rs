@@ -219,3 +219,40 @@ fn empty_lists_stay_until_they_are_settled() {
     assert_eq!(document["rules"], json!([{"verbs": null}]));
     assert_eq!(decode(body, Format::Json, ty).unwrap().document, document);
 }
+
+#[test]
+#[rustfmt::skip]
+fn faults_of_yaml_are_gos() {
+    check("a: b: c\n",                        "yaml: mapping values are not allowed in this context");
+    check("a: 1\nb:\n\tc: 1\n",               "yaml: line 3: found character that cannot start any token");
+    check("a:\n  b: 1\n c: 1\n",              "yaml: line 2: did not find expected key");
+    check("a: 1\nb: {c: [1}\n",               "yaml: line 1: did not find expected ',' or ']'");
+    check("a: .inf\n",                        "json: unsupported value: +Inf");
+    check("a: -.Inf\n",                       "json: unsupported value: -Inf");
+    check("a: 1\n[b, {c: 2}]: 1\n",           "yaml: invalid map key: []interface {}{\"b\", map[interface {}]interface {}{\"c\":2}}");
+    check("a: !!binary '?'\n",                "yaml: line 1: !!binary value contains invalid base64 data");
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        assert_eq!(yaml_to_json(text.as_bytes()).unwrap_err().to_string(), expected);
+    }
+    let converted = yaml_to_json(b"a: !!binary aGk=\ny: 1\ny: 2\n").unwrap();
+    assert_eq!(converted.json, br#"{"a":"hi","true":2}"#);
+    assert_eq!(converted.duplicates.unwrap(), "yaml: unmarshal errors:\n  line 3: key true already set in map");
+}
+
+#[test]
+fn values_are_printed_as_go_prints_them() {
+    let value = serde_json::json!({"a": [1, "b", null, true], "c": {}});
+    assert_eq!(go::plain(&value), "map[a:[1 b <nil> true] c:map[]]");
+    let expected =
+        r#"map[string]interface {}{"a":[]interface {}{1, "b", interface {}(nil), true}, "c":map[string]interface {}{}}"#;
+    assert_eq!(go::syntax(&value, "string"), expected);
+}
+
+#[test]
+fn what_is_dropped_may_be_as_deep_as_go_reads() {
+    let nested = |depth: usize| format!("{{\"x\":{}1{}}}", "[".repeat(depth), "]".repeat(depth));
+    assert_eq!(of("core.v1.ConfigMap", &nested(5_000)).unwrap().strict, ["unknown field \"x\""]);
+    let err = type_meta(nested(10_000).as_bytes(), Format::Json).unwrap_err().to_string();
+    assert!(err.ends_with("invalid character '[' exceeded max depth"), "{err}");
+}

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// Longest body that is shown.
-const SHOWN: usize = 1024;
+const SHOWN: usize = 30;
 
 /// As upstream's `summarizeData`: JSON is shown as text, something else as hexadecimal.
 pub(super) fn summary(bytes: &[u8]) -> String {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use granit_parser::{Event, Parser, ScalarStyle};
 use serde_json::{Map, Value};
 
-use super::{DecodeError, MAX_DEPTH};
+use super::{DecodeError, MAX_DEPTH, go};
 
 mod scalar;
 
@@ -77,7 +77,7 @@ impl Reader<'_> {
         match self.parser.next_event() {
             None => Ok((Event::StreamEnd, 0)),
             Some(Ok((event, span))) => Ok((event, span.start.line())),
-            Some(Err(err)) => Err(fault(err.marker().line(), &err.info())),
+            Some(Err(err)) => Err(told(err.marker().line(), &err.info())),
         }
     }
 
@@ -92,7 +92,14 @@ impl Reader<'_> {
             match event {
                 Event::Scalar(text, style, anchor, tag) => {
                     let plain = style == ScalarStyle::Plain;
-                    let tag = tag.as_ref().and_then(|tag| tag.core_suffix().map(str::to_owned));
+                    if let Some(name) = scalar::unsupported(&text).filter(|_| plain && tag.is_none()) {
+                        return Err(DecodeError::Yaml(format!("json: unsupported value: {name}")));
+                    }
+                    let tag = tag.as_ref().and_then(|tag| {
+                        // Of the language's repository of types, but not of its core.
+                        let binary = (tag.handle() == "tag:yaml.org,2002:" && tag.suffix() == "binary").then_some("binary");
+                        tag.core_suffix().or(binary).map(str::to_owned)
+                    });
                     let value = scalar::resolve(&text, plain, tag.as_deref()).map_err(|what| fault(line, &what))?;
                     known = Some((anchor, VALUE_COST + text.len()));
                     break Node::Value(value);
@@ -156,9 +163,12 @@ impl Reader<'_> {
                 merge(&mut merged, value).map_err(|what| fault(line, what))?;
                 continue;
             }
-            let key = key_text(key).map_err(|what| fault(line, what))?;
+            let shown = go::syntax(&key, "interface {}");
+            let Some(key) = key_text(key) else {
+                return Err(DecodeError::Yaml(format!("yaml: invalid map key: {shown}")));
+            };
             if map.contains_key(&key) {
-                self.doubled.push(format!("  line {line}: key {} already set in map", corten_api::field::quoted(&key)));
+                self.doubled.push(format!("  line {line}: key {shown} already set in map"));
             }
             map.insert(key, value);
         }
@@ -184,11 +194,36 @@ fn merge(into: &mut Map<String, Value>, value: Value) -> Result<(), &'static str
 }
 
 /// JSON keys are strings: other scalars are written as such.
-fn key_text(key: Value) -> Result<String, &'static str> {
+fn key_text(key: Value) -> Option<String> {
     match key {
-        Value::String(text) => Ok(text),
-        Value::Bool(_) | Value::Number(_) | Value::Null => Ok(key.to_string()),
-        Value::Array(_) | Value::Object(_) => Err("invalid map key"),
+        Value::String(text) => Some(text),
+        Value::Bool(_) | Value::Number(_) | Value::Null => Some(key.to_string()),
+        Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// What Go's reader says where this one gives up. Its scanner counts lines from one and its parser from zero, it leaves out the
+/// first line, and it does not tell what it was doing.
+fn told(line: usize, info: &str) -> DecodeError {
+    let (doing, problem) = match info.strip_prefix("while ").and_then(|rest| rest.split_once(", ")) {
+        Some((doing, problem)) => (doing, problem),
+        None => ("", info),
+    };
+    let (is_parsing, problem) = match problem {
+        _ if problem.contains("tabs disallowed") => (false, "found character that cannot start any token"),
+        _ if problem.starts_with("unexpected character") => {
+            return DecodeError::Yaml("yaml: control characters are not allowed".into());
+        }
+        _ if problem.contains("surrogate") => (false, "found invalid Unicode character escape code"),
+        _ if problem.contains("EOF while parsing") => (true, "did not find expected node content"),
+        _ if problem.starts_with("mismatched bracket '['") => (true, "did not find expected ',' or ']'"),
+        _ if problem.starts_with("mismatched bracket '{'") => (true, "did not find expected ',' or '}'"),
+        _ => (doing.starts_with("parsing"), problem),
+    };
+    let line = if is_parsing || line == 1 { line - usize::from(line > 0) } else { line };
+    match line {
+        0 => DecodeError::Yaml(format!("yaml: {problem}")),
+        line => DecodeError::Yaml(format!("yaml: line {line}: {problem}")),
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) async fn bind(state: &Arc<State>, target: &Target, call: &mut Call) -
     state.caches.catch_up().await;
     let now = writing.now;
     modify(&writing, &name, &admitted, |pod| assign(pod, &binding, now)).await?;
-    success(call, &writing)
+    success(call)
 }
 
 fn validate(binding: &Value) -> Faults {

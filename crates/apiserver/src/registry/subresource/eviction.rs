@@ -76,7 +76,7 @@ pub(crate) async fn evict(state: &Arc<State>, target: &Target, call: &mut Call) 
     let mut deleting = Writing::of(state, target, call, WriteOptions { dry_run: deletion.dry_run, ..WriteOptions::default() });
     deleting.subresource = String::new();
     delete::delete_one(&mut deleting, &name, &deletion).await?;
-    success(call, &writing)
+    success(call)
 }
 
 /// A pod that does not run, or is going anyway, is no disruption.

@@ -10,13 +10,14 @@ use corten_api::selector::LabelSelector;
 use corten_api::status::Status;
 
 use super::super::codec;
+use super::super::managed::{self, Configuration};
 use super::super::options::WriteOptions;
 use super::super::patch::{Patching, patch_kind};
 use super::super::render;
 use super::super::target::Target;
 use super::super::update::{self, Change};
-use super::super::write::{self, Writing, meta_text, metadata};
-use super::super::{Outcome, managed, read};
+use super::super::write::{Writing, meta_text, metadata};
+use super::super::{Outcome, read};
 use crate::negotiate::{Endpoint, Form};
 use crate::pipeline::Call;
 use crate::response::Response;
@@ -24,14 +25,14 @@ use crate::state::State;
 
 /// `GET`
 pub(crate) async fn get(state: &Arc<State>, target: &Target, call: &Call) -> Result<Response, Status> {
-    let form = read::form(target, call, Endpoint::Object)?;
+    let form = read::form(call, Endpoint::Object)?;
     let entry = read::find(state, target, call).await?;
     render::shaped(target, form, 200, of(&entry.decode()), call)
 }
 
 /// `PUT`
 pub(crate) async fn put(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
-    let form = read::form(target, call, Endpoint::Object)?;
+    let form = read::form(call, Endpoint::Object)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "UpdateOptions", false)?;
     let call = &*call;
@@ -47,14 +48,14 @@ pub(crate) async fn put(state: &Arc<State>, target: &Target, call: &mut Call) ->
 /// `PATCH`
 pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
     let kind = patch_kind(call.header(header::CONTENT_TYPE), target)?;
-    let form = read::form(target, call, Endpoint::Object)?;
+    let form = read::form(call, Endpoint::Object)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "PatchOptions", kind.is_none())?;
     if let Some(trail) = call.trail() {
         trail.patch(&body);
     }
     let call = &*call;
-    let mut writing = Writing::of(state, target, call, options);
+    let writing = Writing::of(state, target, call, options);
     let name = call.info().name.clone();
     match kind {
         Some(kind) => {
@@ -62,7 +63,7 @@ pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) 
             finish(writing, target, call, form, &Patched { patching, name }).await
         }
         None => {
-            let applied = managed::read_applied(&mut writing, &body, &name)?;
+            let applied = Configuration::read(&body)?;
             let force = writing.options.force == Some(true);
             finish(writing, target, call, form, &Applied { applied, force, name }).await
         }
@@ -81,8 +82,7 @@ async fn finish(
         Outcome::Entry(entry) => entry.decode(),
         Outcome::Document(document) => document,
     };
-    let response = render::shaped(target, form, 200, of(&document), call)?;
-    Ok(write::with_warnings(response, &writing.warnings))
+    render::shaped(target, form, 200, of(&document), call)
 }
 
 /// The Scale of an object.
@@ -163,7 +163,7 @@ impl Change for Patched {
 }
 
 struct Applied {
-    applied: Value,
+    applied: Configuration,
     force: bool,
     name: String,
 }
@@ -171,8 +171,8 @@ struct Applied {
 impl Change for Applied {
     fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
         let live = live.ok_or_else(|| writing.target.not_found(&self.name))?;
-        managed::check_applied(writing, &self.applied, &self.name)?;
-        let scale = managed::apply_scale(writing, live, &of(live), &self.applied, self.force)?;
+        let scale = managed::apply_scale(writing, live, &of(live), &self.applied.document, self.force)?;
+        self.applied.check(writing, &self.name)?;
         let mut object = onto(live, &scale.scale, &self.name)?;
         metadata(&mut object).insert("managedFields".into(), scale.managed_fields);
         Ok(object)

@@ -5,7 +5,8 @@ use serde_json::{Number, Value};
 /// The value of a scalar. Only plain scalars without a tag can be anything but text.
 pub(super) fn resolve(text: &str, plain: bool, tag: Option<&str>) -> Result<Value, String> {
     match tag {
-        Some("str" | "binary") => return Ok(text.into()),
+        Some("str") => return Ok(text.into()),
+        Some("binary") => return binary(text),
         None if !plain => return Ok(text.into()),
         _ => {}
     }
@@ -18,6 +19,26 @@ pub(super) fn resolve(text: &str, plain: bool, tag: Option<&str>) -> Result<Valu
         _ => true,
     };
     if fits { Ok(value) } else { Err(format!("cannot decode a string `{text}` as a !!{}", tag.unwrap_or_default())) }
+}
+
+/// `!!binary`: text that is written as base64.
+fn binary(text: &str) -> Result<Value, String> {
+    use base64::Engine as _;
+    let text: String = text.split_ascii_whitespace().collect();
+    match base64::engine::general_purpose::STANDARD.decode(text) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned().into()),
+        Err(_) => Err("!!binary value contains invalid base64 data".into()),
+    }
+}
+
+/// The name that Go's JSON encoder refuses a number under that JSON does not have.
+pub(super) fn unsupported(text: &str) -> Option<&'static str> {
+    match text {
+        ".nan" | ".NaN" | ".NAN" => Some("NaN"),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => Some("+Inf"),
+        "-.inf" | "-.Inf" | "-.INF" => Some("-Inf"),
+        _ => None,
+    }
 }
 
 fn implicit(text: &str) -> Value {

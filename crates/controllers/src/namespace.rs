@@ -1,7 +1,7 @@
 //! Empties a namespace that is being deleted, and lets it go when nothing is left.
 //!
-//! Everything the server can list and delete in a namespace is deleted, whatever its group. What keeps the namespace is said
-//! in its conditions. Pods get their grace period: the namespace waits for the longest.
+//! Everything the server can list and delete in a namespace is deleted, whatever its group. Pods go first and get their grace
+//! period: what they rely on stays until the last is gone (KEP-5080). What keeps the namespace is said in its conditions.
 
 mod conditions;
 #[cfg(test)]
@@ -21,7 +21,7 @@ use crate::clock::now;
 use crate::context::{Context, synced};
 use crate::discovery::{Served, discover};
 use crate::error::{During, Error, Result, gone_is_fine, message};
-use crate::meta::is_deleting;
+use crate::meta::{is_deleting, namespace};
 use conditions::Findings;
 
 const FINALIZER: &str = "kubernetes";
@@ -38,12 +38,26 @@ struct Controller {
 pub(crate) fn start(ctx: &Context) {
     let queue: Queue = Queue::new();
     let controller = Arc::new(Controller { client: ctx.client.clone(), namespaces: ctx.informers.of() });
+    let pods: Informer<Pod> = ctx.informers.of();
     controller.namespaces.on_change({
         let queue = queue.clone();
         move |change: &Change<Namespace>| {
             let namespace = change.object();
             if !change.is_deleted() && is_deleting(&namespace.metadata) {
                 queue.add(Key::of(&**namespace));
+            }
+        }
+    });
+    pods.on_change({
+        let (queue, controller, pods) = (queue.clone(), controller.clone(), pods.clone());
+        move |change: &Change<Pod>| {
+            let namespace = namespace(&change.object().metadata);
+            if !change.is_deleted() || !pods.list_in(namespace).is_empty() {
+                return;
+            }
+            let key = Key::new("", namespace);
+            if controller.namespaces.get(&key).is_some_and(|namespace| is_deleting(&namespace.metadata)) {
+                queue.add(key);
             }
         }
     });
@@ -98,14 +112,19 @@ impl Controller {
                 "unable to retrieve the complete list of server APIs: {group}: stale GroupVersion discovery: {group}"
             ));
         }
-        let deletable = |served: &&Served| served.namespaced && served.can("delete") && served.can("list");
-        for served in discovered.served.iter().filter(deletable) {
-            // Virtual resources and those another group shows as well.
-            if served.resource.group == "events.k8s.io" {
-                continue;
+        // Not those that another group shows as well.
+        let deletable = |served: &&Served| {
+            served.namespaced && served.can("delete") && served.can("list") && served.resource.group != "events.k8s.io"
+        };
+        let (pods, others): (Vec<_>, Vec<_>) = discovered.served.iter().filter(deletable).partition(|served| is_pods(served));
+        for resources in [pods, others] {
+            for served in resources {
+                if let Err(err) = self.empty_resource(namespace, served, findings).await {
+                    findings.content_failures.push(message(&err));
+                }
             }
-            if let Err(err) = self.empty_resource(namespace, served, findings).await {
-                findings.content_failures.push(message(&err));
+            if findings.is_something_left() {
+                return;
             }
         }
     }

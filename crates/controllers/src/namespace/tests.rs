@@ -49,6 +49,32 @@ async fn a_namespace_is_emptied_and_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_pods_rely_on_goes_after_them() {
+    let api = FakeApi::new();
+    serve_discovery(&api, &[("", "v1", "configmaps", "ConfigMap", true), ("", "v1", "pods", "Pod", true)]);
+    api.create("/api/v1/namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}));
+    let (pod, map) = ("/api/v1/namespaces/a/pods/p", "/api/v1/namespaces/a/configmaps/m");
+    let held = json!({"name": "p", "finalizers": ["example.com/wait"]});
+    api.create(
+        "/api/v1/namespaces/a/pods",
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": held, "spec": {"containers": []}}),
+    );
+    api.create("/api/v1/namespaces/a/configmaps", json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}}));
+    let world = World::with(api, Config::default(), &[super::start]);
+    world.settle().await;
+    world.api.delete("/api/v1/namespaces/a");
+    world.settle().await;
+    assert!(world.api.get(pod).unwrap()["metadata"]["deletionTimestamp"].is_string());
+    assert!(world.api.get(map).is_some());
+
+    // No time passes: the end of the last pod is what is waited for.
+    world.api.remove(pod);
+    world.settle().await;
+    assert!(world.api.get(map).is_none());
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn namespaces_get_their_account_and_the_ca() {
     let config = Config { root_ca: "PEM".into(), ..Config::default() };
     let world = World::with(FakeApi::new(), config, &[crate::serviceaccount::start, crate::rootca::start]);

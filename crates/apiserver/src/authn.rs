@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use rustls::pki_types::CertificateDer;
 
 use corten_api::status::Status;
@@ -158,9 +158,22 @@ fn with_group(mut user: User) -> User {
 /// The token of `Authorization: Bearer TOKEN`, or of the WebSocket subprotocol that browsers use instead.
 fn bearer_token(headers: &HeaderMap) -> Option<Cow<'_, str>> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return websocket_token(headers) };
-    let (scheme, token) = value.to_str().ok()?.trim().split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(Cow::Borrowed(token))
+    let (token, _) = token_and_rest(value)?;
+    (!token.is_empty()).then_some(Cow::Borrowed(token))
+}
+
+/// The token of an `Authorization` header, up to the next space, and whether there is one.
+fn token_and_rest(value: &HeaderValue) -> Option<(&str, bool)> {
+    let mut parts = value.to_str().ok()?.trim().splitn(3, ' ');
+    let scheme = parts.next()?;
+    let token = parts.next()?;
+    scheme.eq_ignore_ascii_case("bearer").then_some((token, parts.next().is_some()))
+}
+
+/// What the sender of these headers should know of its credentials.
+pub(crate) fn warning(headers: &HeaderMap) -> Option<&'static str> {
+    let spaced = token_and_rest(headers.get(header::AUTHORIZATION)?) == Some(("", true));
+    spaced.then_some("the provided Authorization header contains extra space before the bearer token, and is ignored")
 }
 
 fn websocket_token(headers: &HeaderMap) -> Option<Cow<'_, str>> {

@@ -30,7 +30,8 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
     let catalogue = state.catalogue();
     let parts: Vec<&str> = parts_of(&call.info().path).collect();
     match parts.as_slice() {
-        [] => Ok(response::indented(200, &documents::paths(&catalogue))),
+        [] | ["index.html"] => Ok(response::indented(200, &documents::paths(&catalogue))),
+        ["version", _, ..] => Err(not_found()),
         ["version"] => {
             routed(call, "application/json")?;
             Ok(response::indented(200, &version()))

@@ -52,8 +52,10 @@ const STORAGE: &str = "poststarthook/storage-readiness";
 /// # Errors
 /// None: every answer, also a bad one, is plain text.
 pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> {
-    let path = call.info().path.trim_matches('/').to_owned();
-    let (endpoint, only) = path.split_once('/').map_or((path.as_str(), None), |(endpoint, check)| (endpoint, Some(check)));
+    let Some(path) = call.info().path.strip_prefix('/').filter(|path| !path.ends_with('/')) else {
+        return Ok(response::no_such_page());
+    };
+    let (endpoint, only) = path.split_once('/').map_or((path, None), |(endpoint, check)| (endpoint, Some(check)));
     let stored = store_answers(state).await;
     let mut checks = vec![("ping", true), ("log", true)];
     match endpoint {
@@ -66,7 +68,7 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
     }
     if let Some(only) = only {
         return Ok(match checks.iter().find(|(name, _)| *name == only) {
-            Some((_, true)) => response::plain(200, "ok"),
+            Some((_, true)) => response::text(200, "ok"),
             Some((_, false)) => response::plain(500, "internal server error: reason withheld\n"),
             None => response::no_such_page(),
         });

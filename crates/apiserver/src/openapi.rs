@@ -13,7 +13,7 @@ mod schemas;
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, header};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -35,12 +35,9 @@ const VERSION: &str = "1.36";
 /// # Errors
 /// 500 when a document cannot be made.
 pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> {
-    if !matches!(call.method, Method::GET | Method::HEAD) {
-        return Ok(response::text(405, "Method Not Allowed\n"));
-    }
     let catalogue = state.catalogue();
     let path = call.info().path.clone();
-    match path.trim_end_matches('/') {
+    match path.as_str() {
         "/openapi/v2" => {
             let tag = hash(&catalogue, "v2");
             if is_fresh(call, &tag) {
@@ -50,8 +47,16 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
             let body = blocking(move || version_2(&catalogue)).await?;
             Ok(tagged(response::bytes(200, "application/json", body), &tag))
         }
-        "/openapi/v3" => Ok(response::json(200, &index(&catalogue))),
+        // Upstream lets the type be guessed, and that is what the guess is.
+        "/openapi/v3" => Ok(response::text(200, index(&catalogue).to_string())),
+        other if !other.starts_with("/openapi/v3/") => Ok(response::no_such_page()),
         other => match other.strip_prefix("/openapi/v3/").and_then(|name| find(&catalogue, name)) {
+            Some(_) if !accepts(call.header(header::ACCEPT)) => {
+                let mut response = Response::new(response::Body::empty());
+                *response.status_mut() = http::StatusCode::NOT_ACCEPTABLE;
+                response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+                Ok(response)
+            }
             Some((name, document)) => {
                 let tag = hash(&catalogue, &name);
                 if is_fresh(call, &tag) {
@@ -73,6 +78,16 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
             }
         },
     }
+}
+
+/// Whether a client takes a document. There is no protobuf form here; who asks for it reads JSON by its content type.
+fn accepts(accept: &str) -> bool {
+    let fits = |clause: &str| {
+        let media = clause.split(';').next().unwrap_or_default().trim();
+        matches!(media, "*/*" | "*" | "application/*" | "application/json")
+            || (media.starts_with("application/com.github.proto-openapi.spec.v3") && media.ends_with("+protobuf"))
+    };
+    accept.is_empty() || accept.split(',').any(fits)
 }
 
 async fn blocking(make: impl FnOnce() -> Value + Send + 'static) -> Result<Vec<u8>, Status> {

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use corten_api::status::{Details, Status};
 
 use crate::audit::{self, Stage, Trail};
-use crate::authn::Peer;
+use crate::authn::{self, Peer};
 use crate::negotiate;
 use crate::proof::{Authenticated, Authorized};
 use crate::request::{Query, RequestInfo};
@@ -121,6 +121,9 @@ enum Caller {
 async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Caller) -> Response {
     let since = Instant::now();
     let (parts, body) = request.into_parts();
+    if !crate::request::is_well_escaped(parts.uri.path()) {
+        return response::malformed();
+    }
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let answers = Answers::of(&parts, &query);
     let (info, parsed) = match RequestInfo::parse(&parts.method, parts.uri.path(), &query) {
@@ -136,6 +139,7 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
             (RequestInfo::default(), Err(Refusal::Response(Box::new(response::plain(500, text)))))
         }
     };
+    let understood = !matches!(parsed, Err(Refusal::Response(_)));
     let limit = *parsed.as_ref().unwrap_or(&None);
     let id = audit_id(&parts.headers);
     let _counted = (!info.is_long_running()).then(|| state.metrics.inflight(&info));
@@ -149,6 +153,7 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
         let trail = trail.get_or_init(|| state.audit.trail(recorded.clone()?, &logged, user));
         trail.as_ref()
     };
+    let warnings = Warnings::default();
     let work = async {
         if let Err(refusal) = parsed {
             if let Refusal::Status(_) = refusal {
@@ -158,6 +163,9 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
         }
         let who = match caller {
             Caller::Peer(peer) => {
+                if let Some(text) = authn::warning(&parts.headers) {
+                    warnings.add(text.to_owned());
+                }
                 let who = state.authn.authenticate(&parts.headers, &peer).await;
                 let user = who.as_ref().ok().map(|who| who.user().name.as_str());
                 state.metrics.access.authenticated(user, since.elapsed());
@@ -208,7 +216,7 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
         };
         let watching = state.flow.watching(auth.info(), &query);
         let http::request::Parts { method, uri, headers, extensions, .. } = parts;
-        let (body, warnings) = (Mutex::new(body), Warnings::default());
+        let body = Mutex::new(body);
         let call =
             Call { auth, method, uri, headers, query, body, extensions, since, trail: trail.clone(), warnings: warnings.clone() };
         let mut response = match route(state, call).await {
@@ -216,7 +224,6 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
             Err(status) => answers.refuse(&logged, &status, trail.as_deref()),
         };
         seat.mark(response.headers_mut());
-        warnings.write(response.headers_mut());
         response.body_mut().watched(watching);
         drop(seat);
         Ok::<_, Refusal>(response)
@@ -245,10 +252,13 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
         }
     };
     let headers = response.headers_mut();
+    warnings.write(headers);
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.entry("audit-id").or_insert(id);
     }
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    if understood {
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    }
     let (code, took) = (response.status().as_u16(), since.elapsed());
     let waited = *queued.lock();
     state.metrics.request(&logged, &facts, code, took, waited);
@@ -299,16 +309,21 @@ fn internal_error(uri: &Uri, why: &str) -> String {
 
 /// The handler by the first segment of the path.
 async fn route(state: &Arc<State>, call: Call) -> Result<Response, Status> {
+    let path = call.info().path.clone();
+    // What is cleaned up elsewhere is another path here.
+    if path.starts_with("//") {
+        return Ok(response::no_such_page());
+    }
     if call.info().is_resource {
         return registry::serve(state, call).await;
     }
-    let path = call.info().path.clone();
     match path.trim_start_matches('/').split('/').next().unwrap_or_default() {
         "" | "api" | "apis" | "version" => discovery::serve(state, &call).await,
+        "index.html" if path == "/index.html" => discovery::serve(state, &call).await,
         "openid" | ".well-known" => tokens::serve(state, &call).await,
         "openapi" => openapi::serve(state, &call).await,
         "healthz" | "livez" | "readyz" => health::serve(state, &call).await,
-        "metrics" => metrics::serve(state, &call).await,
+        "metrics" if path == "/metrics" => metrics::serve(state, &call).await,
         _ => Ok(response::no_such_page()),
     }
 }

@@ -40,10 +40,12 @@ mod render;
 pub mod probe;
 
 pub(crate) use hooks::answers_deleted_object;
+pub(crate) use options::integer;
 pub(crate) use target::Target;
 
 use crate::cache::{Entry, Fields, Layout, Spec};
 use crate::config::Config;
+use crate::negotiate::Endpoint;
 use crate::pipeline::Call;
 use crate::request::RequestInfo;
 use crate::response::Response;
@@ -149,10 +151,12 @@ pub async fn serve(state: &Arc<State>, mut call: Call) -> Result<Response, Statu
         // A name in the path makes it a read of one object, whatever the query says.
         ("get", "") => read::get(state, &target, &call).await,
         ("list", "") => {
+            read::form(&call, Endpoint::List)?;
             let options = ListOptions::parse(&call.query, info)?;
             read::list(state, &target, &call, options).await
         }
         ("watch", "") => {
+            read::form(&call, Endpoint::List)?;
             let mut options = ListOptions::parse(&call.query, info)?;
             options.watch = true;
             watch::watch(state, &target, &call, options).await

@@ -174,6 +174,7 @@ impl RequestInfo {
         self.is_resource
             && (matches!(self.verb.as_str(), "watch" | "proxy")
                 || matches!(self.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward"))
+            || (!self.is_resource && self.path.starts_with("/debug/pprof/"))
     }
 
     /// `v1` or `apps/v1`.
@@ -210,6 +211,11 @@ fn exact_name(selector: &str) -> Option<String> {
     let name = selector.exact("metadata.name")?;
     let usable = !matches!(name, "" | "." | "..") && !name.contains(['/', '%']);
     usable.then(|| name.to_owned())
+}
+
+/// Whether every `%` of a path begins an escape.
+pub(crate) fn is_well_escaped(path: &str) -> bool {
+    path.split('%').skip(1).all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// Decodes percent escapes, and `+` as a space in a query. What is no escape stays; bytes that are no UTF-8 are replaced.
@@ -292,5 +298,7 @@ mod tests {
         assert_eq!(unescape("a%2Fb%zz%4", false), "a/b%zz%4");
         assert_eq!(unescape("a+b%20c", true), "a b c");
         assert_eq!(unescape("%2541", false), "%41");
+        assert!(is_well_escaped("/a%2Fb%aa") && is_well_escaped("/"));
+        assert!(!is_well_escaped("/a%zz") && !is_well_escaped("/%") && !is_well_escaped("/%a"));
     }
 }

@@ -204,6 +204,14 @@ pub fn no_such_page() -> Response {
     plain(404, "404 page not found\n")
 }
 
+/// 400 for a request that is none, as Go's server refuses it before anybody looks at it.
+#[must_use]
+pub fn malformed() -> Response {
+    let mut response = text(400, "400 Bad Request");
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// Plain text that no browser may take for anything else.
 #[must_use]
 pub fn plain(code: u16, body: impl Into<String>) -> Response {

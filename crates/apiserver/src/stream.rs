@@ -32,6 +32,30 @@ const HOP_BY_HOP: [HeaderName; 5] =
 /// HTML longer than this is passed on without rewriting its links.
 const MAX_HTML: usize = 4 << 20;
 
+/// Refuses options that make no sense, before anything is looked up.
+///
+/// # Errors
+/// 400 for what cannot be read, 422 for what is out of range.
+pub fn check_options(call: &Call) -> Result<(), Status> {
+    match call.info().subresource.as_str() {
+        "log" => log::check_options(call),
+        "portforward" => {
+            let ports = call.query.all("ports").flat_map(|ports| ports.split(','));
+            for port in ports.filter(|port| !port.is_empty()) {
+                if let Err(err) = port.parse::<u16>() {
+                    let overflows = matches!(err.kind(), std::num::IntErrorKind::PosOverflow);
+                    let why = if overflows { "value out of range" } else { "invalid syntax" };
+                    let shown = corten_api::field::quoted(port);
+                    let why = format!("cannot convert to []int32: strconv.ParseUint: parsing {shown}: {why}");
+                    return Err(Status::bad_request(why));
+                }
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Serves a subresource of `object` (a Pod, Service or Node) that is a connection. Admission has agreed.
 ///
 /// # Errors
@@ -42,10 +66,8 @@ pub async fn serve(state: &Arc<State>, call: Call, object: Value) -> Result<Resp
         return proxy(state, call, &object).await;
     }
     let is_log = info.subresource == "log";
-    if is_log {
-        log::check_options(&call, &object)?;
-    }
-    let Some(target) = target::kubelet(state, &call, &object)? else {
+    let target = target::kubelet(state, &call, &object).map_err(|status| if is_log { of_log(status) } else { status })?;
+    let Some(target) = target else {
         // The log of a pod that is nowhere has no content.
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -58,9 +80,18 @@ pub async fn serve(state: &Arc<State>, call: Call, object: Value) -> Result<Resp
     Ok(response)
 }
 
+/// A node that is not there, as upstream tells it of a log.
+fn of_log(status: Status) -> Status {
+    match &status.details {
+        Some(details) if status.code == 404 => Status::not_found("", "pods", &details.name),
+        _ => status,
+    }
+}
+
 async fn proxy(state: &Arc<State>, call: Call, object: &Value) -> Result<Response, Status> {
     let path = call.uri.path().to_owned();
     let rest = target::rest(&path, &call.info().resource);
+    let target = target::proxied(state, &call, object, rest)?;
     // A browser resolves links against the directory: the proxied root has to look like one.
     if rest.is_empty() && matches!(call.method, Method::GET | Method::HEAD) {
         let query = call.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
@@ -72,7 +103,6 @@ async fn proxy(state: &Arc<State>, call: Call, object: &Value) -> Result<Respons
         return Ok(response);
     }
     let prefix = path[..path.len() - rest.len()].to_owned();
-    let target = target::proxied(state, &call, object, rest)?;
     let response = forward(state, call, &target, true).await?;
     rewritten(response, &prefix, &target).await
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use corten_api::names;
+
 /// `authentication.k8s.io/v1.UserInfo`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
@@ -50,6 +52,8 @@ impl User {
     /// The namespace and name of a service account user (`system:serviceaccount:NAMESPACE:NAME`).
     #[must_use]
     pub fn service_account(&self) -> Option<(&str, &str)> {
-        self.name.strip_prefix("system:serviceaccount:")?.split_once(':')
+        let (namespace, name) = self.name.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+        let is_one = names::dns1123_label(namespace).is_empty() && names::dns1123_subdomain(name).is_empty();
+        is_one.then_some((namespace, name))
     }
 }

@@ -184,12 +184,13 @@ impl Plugin for PodSecurity {
             && (request.is("", "namespaces") || (Self::pod(request).is_some() && Self::matters(request)))
     }
 
-    fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
+    fn judge<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
         match request.resource.as_str() {
-            "namespaces" => self.warn_of_existing(request),
+            "namespaces" if Self::check_labels(request).is_ok() => self.warn_of_existing(request),
+            "namespaces" => {}
             _ => self.warn(request),
         }
-        Box::pin(std::future::ready(Ok(())))
+        self.validate(request)
     }
 
     fn validate<'a>(&'a self, request: &'a AdmissionRequest) -> Verdict<'a> {

@@ -61,7 +61,10 @@ impl Escalation {
         let resource = match role.kind.as_str() {
             "ClusterRole" => "clusterroles",
             "Role" => "roles",
-            _ => return Ok(()),
+            other => {
+                let why = format!("unsupported role reference kind: {}", corten_api::field::quoted(other));
+                return Err(Status::failure(500, "", why));
+            }
         };
         let bind = Attributes {
             namespace: &request.namespace,

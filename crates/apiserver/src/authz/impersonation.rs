@@ -3,8 +3,9 @@
 //! Constrained impersonation (KEP-5284) comes first: the sender may do *this* as *such* a user. Then the old permission, to
 //! impersonate at all. When all refuse, the client reads the first refusal.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
+use corten_api::names;
 use corten_api::status::Status;
 
 use super::{Attributes, Authorizer, Decision, forbidden};
@@ -15,15 +16,19 @@ use crate::user::{AUTHENTICATED, MASTERS, UNAUTHENTICATED, User};
 
 const GROUP: &str = "authentication.k8s.io";
 const EXTRA: &str = "impersonate-extra-";
+/// From so many on, all are asked for at once before each is by itself.
+const MANY: usize = 4;
 
 /// Whom the headers ask for, as they say it; `None` when they ask for nobody.
 pub(super) fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let groups = headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
+    // Whatever the bytes are: who is overlooked here is not acted as, and the sender keeps all rights.
+    let read = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let text = |name: &str| headers.get(name).map(read).unwrap_or_default();
+    let groups = headers.get_all("impersonate-group").iter().map(read).collect();
     let mut extra = Extra::new();
     for (name, value) in headers {
-        if let (Some(key), Ok(value)) = (name.as_str().strip_prefix(EXTRA), value.to_str()) {
-            extra.entry(unescape(key, false)).or_default().push(value.to_owned());
+        if let Some(key) = name.as_str().strip_prefix(EXTRA) {
+            extra.entry(unescape(key, false)).or_default().push(read(value));
         }
     }
     let user = User { name: text("impersonate-user"), uid: text("impersonate-uid"), groups, extra };
@@ -120,17 +125,23 @@ impl Check<'_> {
         if !wanted.uid.is_empty() {
             self.allowed(&ask(GROUP, "uids", &wanted.uid))?;
         }
-        for group in &wanted.groups {
-            let attributes = ask(named, "groups", group);
-            if constrained && group.is_empty() {
-                return Err(forbidden(&attributes, "impersonating the empty string group is not allowed"));
-            }
-            if constrained && group == MASTERS {
-                return Err(forbidden(&attributes, "impersonating the system:masters group is not allowed"));
-            }
-            self.allowed(&attributes)?;
+        if constrained && wanted.groups.iter().any(String::is_empty) {
+            return Err(forbidden(&ask(named, "groups", ""), "impersonating the empty string group is not allowed"));
         }
-        for (key, values) in &wanted.extra {
+        if constrained && wanted.is_in(MASTERS) {
+            return Err(forbidden(&ask(named, "groups", MASTERS), "impersonating the system:masters group is not allowed"));
+        }
+        let all = constrained && wanted.groups.len() >= MANY && self.allowed(&ask(named, "groups", "*")).is_ok();
+        for group in wanted.groups.iter().filter(|_| !all) {
+            self.allowed(&ask(named, "groups", group))?;
+        }
+        if constrained && let Err(why) = check_extra(&wanted.extra) {
+            return Err(forbidden(&ask(GROUP, "userextras", ""), &why));
+        }
+        let many = wanted.extra.len() >= MANY || wanted.extra.values().map(Vec::len).sum::<usize>() >= MANY;
+        let any = Attributes { subresource: "*", ..ask(GROUP, "userextras", "*") };
+        let all = constrained && many && self.allowed(&any).is_ok();
+        for (key, values) in wanted.extra.iter().filter(|_| !all) {
             for value in values {
                 self.allowed(&Attributes { subresource: key, ..ask(GROUP, "userextras", value) })?;
             }
@@ -149,6 +160,32 @@ impl Check<'_> {
             Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(attributes, &reason)),
         }
     }
+}
+
+/// What constrained impersonation does not take for an extra attribute, in upstream's words.
+fn check_extra(extra: &Extra) -> Result<(), String> {
+    for (key, values) in extra {
+        if key.is_empty() {
+            return Err("impersonating the empty string key in extra is not allowed".to_owned());
+        }
+        let faults: Vec<String> = names::domain_prefixed_path(key)
+            .into_iter()
+            .map(|(shown, why)| format!("extra.key: Invalid value: {}: {why}", corten_api::field::quoted(shown)))
+            .collect();
+        match faults.as_slice() {
+            [] => {}
+            [one] => return Err(format!("impersonating an invalid key in extra is not allowed: {one}")),
+            all => return Err(format!("impersonating an invalid key in extra is not allowed: [{}]", all.join(", "))),
+        }
+        if *key != key.to_lowercase() {
+            let shown = corten_api::field::quoted(key);
+            return Err(format!("impersonating a non-lowercase key in extra is not allowed: {shown}"));
+        }
+        if values.iter().any(String::is_empty) {
+            return Err("impersonating the empty string value in extra is not allowed".to_owned());
+        }
+    }
+    Ok(())
 }
 
 fn node_name(user: &User) -> Option<&str> {
@@ -175,4 +212,30 @@ fn as_go_prints(user: &User) -> String {
         format!("map[string][]string{{{}}}", inner.join(", "))
     };
     format!("&user.DefaultInfo{{Name:{:?}, UID:{:?}, Groups:{groups}, Extra:{extra}}}", user.name, user.uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_header_is_overlooked_for_its_bytes() {
+        let mut headers = HeaderMap::new();
+        headers.insert("impersonate-user", HeaderValue::from_bytes(b"caf\xc3\xa9").unwrap());
+        headers.insert("impersonate-group", HeaderValue::from_bytes(b"\xff").unwrap());
+        let user = wanted(&headers).unwrap().unwrap();
+        assert_eq!((user.name.as_str(), user.groups), ("café", vec!["\u{fffd}".to_owned()]));
+        headers.remove("impersonate-user");
+        assert_eq!(wanted(&headers).unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn odd_extra_attributes_are_refused() {
+        let check = |key: &str, value: &str| check_extra(&Extra::from([(key.to_owned(), vec![value.to_owned()])]));
+        assert_eq!(check("example.com/a", "x"), Ok(()));
+        assert!(check("", "x").unwrap_err().contains("empty string key"));
+        assert!(check("a", "x").unwrap_err().contains("invalid key in extra"));
+        assert!(check("example.com/A", "x").unwrap_err().contains("non-lowercase key"));
+        assert!(check("example.com/a", "").unwrap_err().contains("empty string value"));
+    }
 }

@@ -208,6 +208,27 @@ fn read(body: &[u8], encoding: Encoding, ty: Option<&Type>, as_sent: bool) -> Re
     }
 }
 
+/// Kinds of `meta.k8s.io` that every group version has.
+const OF_EVERY_GROUP: [&str; 7] =
+    ["CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions", "WatchEvent"];
+/// Those that only the core group has, and others of it that no resource is of.
+const OF_CORE: [&str; 14] = [
+    "APIGroup",
+    "APIGroupList",
+    "APIResourceList",
+    "APIVersions",
+    "List",
+    "NodeProxyOptions",
+    "PodAttachOptions",
+    "PodExecOptions",
+    "PodLogOptions",
+    "PodPortForwardOptions",
+    "PodProxyOptions",
+    "PodStatusResult",
+    "ServiceProxyOptions",
+    "Status",
+];
+
 /// Groups and versions that upstream can still read and nobody serves any more.
 const RETIRED: [(&str, &str, &[&str]); 3] = [
     ("apps", "v1beta1", &["ControllerRevision", "Deployment", "StatefulSet", "Scale"]),
@@ -219,7 +240,12 @@ const RETIRED: [(&str, &str, &[&str]); 3] = [
 fn other_kind(writing: &Writing<'_>, expected: &Expected<'_>, kind: &str, api_version: &str) -> Status {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let catalogue = writing.state.catalogue();
-    let known = catalogue.kind(group, kind).is_some_and(|resource| resource.version(version).is_some())
+    let is_kind = |kind: &str| catalogue.kind(group, kind).is_some_and(|resource| resource.version(version).is_some());
+    let is_group = || catalogue.group(group).is_some_and(|group| group.versions.iter().any(|known| known.name == version));
+    let known = is_kind(kind)
+        || kind.strip_suffix("List").is_some_and(is_kind)
+        || (OF_EVERY_GROUP.contains(&kind) && is_group())
+        || (group.is_empty() && version == "v1" && OF_CORE.contains(&kind))
         || RETIRED.iter().any(|(g, v, kinds)| *g == group && *v == version && kinds.contains(&kind));
     let wanted = expected.kind;
     if !known {

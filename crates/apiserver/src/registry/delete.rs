@@ -81,6 +81,7 @@ pub(crate) struct Deleted {
 
 /// Deletes one object, whatever it takes.
 pub(crate) async fn delete_one(writing: &mut Writing<'_>, name: &str, options: &DeleteOptions) -> Result<Deleted, Status> {
+    writing.target.check_name(name)?;
     loop {
         let Some(entry) = writing.cached(name)? else {
             return Err(writing.target.not_found(name));

@@ -317,7 +317,7 @@ fn boolean(query: &Query, name: &str) -> Result<Option<bool>, Status> {
     Ok(query.get(name).map(|value| !matches!(value.to_ascii_lowercase().as_str(), "false" | "0")))
 }
 
-fn integer(query: &Query, name: &str) -> Result<Option<i64>, Status> {
+pub(crate) fn integer(query: &Query, name: &str) -> Result<Option<i64>, Status> {
     let Some(text) = query.get(name) else {
         return Ok(None);
     };

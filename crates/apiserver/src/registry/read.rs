@@ -52,6 +52,7 @@ pub(crate) async fn find(state: &State, target: &Target, call: &Call) -> Result<
     }
     let namespace = if target.resource.namespaced { info.namespace.as_str() } else { "" };
     let name = crate::stream::object_name(info);
+    target.check_name(name)?;
     target.cache()?.get(&cache::key(namespace, name)).ok_or_else(|| target.not_found(name))
 }
 

@@ -78,6 +78,7 @@ pub(crate) async fn connect(state: &Arc<State>, target: &Target, call: Call) -> 
     if call.info().subresource != "log" && call.query.get("dryRun").is_some() {
         return Err(Status::bad_request("dryRun is not supported"));
     }
+    stream::check_options(&call)?;
     let entry = read::find(state, target, &call).await?;
     let mut object = entry.decode();
     if call.info().subresource != "log" {

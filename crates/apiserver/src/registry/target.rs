@@ -140,6 +140,17 @@ impl Target {
         self.stored.group == group && self.stored.plural == plural
     }
 
+    /// Refuses a name that no key can have.
+    pub(crate) fn check_name(&self, name: &str) -> Result<(), Status> {
+        match corten_api::names::name_is_path_segment(name, false).first() {
+            Some(why) => {
+                let shown = corten_api::field::quoted(name);
+                Err(Status::bad_request(format!("Name parameter invalid: {shown}: {why}")))
+            }
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn not_found(&self, name: &str) -> Status {
         Status::not_found(self.group(), self.plural(), name)
     }
@@ -158,7 +169,8 @@ impl Target {
         let about_itself = info.resource == "namespaces" && info.group.is_empty();
         let in_namespace = !info.namespace.is_empty() && !about_itself;
         let named = info.parts.len() > 1;
-        let fits = if self.resource.namespaced { in_namespace || !named } else { !in_namespace };
+        let within = about_itself && info.parts.len() < 2 && !info.namespace.is_empty();
+        let fits = if self.resource.namespaced { in_namespace || !named } else { !in_namespace && !within };
         if fits { Ok(()) } else { Err(missing()) }
     }
 
@@ -179,6 +191,9 @@ impl Target {
         };
         // Methods without a verb of their own are for those behind a proxy only.
         let proxied = info.subresource == "proxy";
+        if info.watch_path && *method != Method::GET {
+            return Err(method_not_allowed());
+        }
         if !proxied && matches!(*method, Method::HEAD | Method::OPTIONS) {
             return Err(method_not_allowed());
         }

@@ -138,6 +138,7 @@ pub(crate) async fn apply_change(
     name: &str,
     change: &dyn Change,
 ) -> Result<(Outcome, bool), Status> {
+    writing.target.check_name(name)?;
     writing.state.caches.catch_up().await;
     let mut attempts = 0;
     loop {

@@ -2,18 +2,23 @@
 
 use corten_api::field::{Faults, Path};
 use corten_api::status::Status;
-use serde_json::Value;
 
 use crate::pipeline::Call;
 
 /// Refuses options that make no sense, in upstream's words.
-pub(super) fn check_options(call: &Call, pod: &Value) -> Result<(), Status> {
+pub(super) fn check_options(call: &Call) -> Result<(), Status> {
+    for name in ["tailLines", "limitBytes", "sinceSeconds"] {
+        crate::registry::integer(&call.query, name)?;
+    }
+    let since = call.query.text("sinceTime");
+    if !since.is_empty() {
+        corten_api::time::canonical(since).map_err(|err| Status::bad_request(err.to_string()))?;
+    }
     let faults = faults(|name| call.query.text(name));
     if faults.is_empty() {
         return Ok(());
     }
-    let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-    Err(Status::invalid("", "PodLogOptions", name, &faults))
+    Err(Status::invalid("", "PodLogOptions", &call.info().name, &faults))
 }
 
 fn faults<'q>(option: impl Fn(&'static str) -> &'q str) -> Faults {
@@ -24,6 +29,9 @@ fn faults<'q>(option: impl Fn(&'static str) -> &'q str) -> Faults {
     }
     if let Some(limit) = number("limitBytes").filter(|limit| *limit < 1) {
         faults.invalid_int(&Path::new("limitBytes"), limit, "must be greater than 0");
+    }
+    if !option("stream").is_empty() {
+        faults.forbidden(&Path::new("stream"), "may not be specified");
     }
     match number("sinceSeconds") {
         // Upstream prints a path of one empty name as an index.

@@ -157,8 +157,19 @@ fn node_address(state: &State, name: &str) -> Result<(String, u16), Status> {
     let mut preferred: Vec<&String> = state.config.kubelet_preferred_address_types.iter().collect();
     preferred.sort_by_key(|kind| !kind.ends_with("IP"));
     let found = preferred.into_iter().find_map(|kind| of(kind));
-    let found =
-        found.ok_or_else(|| Status::internal(format!("no preferred addresses found; known addresses: [] of node {name}")))?;
+    let found = found.ok_or_else(|| {
+        let known: Vec<_> = addresses()
+            .map(|address| {
+                format!(
+                    "{{{} {}}}",
+                    address["type"].as_str().unwrap_or_default(),
+                    address["address"].as_str().unwrap_or_default()
+                )
+            })
+            .collect();
+        let why = format!("no preferred addresses found; known addresses: [{}]", known.join(" "));
+        Status::failure(500, "", why)
+    })?;
     Ok((found.to_owned(), port))
 }
 

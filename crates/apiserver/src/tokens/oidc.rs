@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use corten_api::status::Status;
 
 use crate::certs;
+use crate::negotiate;
 use crate::pipeline::Call;
 use crate::response::{self, Response};
 use crate::state::State;
@@ -19,11 +20,13 @@ use super::Tokens;
 /// # Errors
 /// 404 for other paths.
 pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> {
-    let (document, kind) = match call.info().path.as_str() {
+    let (document, kind) = match call.info().path.trim_end_matches('/') {
         "/.well-known/openid-configuration" => (configuration(state), "application/json"),
         "/openid/v1/jwks" => (keys(&state.tokens), "application/jwk-set+json"),
         _ => return Ok(response::no_such_page()),
     };
+    // Whatever is sent is not read.
+    negotiate::route_document(&call.method, "", call.header(header::ACCEPT), kind)?;
     let mut response = response::bytes(200, kind, document.to_string());
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
     Ok(response)

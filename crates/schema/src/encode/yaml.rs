@@ -80,16 +80,16 @@ fn inline(out: &mut String, value: &Value, indent: usize) {
         Value::Object(_) => out.push_str("{}"),
         Value::Array(_) => out.push_str("[]"),
         Value::String(text) if text.contains('\n') && is_literal(text) => literal(out, text, indent),
-        Value::String(text) => quoted_as_needed(out, text),
+        Value::String(text) => quoted_as_needed(out, text, Some(indent)),
     }
 }
 
 fn member_key(out: &mut String, key: &str) {
     // A merge key would take the value apart.
     if key == "<<" || key.len() > 128 {
-        double_quoted(out, key);
+        double_quoted(out, key, None);
     } else {
-        quoted_as_needed(out, key);
+        quoted_as_needed(out, key, None);
     }
 }
 
@@ -101,16 +101,63 @@ fn is_block(value: &Value) -> bool {
     }
 }
 
-fn quoted_as_needed(out: &mut String, text: &str) {
+/// Text, which may go on at `indent` of further lines where it is long.
+fn quoted_as_needed(out: &mut String, text: &str, indent: Option<usize>) {
     let printable = text.chars().all(is_printable);
     if !printable || !reads_as_text(text) || looks_like_time(text) {
-        double_quoted(out, text);
+        double_quoted(out, text, indent);
     } else if is_plain(text) {
-        out.push_str(text);
+        let mut line = Line::new(out, indent);
+        line.text(text, |out, c| out.push(c));
     } else {
         out.push('\'');
-        out.push_str(&text.replace('\'', "''"));
+        let mut line = Line::new(out, indent);
+        line.text(text, |out, c| match c {
+            '\'' => out.push_str("''"),
+            c => out.push(c),
+        });
         out.push('\'');
+    }
+}
+
+/// Writes words, and begins a new line for the next one once a line is long.
+struct Line<'o> {
+    out: &'o mut String,
+    indent: Option<usize>,
+    /// Characters on the line.
+    column: usize,
+}
+
+impl<'o> Line<'o> {
+    /// A line as long as this goes no further.
+    const WIDTH: usize = 80;
+
+    fn new(out: &'o mut String, indent: Option<usize>) -> Self {
+        let column = out.rsplit('\n').next().unwrap_or_default().chars().count();
+        Self { out, indent, column }
+    }
+
+    fn text(&mut self, text: &str, put: impl Fn(&mut String, char)) {
+        let mut after_space = true; // nothing is broken before the first word
+        let mut rest = text.chars().peekable();
+        while let Some(c) = rest.next() {
+            let breaks = c == ' ' && !after_space && rest.peek().is_some_and(|next| *next != ' ');
+            if !(breaks && self.wrap()) {
+                let before = self.out.len();
+                put(self.out, c);
+                self.column += self.out[before..].chars().count();
+            }
+            after_space = c == ' ';
+        }
+    }
+
+    /// Begins a new line when this one is full.
+    fn wrap(&mut self) -> bool {
+        let Some(indent) = self.indent.filter(|_| self.column > Self::WIDTH) else { return false };
+        self.out.push('\n');
+        push_indent(self.out, indent);
+        self.column = indent;
+        true
     }
 }
 
@@ -157,21 +204,19 @@ fn literal(out: &mut String, text: &str, indent: usize) {
     }
 }
 
-fn double_quoted(out: &mut String, text: &str) {
+fn double_quoted(out: &mut String, text: &str, indent: Option<usize>) {
     out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if is_printable(c) => out.push(c),
-            c if u32::from(c) <= 0xff => out.push_str(&format!("\\x{:02X}", u32::from(c))),
-            c if u32::from(c) <= 0xffff => out.push_str(&format!("\\u{:04X}", u32::from(c))),
-            c => out.push_str(&format!("\\U{:08X}", u32::from(c))),
-        }
-    }
+    Line::new(out, indent).text(text, |out, c| match c {
+        '"' => out.push_str("\\\""),
+        '\\' => out.push_str("\\\\"),
+        '\n' => out.push_str("\\n"),
+        '\r' => out.push_str("\\r"),
+        '\t' => out.push_str("\\t"),
+        c if is_printable(c) => out.push(c),
+        c if u32::from(c) <= 0xff => out.push_str(&format!("\\x{:02X}", u32::from(c))),
+        c if u32::from(c) <= 0xffff => out.push_str(&format!("\\u{:04X}", u32::from(c))),
+        c => out.push_str(&format!("\\U{:08X}", u32::from(c))),
+    });
     out.push('"');
 }
 
@@ -199,5 +244,18 @@ mod tests {
         });
         let expected = "apiVersion: v1\ndata:\n  a: \"1\"\n  b: \"yes\"\n  c: 'x: y'\n  d: \"\"\n  e: |\n    one\n    two\n  f: |-\n    one\n    two\n  g: it's\n  h: \"2024-01-01T00:00:00Z\"\nempty: {}\nitems:\n- args:\n  - x\n  - --y\n  name: a\n- - z\n- 5\nlist: []\nnone: null\n";
         assert_eq!(String::from_utf8(yaml(&document)).unwrap(), expected);
+    }
+
+    #[test]
+    fn long_text_goes_on_in_further_lines() {
+        let words = |count: usize| vec!["word"; count].join(" ");
+        let written = |document: serde_json::Value| String::from_utf8(yaml(&document)).unwrap();
+        let expected = format!("a: {}\n  {}\n", words(16), words(4));
+        assert_eq!(written(json!({"a": words(20)})), expected);
+        let expected = format!("- b: 'x: {}\n    {}'\n", words(15), words(2));
+        assert_eq!(written(json!([{"b": format!("x: {}", words(17))}])), expected);
+        let long = "x".repeat(100);
+        assert_eq!(written(json!({"a": format!("{long} y  z")})), format!("a: {long}\n  y  z\n"));
+        assert_eq!(written(json!({&long: format!("{long} y")})), format!("{long}: {long}\n  y\n"));
     }
 }

@@ -114,6 +114,27 @@ pub(crate) fn selector_compiles(selector: &Value) -> bool {
         })
 }
 
+/// Whether a selector has a value that is none of a label.
+pub(crate) fn has_invalid_label_value(selector: &Value) -> bool {
+    selector
+        .list("matchExpressions")
+        .iter()
+        .any(|requirement| requirement.texts("values").any(|value| !names::label_value(value).is_empty()))
+}
+
+/// The selector of `spec` must be what it was.
+pub(crate) fn immutable_selector(faults: &mut Faults, spec: &Path<'_>, object: &Value, old: &Value) {
+    let (now, before) = (&object["spec"]["selector"], &old["spec"]["selector"]);
+    if !crate::doc::semantic_equal(now, before) {
+        invalid_selector(faults, &spec.child("selector"), now, IMMUTABLE);
+    }
+}
+
+/// A fault of a whole label selector, which is shown in the order of its declaration.
+pub(crate) fn invalid_selector(faults: &mut Faults, path: &Path<'_>, selector: &Value, detail: &str) {
+    faults.invalid_shown(path, &crate::internal::shown("*LabelSelector", selector), detail);
+}
+
 /// Whether the selector names nothing at all.
 pub(crate) fn selector_is_empty(selector: &Value) -> bool {
     selector.map("matchLabels").is_empty() && selector.list("matchExpressions").is_empty()

@@ -166,10 +166,18 @@ impl Write for Value {
 /// Whether two values are equal for Kubernetes (`apiequality.Semantic`): an absent, null or empty list is the same. An
 /// empty object is not the same as none: it may be a pointer that is set.
 pub(crate) fn semantic_equal(a: &Value, b: &Value) -> bool {
+    // The only maps that come here empty.
+    let nothing = |key: &str, value: &Value| matches!(key, "labels" | "overhead") && *value == json!({});
     match (a, b) {
         (Value::Object(x), Value::Object(y)) => {
-            x.iter().all(|(key, value)| semantic_equal(value, y.get(key).unwrap_or(&Value::Null)))
-                && y.iter().all(|(key, value)| x.contains_key(key) || semantic_equal(&Value::Null, value))
+            x.iter().all(|(key, value)| match y.get(key) {
+                None | Some(Value::Null) if nothing(key, value) => true,
+                other => semantic_equal(value, other.unwrap_or(&Value::Null)),
+            }) && y.iter().all(|(key, value)| match x.get(key) {
+                None => nothing(key, value) || semantic_equal(&Value::Null, value),
+                Some(Value::Null) => nothing(key, value) || semantic_equal(&Value::Null, value),
+                Some(_) => true,
+            })
         }
         (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(a, b)| semantic_equal(a, b)),
         (Value::Null, Value::Array(items)) | (Value::Array(items), Value::Null) => items.is_empty(),

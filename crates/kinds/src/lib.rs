@@ -27,6 +27,7 @@ mod endpoints;
 mod event;
 mod flow;
 mod go_json;
+mod image;
 mod internal;
 mod meta;
 mod names;
@@ -73,6 +74,8 @@ pub struct Context<'a> {
     pub extra: &'a std::collections::BTreeMap<String, Vec<String>>,
     /// Subresource of the request: empty, `status`, `scale`, `ephemeralcontainers`, `resize`, `approval`, `finalize`, `binding`.
     pub subresource: &'a str,
+    /// Whether a new object came with labels of its own; otherwise a kind may have given it some by default.
+    pub labels_given: bool,
     /// API version of the request's body, such as `v1`. Strategies work on the storage version.
     pub version: &'a str,
 }
@@ -109,6 +112,12 @@ pub trait Strategy: Sync {
     fn validate_first(&self, object: &Value) -> Faults {
         let _ = object;
         Faults::default()
+    }
+
+    /// Texts for `Warning` headers about a new object before it is prepared, whether or not it turns out to be valid.
+    fn early_warnings(&self, object: &Value) -> Vec<String> {
+        let _ = object;
+        Vec::new()
     }
 
     /// Faults of a new object, in the reference server's order.

@@ -84,33 +84,6 @@ pub(crate) fn is_deletion_cost(text: &str) -> bool {
     fits && text.parse::<i32>().is_ok()
 }
 
-/// Whether an image reference can be taken apart (`docker/distribution`'s grammar, as far as the tag depends on it).
-pub(crate) fn image_reference_parses(image: &str) -> bool {
-    let name = image.split('@').next().unwrap_or_default();
-    let (path, tag) = match name.rsplit_once(':') {
-        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
-        _ => (name, None),
-    };
-    let tag_fits = tag.is_none_or(|tag| {
-        (1..=128).contains(&tag.len())
-            && tag.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
-            && !tag.starts_with(['.', '-'])
-    });
-    let mut parts = path.split('/').peekable();
-    let host = parts.peek().is_some_and(|first| path.contains('/') && (first.contains(['.', ':']) || *first == "localhost"));
-    if host {
-        parts.next();
-    }
-    let component = |part: &str| {
-        let bytes = part.as_bytes();
-        let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        edge(bytes.first())
-            && edge(bytes.last())
-            && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-'))
-    };
-    tag_fits && parts.peek().is_some() && parts.all(component)
-}
-
 /// `example.com/name`: a domain and a path.
 pub(crate) fn domain_prefixed_path(value: &str) -> Vec<String> {
     if value.is_empty() {

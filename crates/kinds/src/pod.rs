@@ -42,6 +42,12 @@ pub(crate) struct Options {
     pub(crate) lax_deletion_cost: bool,
     /// A projected token at a path outside its volume.
     pub(crate) lax_token_path: bool,
+    /// Init containers that would restart for new resources.
+    pub(crate) lax_init_resize: bool,
+    /// User namespaces in a pod on the host's network.
+    pub(crate) users_with_network: bool,
+    /// User namespaces together with block devices.
+    pub(crate) users_with_devices: bool,
 }
 
 impl Options {
@@ -98,6 +104,14 @@ impl Options {
                 let path = source["serviceAccountToken"].text("path");
                 path.starts_with('/') || path.starts_with("..") || path.split('/').any(|part| part == "..")
             });
+        options.lax_init_resize = spec
+            .list("initContainers")
+            .iter()
+            .any(|init| !aggregate::is_sidecar(init) && init.list("resizePolicy").iter().any(containers::restarts));
+        if spec.opt_flag("hostUsers") == Some(false) {
+            options.users_with_network = spec.flag("hostNetwork");
+            visit(spec, &path, |container, _| options.users_with_devices |= !container.list("volumeDevices").is_empty());
+        }
         options.lax_sysctls = found(&|faults| security::sysctls(faults, &path, spec, &strict));
         options
     }
@@ -201,8 +215,11 @@ impl Strategy for Pods {
             warnings.push(format!("{hostname}: [{}]", name.join(" ")));
         }
         warnings::spec(&mut warnings, None, &object["spec"], &object["metadata"]);
-        security::app_armor_warnings(&mut warnings, object);
         warnings
+    }
+
+    fn early_warnings(&self, object: &Value) -> Vec<String> {
+        security::app_armor_warnings(object)
     }
 
     fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
@@ -340,9 +357,7 @@ fn keep_only_resize(object: &mut Value, old: &Value) {
     let own = object["spec"]["resources"].clone();
     keep_all_but_metadata(object, old);
     let spec = object.object("spec");
-    if !own.is_null() {
-        spec.put("resources", own);
-    }
+    spec.put("resources", own);
     for (kind, containers) in kept {
         spec.put(kind, if containers.is_empty() { Value::Null } else { Value::Array(containers) });
     }

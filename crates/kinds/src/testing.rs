@@ -16,6 +16,7 @@ pub(crate) fn context(subresource: &str) -> Context<'_> {
         groups: &[],
         extra: &EXTRA,
         subresource,
+        labels_given: true,
         version: "v1",
     }
 }

@@ -31,27 +31,28 @@ pub(crate) fn default_template(object: &mut Value) {
     }
 }
 
+/// Drops what belongs to features that are switched off from `spec.template`.
+pub(crate) fn drop_disabled(object: &mut Value) {
+    if let Some(spec) = object.child("spec").and_then(|spec| spec.child("template")).and_then(|template| template.child("spec")) {
+        pod::drop_disabled(spec);
+    }
+}
+
 /// Validation options for the template of `old`.
 pub(crate) fn options(old: Option<&Value>) -> Options {
     Options::new(false, old.map(|old| &old["spec"]["template"]))
 }
 
 /// `spec.selector` of the newer kinds: required, and not empty.
-pub(crate) fn selector(faults: &mut Faults, path: &Path<'_>, spec: &Value, empty: &str, old: Option<&Value>) {
+pub(crate) fn selector(faults: &mut Faults, path: &Path<'_>, spec: &Value, empty: &str) {
     let at = path.child("selector");
     let selector = &spec["selector"];
     if selector.is_null() {
         return faults.required(&at, "");
     }
-    // Selectors cannot change, so that one with invalid values must stay usable.
-    let lax = old.is_some_and(|old| {
-        let mut faults = Faults::default();
-        check::label_selector(&mut faults, &at, &old["spec"]["selector"], false);
-        !faults.is_empty()
-    });
-    check::label_selector(faults, &at, selector, lax);
+    check::label_selector(faults, &at, selector, false);
     if check::selector_is_empty(selector) {
-        faults.invalid(&at, selector, empty);
+        check::invalid_selector(faults, &at, selector, empty);
     }
 }
 
@@ -59,7 +60,7 @@ pub(crate) fn selector(faults: &mut Faults, path: &Path<'_>, spec: &Value, empty
 pub(crate) fn template(faults: &mut Faults, path: &Path<'_>, spec: &Value, kind: &str, bad_selector: &str, old: Option<&Value>) {
     let selector = &spec["selector"];
     if !check::selector_compiles(selector) {
-        return faults.invalid(&path.child("selector"), selector, bad_selector);
+        return check::invalid_selector(faults, &path.child("selector"), selector, bad_selector);
     }
     let at = path.child("template");
     let template = &spec["template"];

@@ -23,7 +23,7 @@ fn merge(document: &mut Value, patch: &Value) {
 
 fn context<'a>(extra: &'a BTreeMap<String, Vec<String>>, subresource: &'a str) -> Context<'a> {
     let now = jiff::Timestamp::UNIX_EPOCH;
-    Context { now, namespace: "n", user: "u", user_uid: "", groups: &[], extra, subresource, version: "v1" }
+    Context { now, namespace: "n", user: "u", user_uid: "", groups: &[], extra, subresource, labels_given: true, version: "v1" }
 }
 
 /// The faults of a new object, each as `field: message`.
@@ -92,7 +92,7 @@ fn statuses_of_jobs_are_whole_and_final() {
         json!({}),
         finished.clone(),
         &json!({ "completionTime": "2024-01-01T00:00:11Z" }),
-        &["status.completionTime: Invalid value: \"2024-01-01T00:00:11Z\": completionTime cannot be mutated"],
+        &["status.completionTime: Invalid value: \"2024-01-01T00:00:11Z\": field is immutable"],
     );
     check(
         json!({}),

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use corten_api::field::quoted;
+use corten_api::names;
 use corten_api::status::Status;
 
 use super::tools::{items, list_mut, map_mut, members, text};
@@ -142,8 +144,7 @@ impl Priority {
                 "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name"
             ));
         }
-        let given = text(pod, "/spec/preemptionPolicy");
-        if !given.is_empty() && given != policy {
+        if let Some(given) = pod["spec"]["preemptionPolicy"].as_str().filter(|given| *given != policy) {
             return Err(format!(
                 "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name"
             ));
@@ -202,13 +203,25 @@ pub(super) struct RuntimeClass {
 }
 
 impl RuntimeClass {
-    fn change(&self, pod: &mut Value) -> Result<(), String> {
-        let name = text(pod, "/spec/runtimeClassName").to_owned();
-        if name.is_empty() {
-            return Ok(());
+    /// The class that the pod names, if it names one.
+    fn class(&self, request: &AdmissionRequest, pod: &Value) -> Result<Option<Value>, Status> {
+        let Some(name) = pod["spec"]["runtimeClassName"].as_str() else { return Ok(None) };
+        if let Some(class) = self.reader.document("node.k8s.io", "runtimeclasses", "", name) {
+            return Ok(Some(class));
         }
-        let class = self.reader.document("node.k8s.io", "runtimeclasses", "", &name);
-        let class = class.ok_or_else(|| format!("pod rejected: RuntimeClass {name:?} not found"))?;
+        // What can be no part of a path is not even asked for.
+        if name.is_empty() {
+            return Err(Status::failure(500, "", "resource name may not be empty"));
+        }
+        let wrong = names::name_is_path_segment(name, false);
+        if !wrong.is_empty() {
+            let why = format!("invalid resource name {}: [{}]", quoted(name), wrong.join(" "));
+            return Err(Status::failure(500, "", why));
+        }
+        Err(request.forbidden(&format!("pod rejected: RuntimeClass {} not found", quoted(name))))
+    }
+
+    fn change(class: &Value, pod: &mut Value) -> Result<(), String> {
         let overhead = &class["overhead"]["podFixed"];
         if members(overhead).next().is_some() {
             let given = &pod["spec"]["overhead"];
@@ -237,14 +250,12 @@ impl RuntimeClass {
         Ok(())
     }
 
-    fn check(&self, pod: &Value) -> Result<(), String> {
-        if members(&pod["spec"]["overhead"]).next().is_none() {
-            return Ok(());
-        }
-        let class = self.reader.document("node.k8s.io", "runtimeclasses", "", text(pod, "/spec/runtimeClassName"));
-        match class.map(|class| class["overhead"]["podFixed"] == pod["spec"]["overhead"]) {
-            Some(true) => Ok(()),
-            Some(false) => Err("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead".to_owned()),
+    fn check(class: Option<&Value>, pod: &Value) -> Result<(), String> {
+        let given = &pod["spec"]["overhead"];
+        match class.map(|class| &class["overhead"]).filter(|overhead| !overhead.is_null()) {
+            Some(overhead) if given == &overhead["podFixed"] => Ok(()),
+            Some(_) => Err("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead".to_owned()),
+            None if given.is_null() => Ok(()),
             None => Err("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead".to_owned()),
         }
     }
@@ -264,13 +275,20 @@ impl Plugin for RuntimeClass {
     }
 
     fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
-        let outcome = request.object.as_mut().map_or(Ok(()), |pod| self.change(pod));
-        done(outcome.map_err(|why| request.forbidden(&why)))
+        let Some(mut pod) = request.object.take() else { return done(Ok(())) };
+        let class = self.class(request, &pod);
+        let outcome = class.and_then(|class| match class {
+            Some(class) => Self::change(&class, &mut pod).map_err(|why| request.forbidden(&why)),
+            None => Ok(()),
+        });
+        request.object = Some(pod);
+        done(outcome)
     }
 
     fn validate<'a>(&'a self, request: &'a AdmissionRequest) -> Verdict<'a> {
-        let outcome = request.object.as_ref().map_or(Ok(()), |pod| self.check(pod));
-        done(outcome.map_err(|why| request.forbidden(&why)))
+        let Some(pod) = &request.object else { return done(Ok(())) };
+        let class = self.class(request, pod);
+        done(class.and_then(|class| Self::check(class.as_ref(), pod).map_err(|why| request.forbidden(&why))))
     }
 }
 

@@ -56,6 +56,7 @@ pub(crate) async fn new_object(writing: &mut Writing<'_>, mut document: Value, o
     }
     write::dedup_owners(writing, &mut document, Pass::BeforeAdmission);
     codec::to_stored(target, &mut document)?;
+    writing.labels_given = document["metadata"]["labels"].as_object().is_some_and(|labels| !labels.is_empty());
     writing.default(&mut document);
     if ownership == Ownership::Track {
         managed::track(writing, None, &mut document)?;
@@ -116,6 +117,8 @@ fn namespace_fits(writing: &Writing<'_>, document: &mut Value) -> Result<(), Sta
 async fn attempt_create(writing: &mut Writing<'_>, mut document: Value, version_given: Option<&str>) -> Result<Outcome, Status> {
     let target = writing.target;
     fill_system_fields(writing, &mut document);
+    let early = writing.with_rules(|strategy, _| strategy.early_warnings(&document)).unwrap_or_default();
+    early.into_iter().for_each(|text| writing.warn(text));
     let reserved = hooks::before_create(writing, &mut document).await?;
     writing.with_rules(|strategy, context| strategy.prepare_create(&mut document, context));
     validate(writing, &document)?;

@@ -38,6 +38,8 @@ pub(crate) struct Writing<'a> {
     pub now: jiff::Timestamp,
     /// What is recorded of the request that it is part of.
     pub trail: Option<&'a Trail>,
+    /// Whether a new object came with labels, before defaults.
+    pub labels_given: bool,
 }
 
 impl<'a> Writing<'a> {
@@ -57,6 +59,7 @@ impl<'a> Writing<'a> {
             warnings: call.warnings().clone(),
             now: jiff::Timestamp::now(),
             trail: call.trail().map(Arc::as_ref),
+            labels_given: true,
         }
     }
 
@@ -73,6 +76,7 @@ impl<'a> Writing<'a> {
             warnings: Warnings::default(),
             now: jiff::Timestamp::now(),
             trail: None,
+            labels_given: true,
         }
     }
 
@@ -87,6 +91,7 @@ impl<'a> Writing<'a> {
             groups: &self.user.groups,
             extra: &self.user.extra,
             subresource: &self.subresource,
+            labels_given: self.labels_given,
             version: &self.target.version().name,
         };
         Some(f(strategy, &context))

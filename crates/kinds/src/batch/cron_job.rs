@@ -30,6 +30,7 @@ impl Strategy for CronJobs {
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
         object.put("status", json!({}));
+        drop_disabled(object);
         meta::set_generation(object, 1);
     }
 
@@ -50,6 +51,7 @@ impl Strategy for CronJobs {
             return;
         }
         object.copy_from(old, "status");
+        drop_disabled(object);
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
@@ -111,6 +113,11 @@ impl Strategy for CronJobs {
     }
 }
 
+/// Drops what belongs to features that are switched off.
+fn drop_disabled(object: &mut Value) {
+    crate::workload::drop_disabled(object.object("spec").object("jobTemplate"));
+}
+
 fn spec(faults: &mut Faults, spec: &Value, old: Option<&Value>) {
     let path = Path::new("spec");
     let schedule = spec.text("schedule");
@@ -144,7 +151,7 @@ fn spec(faults: &mut Faults, spec: &Value, old: Option<&Value>) {
     let options = Options::new(false, old.map(|old| &old["jobTemplate"]["spec"]["template"]));
     job::common(faults, &at, job, &options);
     if let Some(selector) = job.opt("selector") {
-        faults.invalid(&at.child("selector"), selector, "`selector` will be auto-generated");
+        check::invalid_selector(faults, &at.child("selector"), selector, "`selector` will be auto-generated");
     }
     if job.flag("manualSelector") {
         check::not_supported_shown(faults, &at.child("manualSelector"), "true", &["nil", "false"]);

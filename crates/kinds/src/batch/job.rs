@@ -35,14 +35,18 @@ impl Strategy for Jobs {
             // With a limit per index there is none for the whole job.
             spec.put("backoffLimit", if spec.has("backoffLimitPerIndex") { i64::from(i32::MAX) } else { 6 });
         }
-        spec.default_to("completionMode", "NonIndexed");
+        if !spec.has("completionMode") {
+            spec.put("completionMode", "NonIndexed");
+        }
         for key in ["suspend", "manualSelector"] {
             if !spec.has(key) {
                 spec.put(key, false);
             }
         }
         let replacement = if spec.has("podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
-        spec.default_to("podReplacementPolicy", replacement);
+        if !spec.has("podReplacementPolicy") {
+            spec.put("podReplacementPolicy", replacement);
+        }
         default_failure_policy(spec);
         let labels = spec["template"]["metadata"]["labels"].clone();
         if labels.as_object().is_some_and(|labels| !labels.is_empty()) && object["metadata"].map("labels").is_empty() {
@@ -51,10 +55,16 @@ impl Strategy for Jobs {
         object.object("status");
     }
 
-    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+    fn prepare_create(&self, object: &mut Value, ctx: &Context<'_>) {
         if !object["spec"].flag("manualSelector") {
             generate_selector(object);
+            if !ctx.labels_given {
+                // They are the template's, those that are generated included.
+                let labels = object["spec"]["template"]["metadata"]["labels"].clone();
+                object.object("metadata").put("labels", labels);
+            }
         }
+        crate::workload::drop_disabled(object);
         object.put("status", json!({}));
         meta::set_generation(object, 1);
     }
@@ -71,6 +81,7 @@ impl Strategy for Jobs {
             return;
         }
         object.copy_from(old, "status");
+        crate::workload::drop_disabled(object);
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
@@ -79,7 +90,8 @@ impl Strategy for Jobs {
             return job_status::update(object, old);
         }
         let mut faults = Faults::default();
-        let options = Options::new(false, Some(&old["spec"]["template"]));
+        let mut options = Options::new(false, Some(&old["spec"]["template"]));
+        options.lax_selectors |= check::has_invalid_label_value(&old["spec"]["selector"]);
         let has_domain_labels = UID_LABELS[1..].iter().all(|key| old["spec"]["template"]["metadata"]["labels"].has(key));
         whole(&mut faults, object, &options, has_domain_labels);
         changes(&mut faults, object, old, &options);
@@ -233,7 +245,7 @@ fn generated_selector(faults: &mut Faults, job: &Value, domain_labels: bool) {
         }
     }
     if check::selector_compiles(&spec["selector"]) && !check::selector_matches(&spec["selector"], &expected) {
-        faults.invalid(&root.child("selector"), &spec["selector"], "`selector` not auto-generated");
+        check::invalid_selector(faults, &root.child("selector"), &spec["selector"], "`selector` not auto-generated");
     }
 }
 
@@ -243,7 +255,7 @@ fn job_spec(faults: &mut Faults, path: &Path<'_>, spec: &Value, options: &Option
     if selector.is_null() {
         faults.required(&path.child("selector"), "");
     } else {
-        check::label_selector(faults, &path.child("selector"), selector, false);
+        check::label_selector(faults, &path.child("selector"), selector, options.lax_selectors);
     }
     if check::selector_compiles(selector) && !check::selector_matches(selector, spec["template"]["metadata"].map("labels")) {
         crate::workload::mismatch(faults, &path.child("template"), &spec["template"]);
@@ -265,7 +277,7 @@ pub(super) fn common(faults: &mut Faults, path: &Path<'_>, spec: &Value, options
     }
     if let Some(manager) = spec.opt_text("managedBy") {
         let at = path.child("managedBy");
-        check::invalid_each(faults, &at, manager, names::domain_prefixed_path(manager));
+        check::domain_prefixed_path(faults, &at, manager);
         if manager.len() > 63 {
             faults.too_long(&at, 63);
         }
@@ -415,7 +427,7 @@ fn exit_codes(faults: &mut Faults, path: &Path<'_>, codes: &Value, containers: &
     let at = path.child("values");
     let values: Vec<i64> = codes.list("values").iter().map(|value| value.as_i64().unwrap_or_default()).collect();
     if values.is_empty() {
-        faults.invalid(&at, &json!([]), "at least one value is required");
+        faults.invalid(&at, &codes["values"], "at least one value is required");
     } else if values.len() > 255 {
         faults.too_many(&at, values.len(), 255);
     }
@@ -527,7 +539,7 @@ fn changes(faults: &mut Faults, job: &Value, old: &Value, options: &Options) {
     {
         faults.invalid(&completions, &spec["completions"], "can only be modified in tandem with spec.parallelism");
     }
-    check::immutable(faults, &path.child("selector"), &spec["selector"], &before["selector"]);
+    check::immutable_selector(faults, &path, job, old);
     template_change(faults, &path.child("template"), job, old);
     check::immutable(faults, &path.child("completionMode"), &spec["completionMode"], &before["completionMode"]);
     for (key, kind) in [
@@ -551,43 +563,39 @@ fn changes(faults: &mut Faults, job: &Value, old: &Value, options: &Options) {
     }
 }
 
-/// The template is fixed, but for where and with what a suspended job's pods will run (KEP-2926, KEP-5440).
+/// The template is fixed, but for where and with what the pods of a suspended job will run (KEP-2926, KEP-5440).
 fn template_change(faults: &mut Faults, path: &Path<'_>, job: &Value, old: &Value) {
     let (template, before) = (&job["spec"]["template"], &old["spec"]["template"]);
-    let (status, old_spec) = (&old["status"], &old["spec"]);
-    let suspended = old_spec.flag("suspend");
-    let stopped = job_status::is_true(status, "Suspended") && status.int("active") == 0;
-    let not_started = suspended && !status.has("startTime");
-    let mut was = before.clone();
-    let mutable = suspended && (not_started || stopped);
-    if mutable {
-        for key in ["labels", "annotations"] {
-            was.object("metadata").copy_from(&template["metadata"], key);
+    let status = &old["status"];
+    let stopped = old["spec"].flag("suspend") && job_status::is_true(status, "Suspended") && status.int("active") == 0;
+    if !stopped {
+        if !semantic_equal(template, before) {
+            check::invalid_shown(faults, path, &internal::shown("PodTemplateSpec", template), check::IMMUTABLE);
         }
-        let now = &template["spec"];
-        let pod = was.object("spec");
-        for key in ["nodeSelector", "tolerations", "schedulingGates"] {
-            pod.copy_from(now, key);
-        }
+        return;
+    }
+    let now = &template["spec"];
+    let mut was = before["spec"].clone();
+    for key in ["nodeSelector", "tolerations", "schedulingGates"] {
+        was.copy_from(now, key);
+    }
+    if now.has("affinity") || was.has("affinity") {
         let node = now["affinity"]["nodeAffinity"].clone();
-        if pod.has("affinity") || !node.is_null() {
-            pod.object("affinity").put("nodeAffinity", node);
-            if now["affinity"].is_null() && pod["affinity"] == json!({}) {
-                pod.drop_key("affinity");
-            }
+        let affinity = was.object("affinity");
+        affinity.put("nodeAffinity", node);
+        if affinity.as_object().is_some_and(serde_json::Map::is_empty) && !now.has("affinity") {
+            was.drop_key("affinity");
         }
-        for kind in ["containers", "initContainers"] {
-            for (container, now) in pod.items(kind).zip(now.list(kind)) {
+    }
+    for kind in ["containers", "initContainers"] {
+        if was.list(kind).len() == now.list(kind).len() {
+            for (container, now) in was.items(kind).zip(now.list(kind)).filter(|(was, now)| was.text("name") == now.text("name"))
+            {
                 container.copy_from(now, "resources");
             }
         }
     }
-    if !semantic_equal(template, &was) {
-        if mutable {
-            let shown = internal::shown("PodSpec", &template["spec"]);
-            return check::invalid_shown(faults, &path.child("spec"), &shown, check::IMMUTABLE);
-        }
-        let shown = internal::shown("PodTemplateSpec", template);
-        check::invalid_shown(faults, path, &shown, check::IMMUTABLE);
+    if !semantic_equal(now, &was) {
+        check::invalid_shown(faults, &path.child("spec"), &internal::shown("PodSpec", now), check::IMMUTABLE);
     }
 }

@@ -11,7 +11,11 @@ use crate::{check, internal};
 
 /// Whether a condition is `True`.
 pub(super) fn is_true(status: &Value, kind: &str) -> bool {
-    status.list("conditions").iter().any(|condition| condition.text("type") == kind && condition.text("status") == "True")
+    is(status, kind, "True")
+}
+
+fn is(status: &Value, kind: &str, value: &str) -> bool {
+    status.list("conditions").iter().any(|condition| condition.text("type") == kind && condition.text("status") == value)
 }
 
 /// Faults of a change to the status. Most rules hold only for what the change itself does, so that a job that breaks one already
@@ -24,7 +28,7 @@ pub(super) fn update(job: &Value, old: &Value) -> Faults {
         check::field_not_negative(&mut faults, &path, status, key);
     }
     uncounted(&mut faults, &path.child("uncountedTerminatedPods"), &status["uncountedTerminatedPods"]);
-    whole(&mut faults, &path, status, before);
+    whole(&mut faults, &path, &job["spec"], status, before);
     indexes(&mut faults, &path, &job["spec"], status, before);
     counts(&mut faults, &path, status, before);
     success(&mut faults, &path.child("conditions"), &job["spec"], status);
@@ -60,7 +64,7 @@ fn uncounted(faults: &mut Faults, path: &Path<'_>, pods: &Value) {
 }
 
 /// What a finished job's status says must be whole: conditions, times, no pods left.
-fn whole(faults: &mut Faults, path: &Path<'_>, status: &Value, before: &Value) {
+fn whole(faults: &mut Faults, path: &Path<'_>, spec: &Value, status: &Value, before: &Value) {
     let (complete, failed) = (is_true(status, "Complete"), is_true(status, "Failed"));
     let complete_flipped = flipped(status, before, "Complete");
     let failed_flipped = flipped(status, before, "Failed");
@@ -89,13 +93,15 @@ fn whole(faults: &mut Faults, path: &Path<'_>, status: &Value, before: &Value) {
         && let (Some(from), Some(to)) = (status.opt_text(start), status.opt_text(end))
         && to < from
     {
-        check::invalid_shown(faults, &end_at, &status[end].to_string(), "completionTime cannot be set before startTime");
+        check::invalid_shown(faults, &end_at, &status[end].to_string(), "must be equal to or after `startTime`");
     }
-    if failed_flipped && failed && !is_true(status, "FailureTarget") {
+    let failed_indexes_differ = differs(status, before, "failedIndexes");
+    if (failed_flipped || failed_indexes_differ) && failed && !is_true(status, "FailureTarget") {
         let detail = "cannot set Failed=True condition without the FailureTarget=true condition";
         invalid_omitted(faults, &conditions, detail);
     }
-    if complete_flipped && complete && !is_true(status, "SuccessCriteriaMet") {
+    let met_flipped = flipped(status, before, "SuccessCriteriaMet");
+    if (complete_flipped || met_flipped) && complete && !is_true(status, "SuccessCriteriaMet") {
         let detail = "cannot set Complete=True condition without the SuccessCriteriaMet=true condition";
         invalid_omitted(faults, &conditions, detail);
     }
@@ -105,14 +111,15 @@ fn whole(faults: &mut Faults, path: &Path<'_>, status: &Value, before: &Value) {
     if (finished_flipped || differs(status, before, "active")) && status.int("active") > 0 {
         faults.invalid_int(&path.child("active"), status.int("active"), "active>0 is invalid for finished job");
     }
-    if (finished_flipped || start_differs) && !status.has(start) {
+    let never_runs = spec.flag("suspend") && spec.opt_int("completions") == Some(0);
+    if (finished_flipped || start_differs) && !status.has(start) && !never_runs {
         faults.required(&path.child(start), "startTime is required for finished job");
     }
     let pods = &status["uncountedTerminatedPods"];
     if (finished_flipped || differs(status, before, "uncountedTerminatedPods"))
         && !(pods.list("succeeded").is_empty() && pods.list("failed").is_empty())
     {
-        let detail = "uncountedTerminatedPods needs to be empty for finished job";
+        let detail = "must be empty for finished job";
         let shown = internal::shown("UncountedTerminatedPods", pods);
         check::invalid_shown(faults, &path.child("uncountedTerminatedPods"), &shown, detail);
     }
@@ -215,9 +222,10 @@ fn transitions(faults: &mut Faults, path: &Path<'_>, spec: &Value, status: &Valu
     }
     let (start, end) = ("startTime", "completionTime");
     if status.has(end) && before.has(end) && status[end] != before[end] {
-        check::invalid_shown(faults, &path.child(end), &status[end].to_string(), "completionTime cannot be mutated");
+        check::invalid_shown(faults, &path.child(end), &status[end].to_string(), check::IMMUTABLE);
     }
-    if before.has(start) && status[start] != before[start] && !spec.flag("suspend") {
+    let resumes = is_true(before, "Suspended") && is(status, "Suspended", "False");
+    if before.has(start) && status[start] != before[start] && !spec.flag("suspend") && !resumes {
         let detail = "field is immutable for unsuspended job once set";
         faults.invalid(&path.child(start), &status[start], detail);
     }

@@ -75,7 +75,7 @@ pub(crate) fn qos_class(spec: &Value) -> &'static str {
     let mut any = false;
     let mut guaranteed = true;
     let own = &spec["resources"];
-    let pod_level = !own.map("requests").is_empty() || !own.map("limits").is_empty();
+    let pod_level = !own.is_null();
     let containers = spec.list("containers").iter().chain(spec.list("initContainers")).map(|container| &container["resources"]);
     let holders: Vec<&Value> = if pod_level { vec![own] } else { containers.collect() };
     let mut requests: BTreeMap<&str, Quantity> = BTreeMap::new();

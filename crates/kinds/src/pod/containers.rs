@@ -63,7 +63,7 @@ pub(super) fn init(faults: &mut Faults, path: &Path<'_>, around: &Around<'_>) {
     for (i, container) in around.spec.list("initContainers").iter().enumerate() {
         let at = path.index(i);
         common(faults, &at, container, around);
-        restart_policy(faults, &at, container);
+        init_restart_policy(faults, &at, container);
         let name = container.text("name");
         if seen.contains(name) {
             check::duplicate(faults, &at.child("name"), name);
@@ -84,6 +84,7 @@ pub(super) fn init(faults: &mut Faults, path: &Path<'_>, around: &Around<'_>) {
                 }
             }
         }
+        init_resize_policy(faults, &at, container, around.options);
     }
 }
 
@@ -117,11 +118,10 @@ pub(super) fn ephemeral(faults: &mut Faults, path: &Path<'_>, around: &Around<'_
             faults.not_found(&at.child("targetContainerName"), &json!(target));
         }
         for key in REFUSED {
+            // An empty list or object is a list or object that was sent.
             let set = match &container[*key] {
-                Value::Null => false,
                 Value::Object(map) => *key != "resources" || !map.is_empty(),
-                Value::Array(items) => !items.is_empty(),
-                _ => true,
+                other => !other.is_null(),
             };
             if set {
                 faults.forbidden(&at.child(key), WHY);
@@ -163,7 +163,7 @@ fn common(faults: &mut Faults, path: &Path<'_>, container: &Value, around: &Arou
         &["File", "FallbackToLogsOnError"],
     );
     ports(faults, &path.child("ports"), container);
-    env::variables(faults, &path.child("env"), container.list("env"), &around.volumes);
+    env::variables(faults, &path.child("env"), container.list("env"));
     env::sources(faults, &path.child("envFrom"), container.list("envFrom"));
     mounts(faults, &path.child("volumeMounts"), container, around);
     devices(faults, &path.child("volumeDevices"), container, around);
@@ -461,43 +461,68 @@ fn resize_policy(faults: &mut Faults, path: &Path<'_>, container: &Value, pod_re
         check::required_one_of(faults, path, resource, &["cpu", "memory"]);
         check::required_one_of(faults, path, restart, &["NotRequired", "RestartContainer"]);
         if pod_restart == "Never" && restart != "NotRequired" {
-            faults.invalid_str(path, restart, "must be 'NotRequired' when `restartPolicy` is 'Never'");
+            faults.invalid_str(path, restart, "must be 'NotRequired' when pod `restartPolicy` is 'Never'");
         }
     }
 }
 
-/// `restartPolicy` and `restartPolicyRules` of one container (KEP-5307).
+/// `restartPolicy` and `restartPolicyRules` of a regular container, or of an init container that has a policy (KEP-5307).
 fn restart_policy(faults: &mut Faults, path: &Path<'_>, container: &Value) {
     let rules = container.list("restartPolicyRules");
-    let Some(policy) = container.opt_text("restartPolicy") else {
-        if !rules.is_empty() {
-            faults.required(&path.child("restartPolicy"), "must specify restartPolicy when restart rules are used");
-        }
-        return;
-    };
-    check::one_of(faults, &path.child("restartPolicy"), policy, &["Always", "Never", "OnFailure"]);
+    let policy_at = path.child("restartPolicy");
+    match container.opt_text("restartPolicy") {
+        None if rules.is_empty() => return,
+        None => faults.required(&policy_at, RULES_WITHOUT_POLICY),
+        Some(policy) => check::one_of(faults, &policy_at, policy, &["Always", "Never", "OnFailure"]),
+    }
     let at = path.child("restartPolicyRules");
-    if rules.len() > 20 {
-        faults.too_long(&at, 20);
+    if rules.len() > MAX_RESTART_RULES {
+        faults.too_many(&at, rules.len(), MAX_RESTART_RULES);
     }
     for (i, rule) in rules.iter().enumerate() {
         let here = at.index(i);
-        check::required_one_of(faults, &here.child("action"), rule.text("action"), &["Restart", "RestartAllContainers"]);
+        check::one_of(faults, &here.child("action"), rule.text("action"), &["Restart", "RestartAllContainers"]);
         let exit = here.child("exitCodes");
-        match rule.opt("exitCodes") {
-            None => faults.required(&exit, "must be specified"),
-            Some(codes) => {
-                check::required_one_of(faults, &exit.child("operator"), codes.text("operator"), &["In", "NotIn"]);
-                let values = codes.list("values");
-                if values.is_empty() {
-                    faults.required(&exit.child("values"), "must specify at least one exit code");
-                }
-                if values.len() > 255 {
-                    faults.too_long(&exit.child("values"), 255);
-                }
-            }
+        let Some(codes) = rule.opt("exitCodes") else {
+            faults.required(&exit, "must be specified");
+            continue;
+        };
+        check::one_of(faults, &exit.child("operator"), codes.text("operator"), &["In", "NotIn"]);
+        let count = codes.list("values").len();
+        if count > MAX_EXIT_CODES {
+            faults.too_many(&exit.child("values"), count, MAX_EXIT_CODES);
         }
     }
+}
+
+const RULES_WITHOUT_POLICY: &str = "must specify restartPolicy when restart rules are used";
+const MAX_RESTART_RULES: usize = 20;
+const MAX_EXIT_CODES: usize = 255;
+
+/// The same of an init container: rules alone ask only for a policy.
+fn init_restart_policy(faults: &mut Faults, path: &Path<'_>, container: &Value) {
+    if container.has("restartPolicy") {
+        restart_policy(faults, path, container);
+    } else if !container.list("restartPolicyRules").is_empty() {
+        faults.required(&path.child("restartPolicy"), RULES_WITHOUT_POLICY);
+    }
+}
+
+/// An init container that ends is never restarted for new resources.
+fn init_resize_policy(faults: &mut Faults, path: &Path<'_>, container: &Value, options: &Options) {
+    if aggregate::is_sidecar(container) || options.lax_init_resize {
+        return;
+    }
+    let at = path.child("resizePolicy");
+    for (i, policy) in container.list("resizePolicy").iter().enumerate().filter(|(_, policy)| restarts(policy)) {
+        let detail = "must not be set to 'RestartContainer' for non-sidecar initContainers";
+        faults.invalid_str(&at.index(i).child("restartPolicy"), policy.text("restartPolicy"), detail);
+    }
+}
+
+/// Whether a resize policy says that the container is restarted.
+pub(super) fn restarts(policy: &Value) -> bool {
+    policy.text("restartPolicy") == "RestartContainer"
 }
 
 /// The handlers of probes and hooks, in the order in which they are looked for.

@@ -1,6 +1,6 @@
 //! Defaults of pods and of pod templates: what the API server fills in when a field is left out.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::doc::{Read, Write};
 use crate::pod::aggregate;
@@ -10,6 +10,9 @@ use crate::resources;
 /// Defaults of a `v1.Pod`.
 pub(crate) fn pod(pod: &mut Value) {
     drop_alpha_annotations(pod);
+    if let Some(status) = pod.child("status") {
+        addresses(status);
+    }
     spec(pod.object("spec"));
     let spec = pod.object("spec");
     for kind in ["containers", "initContainers"] {
@@ -33,10 +36,22 @@ pub(crate) fn pod(pod: &mut Value) {
     }
 }
 
+/// `podIP` is the old form of `podIPs`: it is the first of them, and the only one when they differ.
+fn addresses(status: &mut Value) {
+    let first = status.list("podIPs").first().map(|first| first.text("ip").to_owned());
+    match (status.text("podIP"), first) {
+        ("", Some(first)) => status.put("podIP", first),
+        (ip, first) if !ip.is_empty() && first.as_deref() != Some(ip) => {
+            let only = json!([{ "ip": ip }]);
+            status.put("podIPs", only);
+        }
+        _ => {}
+    }
+}
+
 /// Defaults of a `v1.PodTemplateSpec`.
 pub(crate) fn template(template: &mut Value) {
     drop_alpha_annotations(template);
-    super::drop_disabled(template.object("spec"));
     spec(template.object("spec"));
 }
 
@@ -255,19 +270,12 @@ fn container(container: &mut Value) {
     }
 }
 
-/// `:latest`, written or implied, is always pulled; a tag or digest only when it is absent.
+/// `:latest`, written or implied, is always pulled; another tag, a digest alone, or what is no reference only when it is absent.
 fn pull_policy(image: &str) -> &'static str {
-    let after_slash = image.rsplit('/').next().unwrap_or_default();
-    let latest = if image.contains('@') {
-        false
-    } else {
-        match after_slash.split_once(':') {
-            Some((_, tag)) => tag == "latest",
-            None => true,
-        }
-    };
-    // A reference that cannot be parsed has no tag, so nothing says `latest`.
-    if latest && crate::names::image_reference_parses(image) { "Always" } else { "IfNotPresent" }
+    match crate::image::tag(image) {
+        Some("latest") => "Always",
+        _ => "IfNotPresent",
+    }
 }
 
 fn probe(probe: &mut Value) {
@@ -320,27 +328,24 @@ fn limits_become_requests(container: &mut Value) {
 
 /// Pod-level requests and limits follow from the containers' when they are only partly set (KEP-2837).
 fn pod_level_resources(spec: &mut Value) {
-    if !spec.has("resources") {
-        return;
+    if spec.has("resources") {
+        huge_page_limits(spec);
+        default_pod_requests(spec);
     }
-    huge_page_limits(spec);
-    default_pod_requests(spec);
-    default_pod_limits(spec);
 }
 
+/// Huge pages that the containers are limited to and of which the pod says nothing.
 fn huge_page_limits(spec: &mut Value) {
-    let limits = spec["resources"].map("limits").clone();
-    let requests = spec["resources"].map("requests").clone();
-    let wanted: Map<String, Value> =
-        requests.into_iter().filter(|(name, _)| resources::is_huge_page(name) && !limits.contains_key(name)).collect();
-    for (name, amount) in wanted {
-        spec.object("resources").object("limits").put(&name, amount);
+    let own = &spec["resources"];
+    if own.map("limits").is_empty() && own.map("requests").is_empty() {
+        return;
     }
-    let aggregated = aggregate::limits(spec);
-    for (name, amount) in aggregated {
-        if resources::is_huge_page(&name) && !spec["resources"].map("limits").contains_key(&name) {
-            spec.object("resources").object("limits").put(&name, amount.to_string());
-        }
+    let missing = |name: &str| {
+        resources::is_huge_page(name) && !own.map("requests").contains_key(name) && !own.map("limits").contains_key(name)
+    };
+    let found: Vec<(String, Quantity)> = aggregate::limits(spec).into_iter().filter(|(name, _)| missing(name)).collect();
+    for (name, amount) in found {
+        spec.object("resources").object("limits").put(&name, amount.to_string());
     }
 }
 
@@ -362,27 +367,5 @@ fn default_pod_requests(spec: &mut Value) {
     }
     if !requests.is_empty() {
         spec.object("resources").put("requests", requests);
-    }
-}
-
-/// A limit for cpu or memory follows only when every container has one.
-fn default_pod_limits(spec: &mut Value) {
-    if spec["resources"].map("requests").is_empty() {
-        return;
-    }
-    let every: Vec<&str> = ["cpu", "memory"]
-        .into_iter()
-        .filter(|name| {
-            let counted = spec.list("containers").iter().chain(spec.list("initContainers"));
-            counted.clone().next().is_some() && counted.into_iter().all(|c| c["resources"]["limits"].has(name))
-        })
-        .collect();
-    let found: Vec<(String, Quantity)> =
-        aggregate::limits(spec).into_iter().filter(|(name, _)| every.contains(&name.as_str())).collect();
-    for (name, amount) in found {
-        let limits = spec.object("resources").object("limits");
-        if !limits.has(&name) {
-            limits.put(&name, amount.to_string());
-        }
     }
 }

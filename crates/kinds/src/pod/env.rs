@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::check;
 use crate::doc::Read;
 use crate::names;
+use crate::pod::visit;
 use crate::quantity::Quantity;
 
 const FIELDS: &[&str] = &[
@@ -24,7 +25,7 @@ const RESOURCES: &[&str] =
     &["limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory"];
 
 /// `env`
-pub(super) fn variables(faults: &mut Faults, path: &Path<'_>, variables: &[Value], volumes: &[&Value]) {
+pub(super) fn variables(faults: &mut Faults, path: &Path<'_>, variables: &[Value]) {
     for (i, variable) in variables.iter().enumerate() {
         let at = path.index(i);
         let name = variable.text("name");
@@ -34,12 +35,12 @@ pub(super) fn variables(faults: &mut Faults, path: &Path<'_>, variables: &[Value
             check::invalid_each(faults, &at.child("name"), name, names::env_var_name(name));
         }
         if let Some(source) = variable.opt("valueFrom") {
-            value_from(faults, &at.child("valueFrom"), source, variable.text("value"), volumes);
+            value_from(faults, &at.child("valueFrom"), source, variable.text("value"));
         }
     }
 }
 
-fn value_from(faults: &mut Faults, path: &Path<'_>, source: &Value, value: &str, volumes: &[&Value]) {
+fn value_from(faults: &mut Faults, path: &Path<'_>, source: &Value, value: &str) {
     let mut count = 0;
     if let Some(field) = source.opt("fieldRef") {
         count += 1;
@@ -63,7 +64,7 @@ fn value_from(faults: &mut Faults, path: &Path<'_>, source: &Value, value: &str,
     }
     if let Some(file) = source.opt("fileKeyRef") {
         count += 1;
-        file_key(faults, &path.child("fileKeyRef"), file, volumes);
+        file_key(faults, &path.child("fileKeyRef"), file);
     }
     if count == 0 {
         faults.invalid_str(
@@ -78,7 +79,7 @@ fn value_from(faults: &mut Faults, path: &Path<'_>, source: &Value, value: &str,
     }
 }
 
-fn file_key(faults: &mut Faults, path: &Path<'_>, file: &Value, volumes: &[&Value]) {
+fn file_key(faults: &mut Faults, path: &Path<'_>, file: &Value) {
     let key = file.text("key");
     if key.is_empty() {
         faults.required(&path.child("key"), "");
@@ -90,20 +91,34 @@ fn file_key(faults: &mut Faults, path: &Path<'_>, file: &Value, volumes: &[&Valu
         faults.required(&path.child("volumeName"), "");
     } else {
         check::dns_label(faults, &path.child("volumeName"), volume);
-        match volumes.iter().find(|v| v.text("name") == volume) {
-            None => faults.not_found(&path.child("volumeName"), &volume.into()),
-            Some(found) if !found.has("emptyDir") => {
-                faults.invalid_str(&path.child("volumeName"), volume, "referenced volume must be of type emptyDir");
-            }
-            Some(_) => {}
-        }
     }
     let target = file.text("path");
     if target.is_empty() {
         faults.required(&path.child("path"), "");
     } else {
-        check::non_reserved_path(faults, &path.child("path"), target);
+        check::no_backsteps(faults, &path.child("path"), target);
     }
+}
+
+/// Files with variables are in volumes of the pod, and only in those of type `emptyDir` (KEP-3721).
+pub(super) fn file_volumes(faults: &mut Faults, path: &Path<'_>, spec: &Value) {
+    visit(spec, path, |container, at| {
+        let list = at.child("env");
+        for (i, variable) in container.list("env").iter().enumerate() {
+            let Some(file) = variable["valueFrom"].opt("fileKeyRef") else { continue };
+            let here = list.index(i);
+            let source = here.child("valueFrom");
+            let reference = source.child("fileKeyRef");
+            let (at, name) = (reference.child("volumeName"), file.text("volumeName"));
+            match spec.list("volumes").iter().rfind(|volume| volume.text("name") == name) {
+                None => faults.not_found(&at, &name.into()),
+                Some(found) if !found.has("emptyDir") => {
+                    faults.invalid_str(&at, name, "referenced volume must be of type emptyDir");
+                }
+                Some(_) => {}
+            }
+        }
+    });
 }
 
 /// Splits `metadata.labels['app']` into the path and its subscript.

@@ -192,6 +192,8 @@ pub(crate) fn tolerations(faults: &mut Faults, path: &Path<'_>, tolerations: &[V
                     faults.invalid_str(&at.child("operator"), value, "value must be empty when `operator` is 'Exists'");
                 }
             }
+            // Comparisons are known, but switched off.
+            other @ ("Lt" | "Gt") => faults.not_supported(&at.child("operator"), other, &["Equal", "Exists", "Lt", "Gt"]),
             other => faults.not_supported(&at.child("operator"), other, &["Equal", "Exists"]),
         }
         if !effect.is_empty() {
@@ -213,7 +215,13 @@ pub(super) fn gates(faults: &mut Faults, path: &Path<'_>, gates: &[Value]) {
 }
 
 /// `resourceClaims`
-pub(super) fn claims(faults: &mut Faults, path: &Path<'_>, claims: &[Value]) {
+pub(super) fn claims(faults: &mut Faults, path: &Path<'_>, claims: &[Value], is_mirror: bool) {
+    if is_mirror {
+        for _ in claims {
+            faults.forbidden(&Path::new(""), "static pods do not support resource claims");
+        }
+        return;
+    }
     let mut seen = HashSet::new();
     for (i, claim) in claims.iter().enumerate() {
         let at = path.index(i);

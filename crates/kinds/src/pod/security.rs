@@ -111,12 +111,13 @@ pub(super) fn sysctls(faults: &mut Faults, path: &Path<'_>, spec: &Value, option
 }
 
 /// The profile that an annotation of old asks for.
-fn app_armor_profile(annotation: &str) -> Option<Value> {
+pub(super) fn app_armor_profile(annotation: &str) -> Option<Value> {
     match annotation {
         "unconfined" => Some(json!({ "type": "Unconfined" })),
         "runtime/default" => Some(json!({ "type": "RuntimeDefault" })),
         _ => {
-            let name = annotation.strip_prefix("localhost/").filter(|name| !name.is_empty())?;
+            let fits = |name: &&str| !name.is_empty() && name.trim() == *name && name.len() <= 4095;
+            let name = annotation.strip_prefix("localhost/").filter(fits)?;
             Some(json!({ "type": "Localhost", "localhostProfile": name }))
         }
     }
@@ -140,39 +141,25 @@ pub(super) fn app_armor_fields(pod: &mut Value) {
     }
 }
 
-/// Annotations of a new pod that have become fields, or could not.
-pub(super) fn app_armor_warnings(warnings: &mut Vec<String>, pod: &Value) {
+/// Warnings about annotations of a new pod that become fields, or cannot.
+pub(super) fn app_armor_warnings(pod: &Value) -> Vec<String> {
     let annotations = pod["metadata"].map("annotations");
     let spec = &pod["spec"];
+    let mut warnings = Vec::new();
     if spec["os"].text("name") == "windows" {
-        return;
+        return warnings;
     }
     let whole = &spec["securityContext"]["appArmorProfile"];
-    // Fields that the client set itself have an owner; those that were copied have none.
-    let owned = |name: &str| {
-        let key = format!("k:{}", json!({ "name": name }));
-        // On the way to the store they may be one text.
-        let managers: Value = match &pod["metadata"]["managedFields"] {
-            Value::String(text) => serde_json::from_str(text).unwrap_or_default(),
-            list => list.clone(),
-        };
-        managers.as_array().into_iter().flatten().any(|manager| {
-            ["f:initContainers", "f:containers"].iter().any(|list| {
-                let container = &manager["fieldsV1"]["f:spec"][*list][key.as_str()];
-                container["f:securityContext"].has("f:appArmorProfile")
-            })
-        })
-    };
     visit(spec, &Path::new(""), |container, _| {
         let key = format!("{APP_ARMOR}{}", container.text("name"));
         let Some(annotation) = annotations.get(&key).and_then(Value::as_str) else { return };
-        let own = &container["securityContext"]["appArmorProfile"];
-        let copied = app_armor_profile(annotation).is_none_or(|profile| *own == profile && profile != *whole);
-        if copied && !owned(container.text("name")) {
+        let has_own = container["securityContext"].has("appArmorProfile");
+        if !has_own && app_armor_profile(annotation).is_none_or(|profile| profile != *whole) {
             let message = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
             warnings.push(format!("metadata.annotations[{key}]: {message}"));
         }
     });
+    warnings
 }
 
 /// A sysctl may be written with slashes; when the first separator is one, dots and slashes swap.
@@ -352,23 +339,33 @@ pub(super) fn host_process(faults: &mut Faults, path: &Path<'_>, spec: &Value) {
     }
 }
 
-/// User namespaces (KEP-127) exclude the host's other namespaces.
-pub(super) fn host_users(faults: &mut Faults, path: &Path<'_>, spec: &Value) {
+/// User namespaces (KEP-127) exclude the host's other namespaces, and devices, whose owner cannot be mapped.
+pub(super) fn host_users(faults: &mut Faults, path: &Path<'_>, spec: &Value, options: &Options) {
+    const WHY: &str = "when `hostUsers` is false";
     if spec.opt_flag("hostUsers") != Some(false) {
         return;
     }
-    for (key, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+    let keys: &[(&str, &str)] = &[("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")];
+    for (key, shown) in &keys[usize::from(options.users_with_network)..] {
         if spec.flag(key) {
-            faults.forbidden(&path.child(shown), "when `hostUsers` is false");
+            faults.forbidden(&path.child(shown), WHY);
         }
     }
+    if options.users_with_devices {
+        return;
+    }
+    visit(spec, path, |container, at| {
+        if !container.list("volumeDevices").is_empty() {
+            faults.forbidden(&at.child("volumeDevices"), WHY);
+        }
+    });
 }
 
 /// `os` and what it excludes.
 pub(super) fn operating_system(faults: &mut Faults, path: &Path<'_>, spec: &Value) {
     let Some(os) = spec.opt("os") else { return };
     match os.text("name") {
-        "" => faults.required(&path.child("os").child("name"), "cannot be empty"),
+        "" => faults.required(&path.child("os").child("name"), ""),
         "linux" => linux(faults, path, spec),
         "windows" => windows(faults, path, spec),
         other => faults.not_supported(&path.child("os"), other, &["linux", "windows"]),

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::check;
 use crate::doc::Read;
 use crate::pod::containers::{self, Around};
-use crate::pod::{Options, aggregate, scheduling, security, volumes};
+use crate::pod::{Options, aggregate, env, scheduling, security, volumes};
 use crate::quantity::Quantity;
 use crate::{names, resources};
 
@@ -32,7 +32,7 @@ pub(super) fn whole(faults: &mut Faults, pod: &Value, options: &Options) {
     let path = Path::new("spec");
     let spec = &pod["spec"];
     security::annotations(faults, &metadata.child("annotations"), pod["metadata"].map("annotations"), spec, options);
-    validate_spec(faults, &path, spec, Some(pod["metadata"].text("name")), options);
+    validate_spec(faults, &path, spec, Some(&pod["metadata"]), options);
     if spec.text("serviceAccountName").is_empty() {
         let at = path.child("volumes");
         for (i, volume) in spec.list("volumes").iter().enumerate() {
@@ -57,12 +57,8 @@ pub(super) fn whole(faults: &mut Faults, pod: &Value, options: &Options) {
 
 /// Faults of a `v1.PodTemplateSpec`.
 pub(crate) fn template(faults: &mut Faults, path: &Path<'_>, template: &Value, options: &Options) {
-    let metadata = &template["metadata"];
-    let spec = &template["spec"];
-    let annotations = path.child("annotations");
-    check::labels(faults, &path.child("labels"), metadata.map("labels"));
-    check::annotations(faults, &annotations, metadata.map("annotations"));
-    security::annotations(faults, &annotations, metadata.map("annotations"), spec, options);
+    template_metadata(faults, path, template, options);
+    let (metadata, spec) = (&template["metadata"], &template["spec"]);
     let at = path.child("spec");
     validate_spec(faults, &at, spec, None, options);
     security::annotations_match(faults, &at, metadata, spec);
@@ -71,12 +67,23 @@ pub(crate) fn template(faults: &mut Faults, path: &Path<'_>, template: &Value, o
     }
 }
 
-fn validate_spec(faults: &mut Faults, path: &Path<'_>, spec: &Value, pod_name: Option<&str>, options: &Options) {
+/// Faults of the labels and annotations of a `v1.PodTemplateSpec`.
+pub(crate) fn template_metadata(faults: &mut Faults, path: &Path<'_>, template: &Value, options: &Options) {
+    let metadata = &template["metadata"];
+    let annotations = path.child("annotations");
+    check::labels(faults, &path.child("labels"), metadata.map("labels"));
+    check::annotations(faults, &annotations, metadata.map("annotations"));
+    security::annotations(faults, &annotations, metadata.map("annotations"), &template["spec"], options);
+}
+
+fn validate_spec(faults: &mut Faults, path: &Path<'_>, spec: &Value, metadata: Option<&Value>, options: &Options) {
+    let pod_name = metadata.map(|metadata| metadata.text("name"));
+    let is_mirror = metadata.is_some_and(|metadata| metadata.map("annotations").contains_key(security::MIRROR));
     if !spec.has("terminationGracePeriodSeconds") {
         faults.required(&path.child("terminationGracePeriodSeconds"), "");
     }
     let good = volumes::validate(faults, &path.child("volumes"), spec.list("volumes"), pod_name, options);
-    scheduling::claims(faults, &path.child("resourceClaims"), spec.list("resourceClaims"));
+    scheduling::claims(faults, &path.child("resourceClaims"), spec.list("resourceClaims"), is_mirror);
     let around = Around { spec, volumes: good, options };
     containers::regular(faults, &path.child("containers"), &around);
     containers::init(faults, &path.child("initContainers"), &around);
@@ -102,7 +109,8 @@ fn validate_spec(faults: &mut Faults, path: &Path<'_>, spec: &Value, pod_name: O
     let constraints = spec.list("topologySpreadConstraints");
     scheduling::spread(faults, &path.child("topologySpreadConstraints"), constraints, options);
     security::host_process(faults, path, spec);
-    security::host_users(faults, path, spec);
+    security::host_users(faults, path, spec, options);
+    hostname_override(faults, path, spec);
     for key in ["serviceAccountName", "nodeName"] {
         if !spec.text(key).is_empty() {
             check::dns_subdomain(faults, &path.child(key), spec.text(key));
@@ -142,7 +150,7 @@ fn validate_spec(faults: &mut Faults, path: &Path<'_>, spec: &Value, pod_name: O
         overhead_amounts(faults, &path.child("overhead"), overhead, options);
     }
     security::operating_system(faults, path, spec);
-    hostname_override(faults, path, spec);
+    env::file_volumes(faults, path, spec);
 }
 
 /// Overhead is checked as if it were a container's limits.
@@ -154,11 +162,11 @@ pub(crate) fn overhead_amounts(faults: &mut Faults, path: &Path<'_>, overhead: &
 fn hostname_override(faults: &mut Faults, path: &Path<'_>, spec: &Value) {
     let Some(name) = spec.opt_text("hostnameOverride") else { return };
     let at = path.child("hostnameOverride");
-    if spec.flag("hostNetwork") {
-        faults.forbidden(&at, "when `spec.hostNetwork` is true");
-    }
     if spec.flag("setHostnameAsFQDN") {
-        faults.forbidden(&at, "when `spec.setHostnameAsFQDN` is true");
+        faults.forbidden(&at, "may not be specified when setHostnameAsFQDN is true");
+    }
+    if spec.flag("hostNetwork") {
+        faults.forbidden(&at, "may not be specified when hostNetwork is true");
     }
     if name.len() > 64 {
         faults.too_long(&at, 64);
@@ -230,20 +238,26 @@ fn dns_config(faults: &mut Faults, path: &Path<'_>, spec: &Value) {
 /// `resources` of the whole pod (KEP-2837): no less than the containers' requests, no less than any one's limit.
 fn pod_resources(faults: &mut Faults, path: &Path<'_>, spec: &Value, options: &Options) {
     let Some(own) = spec.opt("resources") else { return };
-    if own.has("claims") {
-        faults.forbidden(&path.child("claims"), "claims cannot be set for Resources at pod-level");
+    if spec["os"].text("name") == "windows" {
+        return faults.forbidden(path, "may not be set for a windows pod");
     }
-    containers::requirements(faults, path, own, resources::check_pod_name, &[], options);
+    if own.has("claims") {
+        faults.forbidden(&path.child("claims"), "claims may not be set for Resources at pod-level");
+    }
+    let claims: Vec<&str> = spec.list("resourceClaims").iter().map(|claim| claim.text("name")).collect();
+    containers::requirements(faults, path, own, resources::check_pod_name, &claims, options);
     let requests = path.child("requests");
     for (name, sum) in aggregate::requests(spec) {
-        if !resources::is_pod_level(&name) {
-            continue;
-        }
-        let have = Quantity::of(&own["requests"][&name]).unwrap_or_default();
-        if sum.amount() > have.amount() {
-            let detail = format!("must be greater than or equal to aggregate container requests of {sum}");
-            faults.invalid_str(&requests.key(&name), &have.to_string(), &detail);
-        }
+        let Some(have) = Quantity::of(&own["requests"][&name]).filter(|have| sum.amount() > have.amount()) else { continue };
+        let detail = format!("must be greater than or equal to aggregate container requests of {sum}");
+        faults.invalid_str(&requests.key(&name), &have.to_string(), &detail);
+    }
+    // Huge pages cannot be overcommitted, not by a pod either.
+    let limits = path.child("limits");
+    for (name, sum) in aggregate::limits(spec).into_iter().filter(|(name, _)| resources::is_huge_page(name)) {
+        let Some(have) = Quantity::of(&own["limits"][&name]).filter(|have| sum.amount() > have.amount()) else { continue };
+        let detail = format!("must be greater than or equal to aggregate container limits of {sum}");
+        faults.invalid_str(&limits.key(&name), &have.to_string(), &detail);
     }
     let containers = path.child("containers");
     for (i, container) in spec.list("containers").iter().enumerate() {

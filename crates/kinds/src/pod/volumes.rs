@@ -618,7 +618,9 @@ fn claim_template(faults: &mut Faults, path: &Path<'_>, template: &Value) {
     check::labels(faults, &at.child("labels"), metadata.map("labels"));
     for (key, value) in metadata.as_object().into_iter().flatten() {
         if !matches!(key.as_str(), "annotations" | "labels") && !value.is_null() && value != &json!("") {
-            faults.forbidden(&at.child(key), "cannot be set");
+            // The reference server shows the name of its own field.
+            let shown = if key == "uid" { "uID" } else { key };
+            faults.forbidden(&at.child(shown), "cannot be set");
         }
     }
     crate::claim::spec(faults, &path.child("spec"), &template["spec"], &crate::claim::Lax::default());

@@ -1,14 +1,16 @@
 //! Warnings about pods and templates that are valid, but hardly meant as they are.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use corten_api::field::{Path, quoted};
 use serde_json::Value;
 
 use crate::addresses;
 use crate::doc::Read;
-use crate::pod::visit;
+use crate::pod::{security, visit};
 use crate::quantity::Quantity;
+
+mod overlap;
 
 /// Warnings about a spec. `parent` is the path of the template, none for a pod.
 pub(crate) fn spec(warnings: &mut Vec<String>, parent: Option<&Path<'_>>, spec: &Value, metadata: &Value) {
@@ -56,6 +58,7 @@ pub(crate) fn spec(warnings: &mut Vec<String>, parent: Option<&Path<'_>>, spec: 
     let at = |path: &Path<'_>| format!("{spec_at}{path}");
     visit(spec, &root, |container, path| containers(warnings, &at(path), &meta_at, container, spec, metadata, template));
     ports(warnings, spec, &root, at);
+    port_names(warnings, spec, &root, at);
     if spec.opt_int("terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
         warnings.push(format!(
             "{spec_at}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
@@ -129,7 +132,7 @@ pub(crate) fn node_term(warnings: &mut Vec<String>, at: &str, term: &Value, requ
         }
         for (j, value) in requirement.texts("values").enumerate() {
             for message in crate::names::label_value(value) {
-                warnings.push(format!("{at}.matchExpressions[{i}].values[{j}]: {value} is {message}"));
+                warnings.push(format!("{at}.matchExpressions[{i}].values[{j}]: {value} is invalid, {message}"));
             }
         }
     }
@@ -160,27 +163,7 @@ fn volumes(warnings: &mut Vec<String>, at: &str, volumes: &[Value]) {
             }
         }
     }
-    let sources = || volumes.iter().flat_map(|volume| volume["projected"].list("sources"));
-    let tokens: HashSet<&str> =
-        sources().filter_map(|source| source.opt("serviceAccountToken")).map(|token| token.text("path")).collect();
-    for (i, volume) in volumes.iter().enumerate().filter(|_| !tokens.is_empty()) {
-        for source in volume["projected"].list("sources") {
-            for (key, shown) in [("configMap", "configMap"), ("secret", "secrets"), ("downwardAPI", "downwardAPI")] {
-                for (j, item) in source[key].list("items").iter().enumerate() {
-                    let path = item.text("path");
-                    if tokens.contains(path) {
-                        let where_ = format!("{at}[{i}].projected.sources.{shown}[{j}]");
-                        warnings.push(format!("{where_}: has duplicated path with ServiceAccountToken {}", quoted(path)));
-                    }
-                }
-            }
-            let path = source["clusterTrustBundle"].text("path");
-            if source.has("clusterTrustBundle") && tokens.contains(path) {
-                let where_ = format!("{at}[{i}].projected.sources.ClusterTrustBundle");
-                warnings.push(format!("{where_}: has duplicated path with ServiceAccountToken {}", quoted(path)));
-            }
-        }
-    }
+    overlap::warnings(warnings, volumes);
 }
 
 fn repeated(warnings: &mut Vec<String>, at: &str, items: &[Value], key: &str) {
@@ -216,8 +199,13 @@ fn containers(
         warnings.push(format!("{meta_at}.annotations[{key}]: {SECCOMP_GONE}"));
     }
     let key = format!("{APP_ARMOR}{}", container.text("name"));
-    let has_profile = context.has("appArmorProfile") || spec["securityContext"].has("appArmorProfile");
-    if template && !has_profile && annotations.contains_key(&key) {
+    let told = |annotation: &Value| security::app_armor_profile(annotation.as_str().unwrap_or_default());
+    let whole = spec["securityContext"].opt("appArmorProfile");
+    if template
+        && !context.has("appArmorProfile")
+        && let Some(annotation) = annotations.get(&key)
+        && whole.is_none_or(|whole| told(annotation).as_ref() != Some(whole))
+    {
         let message = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
         warnings.push(format!("{meta_at}.annotations[{key}]: {message}"));
     }
@@ -266,6 +254,24 @@ fn ports(warnings: &mut Vec<String>, spec: &Value, root: &Path<'_>, at: impl Fn(
                 }
             }
             seen.push((number, protocol.into(), ip.into(), host, here));
+        }
+    });
+}
+
+/// Names of ports that another container has used already.
+fn port_names(warnings: &mut Vec<String>, spec: &Value, root: &Path<'_>, at: impl Fn(&Path<'_>) -> String) {
+    let mut seen: HashMap<String, String> = HashMap::new();
+    visit(spec, root, |container, path| {
+        for (i, port) in container.list("ports").iter().enumerate().filter(|(_, port)| !port.text("name").is_empty()) {
+            let here = format!("{}.ports[{i}]", at(path));
+            let name = port.text("name");
+            if let Some(other) = seen.get(name) {
+                let shown = quoted(name);
+                let use_of = "services and probes that select ports by name will use";
+                warnings.push(format!("{here}: duplicate port name {shown} with {other}, {use_of} {other}"));
+            } else {
+                seen.insert(name.to_owned(), here);
+            }
         }
     });
 }

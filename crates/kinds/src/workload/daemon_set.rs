@@ -41,6 +41,7 @@ impl Strategy for DaemonSets {
     }
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        super::drop_disabled(object);
         reset_status(object, COUNTS);
         meta::set_generation(object, 1);
         if generation_annotation(object) < 1 {
@@ -60,6 +61,7 @@ impl Strategy for DaemonSets {
             return;
         }
         object.copy_from(old, "status");
+        super::drop_disabled(object);
         let before = generation_annotation(old);
         let template_changed = !semantic_equal(&object["spec"]["template"], &old["spec"]["template"]);
         template_generation(object, before + i64::from(template_changed));
@@ -86,7 +88,7 @@ impl Strategy for DaemonSets {
             return faults;
         }
         let path = Path::new("spec");
-        check::immutable(&mut faults, &path.child("selector"), &object["spec"]["selector"], &old["spec"]["selector"]);
+        check::immutable_selector(&mut faults, &path, object, old);
         spec(&mut faults, object, Some(old));
         faults
     }
@@ -140,7 +142,8 @@ fn spec(faults: &mut Faults, object: &Value, old: Option<&Value>) {
     let selector = &spec["selector"];
     let at = path.child("template");
     let template = &spec["template"];
-    check::label_selector(faults, &path.child("selector"), selector, old.is_some());
+    let options = options(old);
+    check::label_selector(faults, &path.child("selector"), selector, options.lax_selectors);
     if check::selector_compiles(selector)
         && (selector.is_null() || !check::selector_is_empty(selector))
         && !check::selector_matches(selector, template["metadata"].map("labels"))
@@ -148,9 +151,9 @@ fn spec(faults: &mut Faults, object: &Value, old: Option<&Value>) {
         super::mismatch(faults, &at, template);
     }
     if !selector.is_null() && check::selector_is_empty(selector) {
-        faults.invalid(&path.child("selector"), selector, "empty selector is invalid for daemonset");
+        check::invalid_selector(faults, &path.child("selector"), selector, "empty selector is invalid for daemonset");
     }
-    validation::template(faults, &at, template, &options(old));
+    validation::template(faults, &at, template, &options);
     runs_forever(faults, &at, template, "DaemonSet");
     check::field_not_negative(faults, &path, spec, "minReadySeconds");
     strategy(faults, &path.child("updateStrategy"), &spec["updateStrategy"]);

@@ -37,6 +37,7 @@ impl Strategy for Deployments {
     }
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        super::drop_disabled(object);
         reset_status(object, &[]);
         meta::set_generation(object, 1);
     }
@@ -54,6 +55,7 @@ impl Strategy for Deployments {
             return;
         }
         object.copy_from(old, "status");
+        super::drop_disabled(object);
         let before = old["metadata"].int("generation");
         let changed = !semantic_equal(&object["spec"], &old["spec"])
             || !semantic_equal(&object["metadata"]["annotations"], &old["metadata"]["annotations"]);
@@ -69,7 +71,7 @@ impl Strategy for Deployments {
         }
         spec(&mut faults, object, Some(old));
         let path = Path::new("spec");
-        check::immutable(&mut faults, &path.child("selector"), &object["spec"]["selector"], &old["spec"]["selector"]);
+        check::immutable_selector(&mut faults, &path, object, old);
         faults
     }
 
@@ -104,7 +106,7 @@ fn spec(faults: &mut Faults, object: &Value, old: Option<&Value>) {
     let spec = &object["spec"];
     let path = Path::new("spec");
     check::field_not_negative(faults, &path, spec, "replicas");
-    selector(faults, &path, spec, "empty selector is invalid for deployment", old);
+    selector(faults, &path, spec, "empty selector is invalid for deployment");
     template(faults, &path, spec, "ReplicaSet", "invalid label selector", old);
     strategy(faults, &path.child("strategy"), &spec["strategy"]);
     check::field_not_negative(faults, &path, spec, "minReadySeconds");
@@ -156,9 +158,9 @@ fn status(faults: &mut Faults, status: &Value) {
             "replicas",
             "updatedReplicas",
             "readyReplicas",
-            "terminatingReplicas",
             "availableReplicas",
             "unavailableReplicas",
+            "terminatingReplicas",
             "collisionCount",
         ],
     );

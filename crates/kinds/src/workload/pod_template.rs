@@ -15,6 +15,7 @@ impl Strategy for PodTemplates {
     }
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        crate::pod::drop_disabled(object.object("template").object("spec"));
         meta::set_generation(object, 1);
     }
 
@@ -25,6 +26,7 @@ impl Strategy for PodTemplates {
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        crate::pod::drop_disabled(object.object("template").object("spec"));
         meta::bump_generation(object, old, |object| &object["template"]);
     }
 

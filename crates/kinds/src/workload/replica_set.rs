@@ -23,6 +23,7 @@ impl Strategy for ReplicaSets {
     }
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        super::drop_disabled(object);
         reset_status(object, &["replicas"]);
         meta::set_generation(object, 1);
     }
@@ -39,6 +40,7 @@ impl Strategy for ReplicaSets {
             return;
         }
         object.copy_from(old, "status");
+        super::drop_disabled(object);
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
@@ -54,8 +56,8 @@ impl Strategy for ReplicaSets {
                     "fullyLabeledReplicas",
                     "readyReplicas",
                     "availableReplicas",
-                    "terminatingReplicas",
                     "observedGeneration",
+                    "terminatingReplicas",
                 ],
             );
             at_most_replicas(&mut faults, status, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"]);
@@ -64,7 +66,7 @@ impl Strategy for ReplicaSets {
         }
         spec(&mut faults, object, Some(old));
         let path = Path::new("spec");
-        check::immutable(&mut faults, &path.child("selector"), &object["spec"]["selector"], &old["spec"]["selector"]);
+        check::immutable_selector(&mut faults, &path, object, old);
         faults
     }
 
@@ -104,6 +106,6 @@ fn spec(faults: &mut Faults, object: &Value, old: Option<&Value>) {
     let path = Path::new("spec");
     check::field_not_negative(faults, &path, spec, "replicas");
     check::field_not_negative(faults, &path, spec, "minReadySeconds");
-    selector(faults, &path, spec, "empty selector is invalid for deployment", old);
+    selector(faults, &path, spec, "empty selector is invalid for deployment");
     template(faults, &path, spec, "ReplicaSet", "invalid label selector", old);
 }

@@ -33,6 +33,7 @@ impl Strategy for ReplicationControllers {
     }
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        super::drop_disabled(object);
         reset_status(object, &["replicas"]);
         meta::set_generation(object, 1);
     }
@@ -49,6 +50,7 @@ impl Strategy for ReplicationControllers {
             return;
         }
         object.copy_from(old, "status");
+        super::drop_disabled(object);
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{at_most_replicas, available_is_ready, collisions_only_rise, counts, default_template, options, reset_status};
 use crate::doc::{Read, Write, semantic_equal};
-use crate::pod::{defaults, validation};
+use crate::pod::{Options, defaults, validation};
 use crate::{Column, Context, Strategy, check, columns, internal, meta, table};
 
 pub(crate) struct StatefulSets;
@@ -51,12 +51,13 @@ impl Strategy for StatefulSets {
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
         reset_status(object, &["replicas", "availableReplicas"]);
+        drop_disabled(object, None);
         meta::set_generation(object, 1);
     }
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        spec(&mut faults, object, None);
+        spec(&mut faults, object, &Rules { options: options(None), is_update: false, lax_template: false });
         faults
     }
 
@@ -66,6 +67,7 @@ impl Strategy for StatefulSets {
             return;
         }
         object.copy_from(old, "status");
+        drop_disabled(object, Some(old));
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
@@ -88,7 +90,11 @@ impl Strategy for StatefulSets {
             collisions_only_rise(&mut faults, status, &old["status"]);
             return faults;
         }
-        spec(&mut faults, object, Some(old));
+        let mut faults_before = Faults::default();
+        let rules = Rules { options: options(Some(old)), is_update: true, lax_template: false };
+        spec(&mut faults_before, old, &rules);
+        // What was not valid before must not stand in the way of other changes.
+        spec(&mut faults, object, &Rules { lax_template: !faults_before.is_empty(), ..rules });
         let mut munged = object["spec"].clone();
         for key in [
             "replicas",
@@ -117,8 +123,9 @@ impl Strategy for StatefulSets {
         }
         let mut warnings = super::template_warnings(object, old);
         for (i, claim) in object["spec"].list("volumeClaimTemplates").iter().enumerate() {
-            let at = format!("spec.volumeClaimTemplates[{i}]");
-            crate::claim::warnings(&mut warnings, &format!("{at}.spec"), &claim["spec"]);
+            // The reference server names the place differently for new and changed objects, and never as the API does.
+            let below = if old.is_some() { ".Spec" } else { "" };
+            crate::claim::warnings(&mut warnings, &format!("spec.volumeClaimTemplates[{i}]{below}"), &claim["spec"]);
         }
         if object["spec"].opt_int("revisionHistoryLimit").is_some_and(|limit| limit < 0) {
             let text =
@@ -144,7 +151,25 @@ impl Strategy for StatefulSets {
     }
 }
 
-fn spec(faults: &mut Faults, object: &Value, old: Option<&Value>) {
+/// What is let pass.
+struct Rules {
+    options: Options,
+    /// Names and claims that cannot change are not looked at again.
+    is_update: bool,
+    /// The template is not looked at.
+    lax_template: bool,
+}
+
+/// Drops what belongs to features that are switched off, unless the object has it already.
+fn drop_disabled(object: &mut Value, old: Option<&Value>) {
+    super::drop_disabled(object);
+    let in_use = old.is_some_and(|old| old["spec"]["updateStrategy"]["rollingUpdate"].has("maxUnavailable"));
+    if let Some(rolling) = object.object("spec").object("updateStrategy").child("rollingUpdate").filter(|_| !in_use) {
+        rolling.drop_key("maxUnavailable");
+    }
+}
+
+fn spec(faults: &mut Faults, object: &Value, rules: &Rules) {
     let spec = &object["spec"];
     let path = Path::new("spec");
     match spec.text("podManagementPolicy") {
@@ -160,32 +185,41 @@ fn spec(faults: &mut Faults, object: &Value, old: Option<&Value>) {
             check::one_of(faults, &at.child(key), retention.text(key), &["Retain", "Delete"]);
         }
     }
+    if !rules.is_update {
+        let at = path.child("volumeClaimTemplates");
+        for (i, claim) in spec.list("volumeClaimTemplates").iter().enumerate() {
+            crate::claim::spec(faults, &at.index(i).child("spec"), &claim["spec"], &crate::claim::Lax::default());
+        }
+    }
     check::field_not_negative(faults, &path, spec, "replicas");
     check::field_not_negative(faults, &path, spec, "minReadySeconds");
     if let Some(ordinals) = spec.opt("ordinals") {
         check::field_not_negative(faults, &path.child("ordinals"), ordinals, "start");
     }
     let service = spec.text("serviceName");
-    if !service.is_empty() && old.is_none() {
+    if !service.is_empty() && !rules.is_update {
         check::dns_label(faults, &path.child("serviceName"), service);
     }
     let selector = &spec["selector"];
-    super::selector(faults, &path, spec, "empty selector is invalid for statefulset", old);
+    super::selector(faults, &path, spec, "empty selector is invalid for statefulset");
     if !check::selector_compiles(selector) {
-        return faults.invalid(&path.child("selector"), selector, "");
+        check::invalid_selector(faults, &path.child("selector"), selector, "");
+    } else {
+        template(faults, &path.child("template"), spec, rules);
     }
-    let at = path.child("template");
-    let template = &spec["template"];
-    if selector.is_null() || !check::selector_is_empty(selector) {
-        super::labels_match(faults, &at, template, selector);
-    }
-    template_of(faults, &at, spec, old);
-    super::runs_forever(faults, &at, template, "StatefulSet");
+    super::runs_forever(faults, &path.child("template"), &spec["template"], "StatefulSet");
 }
 
-/// Claims become volumes of the pods, so the template is checked as if it had them.
-fn template_of(faults: &mut Faults, path: &Path<'_>, spec: &Value, old: Option<&Value>) {
+/// Claims become volumes of the pods, so the template is checked as if it had them; names of its pods are the controller's.
+fn template(faults: &mut Faults, path: &Path<'_>, spec: &Value, rules: &Rules) {
+    let selector = &spec["selector"];
+    if selector.is_null() || !check::selector_is_empty(selector) {
+        super::labels_match(faults, path, &spec["template"], selector);
+    }
     let mut template = spec["template"].clone();
+    for key in ["subdomain", "hostname"] {
+        template.object("spec").drop_key(key);
+    }
     let claims: Vec<Value> = spec
         .list("volumeClaimTemplates")
         .iter()
@@ -197,12 +231,15 @@ fn template_of(faults: &mut Faults, path: &Path<'_>, spec: &Value, old: Option<&
     if !claims.is_empty() {
         let names: Vec<&str> = claims.iter().map(|claim| claim.text("name")).collect();
         let pod = template.object("spec");
-        let mut volumes: Vec<Value> =
+        let others: Vec<Value> =
             pod.list("volumes").iter().filter(|volume| !names.contains(&volume.text("name"))).cloned().collect();
-        volumes.extend(claims.iter().cloned());
+        let volumes: Vec<Value> = claims.iter().cloned().chain(others).collect();
         pod.put("volumes", volumes);
     }
-    validation::template(faults, path, &template, &options(old));
+    if !rules.lax_template {
+        validation::template(faults, path, &template, &rules.options);
+    }
+    validation::template_metadata(faults, path, &template, &rules.options);
 }
 
 fn strategy(faults: &mut Faults, path: &Path<'_>, strategy: &Value) {

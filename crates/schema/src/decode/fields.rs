@@ -37,32 +37,44 @@ pub(crate) fn kept(field: &Field, value: Option<Value>) -> Option<Value> {
     value.filter(|value| is_kept(field, value))
 }
 
-/// [`kept`], and empty lists too: a client's `[]` is not the same as nothing until the object is stored.
+/// [`kept`], and empty lists too: a client's `[]` is not the same as nothing until the object is stored. The same holds for the
+/// few maps of which validation and admission tell.
 pub(crate) fn kept_as_sent(field: &Field, value: Option<Value>) -> Option<Value> {
-    value.filter(|value| value.is_array() || is_kept(field, value))
+    value.filter(|value| value.is_array() || is_told_map(field.name, value) || is_kept(field, value))
+}
+
+/// Whether a value is an empty map of which it matters that it was sent.
+fn is_told_map(name: &str, value: &Value) -> bool {
+    matches!(name, "labels" | "overhead") && value.as_object().is_some_and(Map::is_empty)
 }
 
 /// Turns the empty lists of a document into what they are once stored: nothing, or null where the encoder always writes.
 pub(crate) fn settle(map: &mut Map<String, Value>, ty: &Type, owned: bool) {
+    settle_at(map, ty, owned, 0);
+}
+
+fn settle_at(map: &mut Map<String, Value>, ty: &Type, owned: bool, depth: usize) {
     map.retain(|name, value| {
         let Some(field) = ty.field(name) else { return true };
-        if is_empty_list(value) && name != "managedFields" {
+        // Of the object itself an empty list of managed fields asks for forgetting them.
+        let forgets = depth == 1 && name == "managedFields";
+        if (is_empty_list(value) && !forgets) || is_told_map(name, value) {
             let always = ty.position(name).is_some_and(|at| ty.always.contains(&at));
             if always && !owned {
                 *value = Value::Null;
             }
             return always;
         }
-        settle_value(value, &field.kind, owned);
+        settle_value(value, &field.kind, owned, depth + 1);
         true
     });
 }
 
-fn settle_value(value: &mut Value, kind: &Kind, owned: bool) {
+fn settle_value(value: &mut Value, kind: &Kind, owned: bool, depth: usize) {
     match (kind, value) {
-        (Kind::Struct(id), Value::Object(map)) => settle(map, Types::get().of(*id), owned),
-        (Kind::List(item), Value::Array(list)) => list.iter_mut().for_each(|value| settle_value(value, item, owned)),
-        (Kind::Map(item), Value::Object(map)) => map.values_mut().for_each(|value| settle_value(value, item, owned)),
+        (Kind::Struct(id), Value::Object(map)) => settle_at(map, Types::get().of(*id), owned, depth),
+        (Kind::List(item), Value::Array(list)) => list.iter_mut().for_each(|value| settle_value(value, item, owned, depth + 1)),
+        (Kind::Map(item), Value::Object(map)) => map.values_mut().for_each(|value| settle_value(value, item, owned, depth + 1)),
         _ => {}
     }
 }
@@ -71,11 +83,11 @@ fn is_empty_list(value: &Value) -> bool {
     value.as_array().is_some_and(Vec::is_empty)
 }
 
-/// Whether there is an empty list anywhere in a value.
+/// Whether there is an empty list, or a map as good as one, anywhere in a value.
 pub(crate) fn has_empty_list(value: &Value) -> bool {
     match value {
         Value::Array(list) => list.is_empty() || list.iter().any(has_empty_list),
-        Value::Object(map) => map.values().any(has_empty_list),
+        Value::Object(map) => map.iter().any(|(name, value)| is_told_map(name, value) || has_empty_list(value)),
         _ => false,
     }
 }

@@ -57,8 +57,9 @@ impl Strategy for Jobs {
 
     fn prepare_create(&self, object: &mut Value, ctx: &Context<'_>) {
         if !object["spec"].flag("manualSelector") {
+            let shares_labels = !ctx.labels_given && !object["metadata"].map("labels").is_empty();
             generate_selector(object);
-            if !ctx.labels_given {
+            if shares_labels {
                 // They are the template's, those that are generated included.
                 let labels = object["spec"]["template"]["metadata"]["labels"].clone();
                 object.object("metadata").put("labels", labels);
@@ -567,7 +568,8 @@ fn changes(faults: &mut Faults, job: &Value, old: &Value, options: &Options) {
 fn template_change(faults: &mut Faults, path: &Path<'_>, job: &Value, old: &Value) {
     let (template, before) = (&job["spec"]["template"], &old["spec"]["template"]);
     let status = &old["status"];
-    let stopped = old["spec"].flag("suspend") && job_status::is_true(status, "Suspended") && status.int("active") == 0;
+    let drained = job_status::is_true(status, "Suspended") && status.int("active") == 0;
+    let stopped = old["spec"].flag("suspend") && (!status.has("startTime") || drained);
     if !stopped {
         if !semantic_equal(template, before) {
             check::invalid_shown(faults, path, &internal::shown("PodTemplateSpec", template), check::IMMUTABLE);
@@ -599,3 +601,6 @@ fn template_change(faults: &mut Faults, path: &Path<'_>, job: &Value, old: &Valu
         check::invalid_shown(faults, &path.child("spec"), &internal::shown("PodSpec", now), check::IMMUTABLE);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,6 +76,8 @@ pub struct Form {
 pub enum Endpoint {
     /// One object.
     Object,
+    /// A question or an action: what it answers is stored nowhere, and no table can show it.
+    Action,
     /// A collection: lists, and watches too.
     List,
     /// A watch.
@@ -95,7 +97,7 @@ const STREAM_TYPES: &str = "application/json;stream=watch, application/vnd.kuber
 /// 406, when none of the clauses can be fulfilled.
 pub fn accept(accept: &str, endpoint: Endpoint, pretty: bool) -> Result<Form, Status> {
     is_offered(accept, endpoint)?;
-    let Some((clause, encoding, shape)) = choose(accept, Restrictions::Resource) else {
+    let Some((clause, encoding, shape)) = choose(accept, Restrictions::of(endpoint)) else {
         return Err(not_acceptable(MEDIA_TYPES));
     };
     let (shape, meta, of_list) = match shape {
@@ -151,7 +153,7 @@ impl Form {
 /// The router's own look at `Accept`, before any handler's: coarse, but in words of its own.
 fn is_offered(accept: &str, endpoint: Endpoint) -> Result<(), Status> {
     let streams = match endpoint {
-        Endpoint::Object | Endpoint::Deletion => "",
+        Endpoint::Object | Endpoint::Action | Endpoint::Deletion => "",
         Endpoint::List | Endpoint::Watch => STREAM_TYPES,
     };
     offered(accept, MEDIA_TYPES.split(", ").chain(streams.split(", ").filter(|kind| !kind.is_empty())))
@@ -209,10 +211,22 @@ fn not_acceptable(types: &str) -> Status {
 enum Restrictions {
     /// Of a resource: its shapes, and the version of the options.
     Resource,
+    /// Of what is not stored: the same, without tables.
+    Action,
     /// Of the lists of groups: everything about them at once (KEP-3352).
     Discovery,
     /// Of everything else, errors above all: nothing.
     Plain,
+}
+
+impl Restrictions {
+    fn of(endpoint: Endpoint) -> Self {
+        if endpoint == Endpoint::Action { Self::Action } else { Self::Resource }
+    }
+
+    fn allow_shapes(self) -> bool {
+        matches!(self, Self::Resource | Self::Action)
+    }
 }
 
 /// What the parameters of a clause ask for.
@@ -287,7 +301,7 @@ impl<'a> Clause<'a> {
         if given("stream").is_some_and(|stream| stream != "watch" || encoding == Encoding::Yaml) {
             return None;
         }
-        if given("sv").is_some_and(|version| version != "v1" || restrictions != Restrictions::Resource) {
+        if given("sv").is_some_and(|version| version != "v1" || !restrictions.allow_shapes()) {
             return None;
         }
         if !["as", "g", "v"].iter().any(|name| self.parameter(name).is_some()) {
@@ -302,7 +316,8 @@ impl<'a> Clause<'a> {
             _ => return None,
         };
         match self.parameter("as")? {
-            _ if restrictions != Restrictions::Resource => None,
+            _ if !restrictions.allow_shapes() => None,
+            "Table" if restrictions == Restrictions::Action => None,
             "Table" => (encoding != Encoding::Protobuf).then_some(Wanted::Table(meta)),
             "PartialObjectMetadata" => Some(Wanted::Partial(meta)),
             "PartialObjectMetadataList" => Some(Wanted::PartialList(meta)),

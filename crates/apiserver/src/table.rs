@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use corten_api::field::{Faults, Path};
 use corten_api::status::Status;
-use corten_kinds::{Column, Strategy};
+use corten_kinds::{COMPONENT_STATUSES, Column, Printer, SCALES, Strategy};
 
 use crate::negotiate::MetaVersion;
 use crate::registry::Target;
@@ -38,11 +38,22 @@ impl IncludeObject {
     }
 }
 
-/// The printer of one kind.
+/// The table of one kind.
 #[derive(Clone, Copy)]
 pub struct Table {
-    strategy: Option<&'static dyn Strategy>,
+    rows: Rows,
     meta: MetaVersion,
+}
+
+/// Where headings and cells come from.
+#[derive(Clone, Copy)]
+enum Rows {
+    /// The rules of a kind.
+    Of(&'static dyn Strategy),
+    /// Something that only answers are made of.
+    Printed(&'static Printer),
+    /// Nothing is known but the metadata.
+    Plain,
 }
 
 /// What is printed of a kind that says nothing about itself.
@@ -64,13 +75,30 @@ const PLAIN: [Column; 2] = [
 ];
 
 impl Table {
-    /// The printer of a target's objects.
+    /// The table of a target's objects.
     pub(crate) fn of(target: &Target, meta: MetaVersion) -> Self {
-        Self { strategy: target.strategy, meta }
+        let rows = match target.strategy {
+            Some(strategy) => Rows::Of(strategy),
+            None if target.plural() == "componentstatuses" => Rows::Printed(&COMPONENT_STATUSES),
+            None => Rows::Plain,
+        };
+        Self { rows, meta }
+    }
+
+    /// The table of a target's subresource, which may be of another kind.
+    pub(crate) fn of_subresource(target: &Target, subresource: &str, meta: MetaVersion) -> Self {
+        match subresource {
+            "scale" => Self { rows: Rows::Printed(&SCALES), meta },
+            _ => Self::of(target, meta),
+        }
     }
 
     fn columns(&self) -> &'static [Column] {
-        self.strategy.map_or(&PLAIN, Strategy::columns)
+        match self.rows {
+            Rows::Of(strategy) => strategy.columns(),
+            Rows::Printed(printer) => printer.columns,
+            Rows::Plain => &PLAIN,
+        }
     }
 
     /// `columnDefinitions`
@@ -91,13 +119,17 @@ impl Table {
     /// One row. `stored` is what the cells are read from, `shown` what the row carries.
     #[must_use]
     pub fn row(&self, stored: &Value, shown: &Value, include: IncludeObject, now: jiff::Timestamp) -> Value {
-        let cells = match self.strategy {
-            Some(strategy) => strategy.row(stored, now),
-            None => vec![stored["metadata"]["name"].clone(), stored["metadata"]["creationTimestamp"].clone()],
+        let cells = match self.rows {
+            Rows::Of(strategy) => strategy.row(stored, now),
+            Rows::Printed(printer) => (printer.row)(stored, now),
+            Rows::Plain => vec![stored["metadata"]["name"].clone(), stored["metadata"]["creationTimestamp"].clone()],
         };
         let object = match include {
             IncludeObject::Metadata => {
-                let hidden = self.strategy.map_or(&[][..], |strategy| strategy.hidden_annotations());
+                let hidden = match self.rows {
+                    Rows::Of(strategy) => strategy.hidden_annotations(),
+                    Rows::Printed(_) | Rows::Plain => &[],
+                };
                 json!({"kind": "PartialObjectMetadata", "apiVersion": self.meta.api_version(), "metadata": metadata(shown, hidden)})
             }
             IncludeObject::Object => shown.clone(),

@@ -49,6 +49,20 @@ pub(crate) static CERTIFICATESIGNINGREQUESTS: &[Column] = &[
     column("Condition", "string", "", "Conditions applied to the request, such as approval or denial.", 0),
 ];
 
+pub(crate) const COMPONENTSTATUSES: &[Column] = &[
+    NAME,
+    column("Status", "string", "", "Status of the component conditions", 0),
+    column("Message", "string", "", "Message of the component conditions", 0),
+    column("Error", "string", "", "Error of the component conditions", 0),
+];
+
+pub(crate) const SCALES: &[Column] = &[
+    column("Name", "string", "", NAME_TEXT, 0),
+    column("Desired", "integer", "", "replicas is the desired number of instances for the scaled object.", 0),
+    column("Available", "integer", "", "replicas is the actual number of observed instances of the scaled object.", 0),
+    AGE,
+];
+
 pub(crate) static CLUSTERROLEBINDINGS: &[Column] = &[
     NAME,
     column(

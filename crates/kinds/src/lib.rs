@@ -56,6 +56,7 @@ pub use meta::{check_finalizers, further_metadata_checks, has_strict_finalizers}
 pub use registry::{FieldPath, reset_fields, strategy};
 pub use service::{cluster_ip_faults, complete_cluster_ips};
 pub use simple::SYSTEM_PRIORITY_CLASSES;
+pub use table::{COMPONENT_STATUSES, Printer, SCALES};
 
 /// Facts about the request that a strategy may use.
 #[derive(Clone, Copy, Debug)]

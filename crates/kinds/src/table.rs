@@ -1,8 +1,42 @@
-//! Cells of table rows: ages, lists, selectors, in the form that `kubectl get` shows.
+//! Cells of table rows: ages, lists, selectors, in the form that `kubectl get` shows; and whole rows of what is stored nowhere.
 
 use serde_json::{Map, Value, json};
 
 use crate::doc::Read;
+use crate::{Column, columns};
+
+/// What is printed of documents that are made for an answer and have no rules of their own.
+#[derive(Debug)]
+pub struct Printer {
+    /// The headings.
+    pub columns: &'static [Column],
+    /// The cells of one document.
+    pub row: fn(&Value, jiff::Timestamp) -> Vec<Value>,
+}
+
+/// `autoscaling/v1 Scale`
+pub static SCALES: Printer = Printer {
+    columns: columns::SCALES,
+    row: |scale, now| {
+        let replicas = |part: &str| scale[part]["replicas"].as_i64().unwrap_or(0).into();
+        vec![name(scale), replicas("spec"), replicas("status"), age(scale, now)]
+    },
+};
+
+/// `ComponentStatus`
+pub static COMPONENT_STATUSES: Printer = Printer {
+    columns: columns::COMPONENTSTATUSES,
+    row: |component, _| {
+        let conditions = component["conditions"].as_array().into_iter().flatten();
+        let health = conditions.clone().find(|condition| condition.text("type") == "Healthy");
+        let (status, message, error) = match health {
+            Some(health) if health.text("status") == "True" => ("Healthy", health.text("message"), health.text("error")),
+            Some(health) => ("Unhealthy", health.text("message"), health.text("error")),
+            None => ("Unknown", "", ""),
+        };
+        vec![name(component), status.into(), message.into(), error.into()]
+    },
+};
 
 /// The first cell of every row.
 pub(crate) fn name(object: &Value) -> Value {

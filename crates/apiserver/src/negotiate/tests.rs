@@ -172,3 +172,13 @@ fn people_and_those_who_ask_get_indented_json() {
     assert!(pretty("pretty=", "Wget/1") && pretty("", "Mozilla/5.0 (X11)"));
     assert!(!pretty("", "") && !pretty("pretty=yes", "curl/8") && !pretty("pretty=false", "curl/8") && !pretty("pretty=0", ""));
 }
+
+#[test]
+fn actions_have_no_table() {
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    assert_eq!(accept(table, Endpoint::Object, false).unwrap().shape, Shape::Table);
+    assert_eq!(accept(table, Endpoint::Action, false).unwrap_err().code, 406);
+    assert_eq!(accept(&format!("{table},application/json"), Endpoint::Action, false).unwrap().shape, Shape::Whole);
+    let partial = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+    assert_eq!(accept(partial, Endpoint::Action, false).unwrap().shape, Shape::Partial);
+}

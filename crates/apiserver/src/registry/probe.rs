@@ -16,7 +16,7 @@ pub fn options(query: &Query, info: &RequestInfo) {
     }
     for header in query.all("accept") {
         let _ = negotiate::content_type(header);
-        for endpoint in [Endpoint::Object, Endpoint::List, Endpoint::Watch, Endpoint::Deletion] {
+        for endpoint in [Endpoint::Object, Endpoint::Action, Endpoint::List, Endpoint::Watch, Endpoint::Deletion] {
             let _ = negotiate::accept(header, endpoint, false);
         }
     }

@@ -121,8 +121,11 @@ pub(crate) fn shaped(target: &Target, form: Form, code: u16, document: Value, ca
         Shape::Table => {
             let mut stored = document.clone();
             codec::to_stored(target, &mut stored)?;
-            let table = Table::of(target, form.meta);
-            let meta = json!({"resourceVersion": document["metadata"]["resourceVersion"]});
+            let table = Table::of_subresource(target, &call.info().subresource, form.meta);
+            let meta = match &document["metadata"]["resourceVersion"] {
+                Value::Null => json!({}),
+                version => json!({"resourceVersion": version}),
+            };
             let row = table.row(&stored, &document, include, jiff::Timestamp::now());
             table.document(meta, true, vec![row])
         }

@@ -21,7 +21,7 @@ use super::render;
 use super::target::Target;
 use super::write::{self, CommitError, Writing, metadata};
 use crate::admission::Operation;
-use crate::negotiate::Endpoint;
+use crate::negotiate::{Endpoint, Form};
 use crate::pipeline::Call;
 use crate::proof::Admitted;
 use crate::response::Response;
@@ -30,7 +30,7 @@ use crate::{reviews, stream, tokens};
 
 /// `POST` of a review: a question that is answered and not stored.
 pub(crate) async fn review(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
-    let form = read::form(call, Endpoint::Object)?;
+    let form = read::form(call, Endpoint::Action)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
     let call = &*call;
@@ -53,7 +53,7 @@ pub(crate) async fn review(state: &Arc<State>, target: &Target, call: &mut Call)
 
 /// `POST serviceaccounts/NAME/token`
 pub(crate) async fn token(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
-    let form = read::form(call, Endpoint::Object)?;
+    let form = read::form(call, Endpoint::Action)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
     let call = &*call;
@@ -116,8 +116,7 @@ pub(crate) async fn modify(
 }
 
 /// `Success`, as posted actions are answered.
-pub(crate) fn success(call: &Call) -> Result<Response, Status> {
-    let form = read::form(call, Endpoint::Object)?;
+pub(crate) fn success(form: Form, call: &Call) -> Result<Response, Status> {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     render::status_document(form, 201, &status, call)
 }

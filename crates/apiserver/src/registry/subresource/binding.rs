@@ -10,16 +10,19 @@ use corten_api::status::Status;
 
 use super::super::codec::{self, Expected};
 use super::super::options::WriteOptions;
+use super::super::read;
 use super::super::target::Target;
 use super::super::write::{Writing, meta_text, metadata};
 use super::{modify, set_condition, success};
 use crate::admission::Operation;
+use crate::negotiate::Endpoint;
 use crate::pipeline::Call;
 use crate::response::Response;
 use crate::state::State;
 
 /// `POST pods/NAME/binding`, and `POST bindings`, which is older and names the pod in the body.
 pub(crate) async fn bind(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
+    let form = read::form(call, Endpoint::Action)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
     let call = &*call;
@@ -45,7 +48,7 @@ pub(crate) async fn bind(state: &Arc<State>, target: &Target, call: &mut Call) -
     state.caches.catch_up().await;
     let now = writing.now;
     modify(&writing, &name, &admitted, |pod| assign(pod, &binding, now)).await?;
-    success(call)
+    success(form, call)
 }
 
 fn validate(binding: &Value) -> Faults {

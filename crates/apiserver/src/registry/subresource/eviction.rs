@@ -11,10 +11,12 @@ use corten_api::status::{Cause, Details, Status};
 use super::super::codec::{self, Expected};
 use super::super::delete;
 use super::super::options::{DeleteOptions, WriteOptions};
+use super::super::read;
 use super::super::target::Target;
 use super::super::write::{Writing, meta_text, stamp};
 use super::{modify, set_condition, success};
 use crate::admission::Operation;
+use crate::negotiate::Endpoint;
 use crate::pipeline::Call;
 use crate::response::Response;
 use crate::state::State;
@@ -24,6 +26,7 @@ const MAX_DISRUPTED: usize = 2000;
 
 /// `POST pods/NAME/eviction`
 pub(crate) async fn evict(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
+    let form = read::form(call, Endpoint::Action)?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
     let call = &*call;
@@ -76,7 +79,7 @@ pub(crate) async fn evict(state: &Arc<State>, target: &Target, call: &mut Call) 
     let mut deleting = Writing::of(state, target, call, WriteOptions { dry_run: deletion.dry_run, ..WriteOptions::default() });
     deleting.subresource = String::new();
     delete::delete_one(&mut deleting, &name, &deletion).await?;
-    success(call)
+    success(form, call)
 }
 
 /// A pod that does not run, or is going anyway, is no disruption.

@@ -1,5 +1,5 @@
-//! Container logs in the CRI format: `<time> <stdout|stderr> <F|P> <line>`, where `P` marks a part of a line longer
-//! than 16 KiB.
+//! Container logs in the CRI format: `<time> <stdout|stderr> <F|P> <line>`, where `P` marks what no line feed followed: a part
+//! of a line longer than 16 KiB, or an end in the middle of a line.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -36,10 +36,10 @@ impl Framer {
         self.fill(data, time, lines);
     }
 
-    /// The stream has ended: what is left is the last line.
+    /// The stream has ended: what is left is a line without its end, which readers show as it was written.
     pub fn finish(&mut self, time: &str, lines: &mut Vec<u8>) {
         if !self.pending.is_empty() {
-            self.emit(b'F', time, lines);
+            self.emit(b'P', time, lines);
         }
         self.pending = Vec::new();
     }
@@ -117,7 +117,7 @@ mod tests {
         check(&[b"one\ntwo\n"], "T stdout F one\nT stdout F two\n");
         check(&[b"on", b"e\r\n"], "T stdout F one\n");
         check(&[b"\n\n"], "T stdout F \nT stdout F \n");
-        check(&[b"rest"], "E stdout F rest\n");
+        check(&[b"rest"], "E stdout P rest\n");
         check(&[], "");
     }
 
@@ -126,7 +126,7 @@ mod tests {
         let long = "x".repeat(MOST);
         check(&[long.as_bytes(), b"\n"], &format!("T stdout F {long}\n"));
         check(&[long.as_bytes(), b"yz\n"], &format!("T stdout P {long}\nT stdout F yz\n"));
-        check(&[long.as_bytes(), long.as_bytes()], &format!("T stdout P {long}\nE stdout F {long}\n"));
+        check(&[long.as_bytes(), long.as_bytes()], &format!("T stdout P {long}\nE stdout P {long}\n"));
     }
 
     #[test]

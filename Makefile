@@ -9,7 +9,8 @@ up: deps
 	@scripts/up
 
 down:
-	@$${CARGO_TARGET_DIR:-target}/release/corten down --data-dir $(CORTEN_DATA_DIR)
+	@corten=$${CARGO_TARGET_DIR:-target}/release/corten; \
+	if [ -x $$corten ]; then $$corten down --data-dir $(CORTEN_DATA_DIR); else echo "nothing is built here: no cluster to stop"; fi
 
 build: deps
 	$(CARGO) build --release -p corten
@@ -17,7 +18,8 @@ build: deps
 deps:
 	@scripts/deps
 
-test: deps
+test:
+	@scripts/deps test
 	@scripts/test
 
 lint:

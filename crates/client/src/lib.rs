@@ -36,5 +36,5 @@ pub use key::Key;
 pub use kube::Client;
 pub use leader::{LeaderConfig, LeaderElector};
 pub use queue::{Queue, Work};
-pub use recorder::{EventType, Recorder};
+pub use recorder::{Deed, DeedRecorder, EventType, Recorder};
 pub use transport::{RemoteError, in_process, remote};

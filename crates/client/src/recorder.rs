@@ -5,6 +5,7 @@
 //! equal events raise a count, similar ones are combined, and an object that talks too much is cut off (`correlate`).
 
 mod correlate;
+mod series;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use correlate::{Correlator, Occurrence, Outcome};
+
+pub use series::{Deed, DeedRecorder};
 
 /// As client-go's broadcaster: more than this waiting, and events are dropped.
 const CHANNEL: usize = 1000;
@@ -142,7 +145,7 @@ async fn patch_event(client: &Client, namespace: &str, name: &str, patch: &serde
 }
 
 /// Tries until the server answers; its answer, whatever it is, is final.
-async fn attempt<F: Future<Output = kube::Result<Event>>>(mut send: impl FnMut() -> F) -> Written {
+async fn attempt<T, F: Future<Output = kube::Result<T>>>(mut send: impl FnMut() -> F) -> Written {
     for n in 1..=ATTEMPTS {
         match send().await {
             Ok(_) => return Written::Yes,

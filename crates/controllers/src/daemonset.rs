@@ -154,13 +154,13 @@ impl DaemonSets {
             let (api, doomed) = (api.clone(), doomed.clone());
             async move {
                 let pod = &doomed.pod;
+                let place = format!("daemon pod {} on node {}", Key::of(&**pod), pods::node_name(pod));
                 if doomed.failed {
-                    let text = format!(
-                        "Found failed daemon pod {} on node {}, will try to kill it",
-                        Key::of(&**pod),
-                        pods::node_name(pod)
-                    );
+                    let text = format!("Found failed {place}, will try to kill it");
                     self.recorder.event(&reference(set), EventType::Warning, "FailedDaemonPod", text);
+                } else if pods::phase(pod) == "Succeeded" {
+                    let text = format!("Found succeeded {place}, will try to delete it");
+                    self.recorder.event(&reference(set), EventType::Normal, "SucceededDaemonPod", text);
                 }
                 let deleted = gone_is_fine(api.delete(name(&pod.metadata), &DeleteParams::default()).await);
                 match &deleted {
@@ -168,7 +168,12 @@ impl DaemonSets {
                         let text = format!("Deleted pod: {}", name(&pod.metadata));
                         self.recorder.event(&reference(set), EventType::Normal, "SuccessfulDelete", text);
                     }
-                    _ => self.expectations.deletion_observed(key, uid(&pod.metadata)),
+                    Ok(None) => self.expectations.deletion_observed(key, uid(&pod.metadata)),
+                    Err(err) => {
+                        self.expectations.deletion_observed(key, uid(&pod.metadata));
+                        let text = format!("Error deleting: {}", message(err));
+                        self.recorder.event(&reference(set), EventType::Warning, "FailedDelete", text);
+                    }
                 }
                 deleted.map(drop).during("delete pod", name(&pod.metadata))
             }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Api;
 use kube::api::PostParams;
@@ -78,6 +78,20 @@ fn is_covered(budget: &PodDisruptionBudget, pod: &Pod) -> bool {
     selector.is_some_and(|selector| selects(selector, map(&pod.metadata.labels)))
 }
 
+/// A selector as Go prints it.
+fn go_selector(selector: Option<&LabelSelector>) -> String {
+    let Some(selector) = selector else { return "nil".to_owned() };
+    let labels: String = selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}: {value},")).collect();
+    let expressions = selector.match_expressions.iter().flatten().map(|wanted| {
+        let values = wanted.values.as_deref().unwrap_or_default().join(" ");
+        format!("LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}},", wanted.key, wanted.operator)
+    });
+    let expressions: String = expressions.collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
+}
+
 impl Disruption {
     async fn reconcile(&self, key: &Key) -> Result<Requeue> {
         let Some(budget) = self.budgets.get(key) else { return Ok(Requeue::OnChange) };
@@ -87,6 +101,23 @@ impl Disruption {
             self.recorder.event(&reference(&*budget), EventType::Normal, "NoPods", "No matching pods found");
         }
         let expected = self.expected(&budget, &pods);
+        match &expected {
+            Err(why) => {
+                let text = format!("Failed to calculate the number of expected pods: {why}");
+                self.recorder.event(&reference(&*budget), EventType::Warning, "CalculateExpectedPodCountFailed", text);
+            }
+            Ok((_, true)) => {
+                let selector = go_selector(budget.spec.as_ref().and_then(|spec| spec.selector.as_ref()));
+                let text = format!(
+                    "Pods selected by this PodDisruptionBudget (selector: {selector}) were found to be unmanaged. As a result, the status of \
+                     the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \
+                     \".spec.minAvailable\" field of the PDB to an integer value."
+                );
+                self.recorder.event(&reference(&*budget), EventType::Warning, "UnmanagedPods", text);
+            }
+            Ok(_) => {}
+        }
+        let expected = expected.map(|(count, _)| count);
         let (status, again) = plan(&budget, &pods, expected, now());
         if Some(&status) != budget.status.as_ref() {
             let api: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), &key.namespace);
@@ -97,18 +128,21 @@ impl Disruption {
         Ok(again.map_or(Requeue::OnChange, Requeue::After))
     }
 
-    /// How many pods there should be: the sum over the owners of the pods. Err is why that is not known.
-    fn expected(&self, budget: &PodDisruptionBudget, pods: &[Arc<Pod>]) -> std::result::Result<i32, String> {
+    /// How many pods there should be: the sum over the owners of the pods; and whether some have no owner, which are left
+    /// out. Err is why that is not known.
+    fn expected(&self, budget: &PodDisruptionBudget, pods: &[Arc<Pod>]) -> std::result::Result<(i32, bool), String> {
         let spec = budget.spec.clone().unwrap_or_default();
         let counted = i32::try_from(pods.len()).unwrap_or(i32::MAX);
         // A plain number that must stay needs no owner to be compared with.
         if matches!(spec.min_available, Some(IntOrString::Int(_))) {
-            return Ok(counted);
+            return Ok((counted, false));
         }
+        let mut unmanaged = false;
         let mut owners: Vec<(String, i32)> = Vec::new();
         for pod in pods {
             let Some(owner) = controller_of(&pod.metadata) else {
-                return Err(format!("found no controllers for pod {:?}", pod.metadata.name.as_deref().unwrap_or_default()));
+                unmanaged = true;
+                continue;
             };
             if owners.iter().any(|(uid, _)| *uid == owner.uid) {
                 continue;
@@ -121,7 +155,7 @@ impl Disruption {
                 owners.push((uid, size));
             }
         }
-        Ok(owners.iter().map(|(_, size)| size).sum())
+        Ok((owners.iter().map(|(_, size)| size).sum(), unmanaged))
     }
 
     /// UID and size of a workload; a ReplicaSet of a Deployment counts as the Deployment.

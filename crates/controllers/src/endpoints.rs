@@ -94,10 +94,12 @@ impl Controller {
             Ok(_) => Ok(Requeue::OnChange),
             Err(err) if is_namespace_terminating(&err) => Ok(Requeue::OnChange),
             Err(err) => {
-                let (reason, verb) =
-                    if current.is_some() { ("FailedToUpdateEndpoint", "update") } else { ("FailedToCreateEndpoint", "create") };
-                let text = format!("Failed to {verb} endpoint {key}: {}", message(&err));
-                self.recorder.event(&reference(&*service), EventType::Warning, reason, text);
+                let (reason, what) = match current {
+                    Some(_) => ("FailedToUpdateEndpoint", "update endpoint"),
+                    None => ("FailedToCreateEndpoint", "create endpoint for service"),
+                };
+                let text = format!("Failed to {what} {key}: {}", message(&err));
+                self.recorder.event(&reference(&desired), EventType::Warning, reason, text);
                 Err(err).during("write endpoints", key)
             }
         }

@@ -176,7 +176,12 @@ impl Jobs {
                         let text = format!("Deleted pod: {}", name(&pod.metadata));
                         self.recorder.event(&reference(job), EventType::Normal, "SuccessfulDelete", text);
                     }
-                    _ => self.expectations.deletion_observed(key, uid(&pod.metadata)),
+                    Ok(None) => self.expectations.deletion_observed(key, uid(&pod.metadata)),
+                    Err(err) => {
+                        self.expectations.deletion_observed(key, uid(&pod.metadata));
+                        let text = format!("Error deleting: {}", message(err));
+                        self.recorder.event(&reference(job), EventType::Warning, "FailedDelete", text);
+                    }
                 }
                 deleted.map(drop).during("delete pod", name(&pod.metadata))
             }

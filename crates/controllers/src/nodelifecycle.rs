@@ -58,6 +58,8 @@ struct Seen {
     last: Instant,
     /// Its pods were marked not ready since it was last ready.
     pods_marked: bool,
+    /// It was ready when it was last looked at.
+    was_ready: bool,
 }
 
 /// Starts the controller.
@@ -119,7 +121,7 @@ impl Lifecycle {
         let mut seen = self.seen.lock();
         match seen.get_mut(key) {
             Some(seen) => seen.last = Instant::now(),
-            None => _ = seen.insert(key.clone(), Seen { last: Instant::now(), pods_marked: false }),
+            None => _ = seen.insert(key.clone(), Seen { last: Instant::now(), pods_marked: false, was_ready: false }),
         }
     }
 
@@ -154,17 +156,17 @@ impl Lifecycle {
             let Some(seen) = seen.get_mut(key) else { return Ok(()) };
             if ready {
                 seen.pods_marked = false;
+            } else if seen.was_ready {
+                let text = format!("Node {} status is now: NodeNotReady", key.name);
+                self.recorder.event(&node_reference(node), EventType::Normal, "NodeNotReady", text);
             }
+            seen.was_ready = ready;
             if ready || seen.pods_marked {
                 return Ok(());
             }
         }
         // A node that never was ready has nothing to withdraw.
         let pods: Vec<Arc<Pod>> = self.pods.indexed(BY_NODE, &key.name).into_iter().filter(|pod| is_ready(pod)).collect();
-        if !pods.is_empty() {
-            let text = format!("Node {} status is now: NodeNotReady", key.name);
-            self.recorder.event(&node_reference(node), EventType::Normal, "NodeNotReady", text);
-        }
         for pod in pods {
             let api: Api<Pod> = Api::namespaced(self.client.clone(), crate::meta::namespace(&pod.metadata));
             let condition = json!({"type": "Ready", "status": "False", "lastTransitionTime": now_time()});

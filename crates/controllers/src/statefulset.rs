@@ -152,11 +152,19 @@ impl StatefulSets {
             Step::Delete(pod) => {
                 let this = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
                 let deleted = gone_is_fine(api.delete(name(&pod.metadata), &DeleteParams::default().preconditions(this)).await);
-                if deleted.during("delete pod", name(&pod.metadata))?.is_some() {
-                    let text = format!("delete Pod {} in StatefulSet {} successful", name(&pod.metadata), key.name);
-                    self.recorder.event(&reference(set), EventType::Normal, "SuccessfulDelete", text);
+                let what = format!("delete Pod {} in StatefulSet {}", name(&pod.metadata), key.name);
+                match &deleted {
+                    Ok(Some(_)) => {
+                        let text = format!("{what} successful");
+                        self.recorder.event(&reference(set), EventType::Normal, "SuccessfulDelete", text);
+                    }
+                    Ok(None) => {}
+                    Err(err) => {
+                        let text = format!("{what} failed error: {}", message(err));
+                        self.recorder.event(&reference(set), EventType::Warning, "FailedDelete", text);
+                    }
                 }
-                Ok(())
+                deleted.map(drop).during("delete pod", name(&pod.metadata))
             }
         }
     }
@@ -171,8 +179,18 @@ impl StatefulSets {
                 continue;
             }
             let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace(&set.metadata));
-            let created = exists_is_fine(api.create(&PostParams::default(), &claim).await).during("create claim", &key)?;
-            if created.is_some() {
+            let created = exists_is_fine(api.create(&PostParams::default(), &claim).await);
+            if let Err(err) = &created {
+                let text = format!(
+                    "create Claim {} for Pod {} in StatefulSet {} failed error: {}",
+                    key.name,
+                    identity::pod_name(set, ordinal),
+                    name(&set.metadata),
+                    message(err)
+                );
+                self.recorder.event(&reference(set), EventType::Warning, "FailedCreate", text);
+            }
+            if created.during("create claim", &key)?.is_some() {
                 let text = format!(
                     "create Claim {} Pod {} in StatefulSet {} success",
                     key.name,

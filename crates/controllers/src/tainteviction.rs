@@ -3,6 +3,7 @@
 //! The time runs from when the taint and the pod met, read from the objects, so a restart neither shortens nor
 //! prolongs it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
+use parking_lot::Mutex;
 
 use crate::clock::{elapsed, now};
 use crate::context::{Context, synced};
@@ -23,6 +25,8 @@ struct Eviction {
     nodes: Informer<Node>,
     pods: Informer<Pod>,
     recorder: Recorder,
+    /// Pods whose toleration of a taint runs out, by UID.
+    counting: Mutex<HashSet<String>>,
 }
 
 /// Starts the controller.
@@ -33,6 +37,7 @@ pub(crate) fn start(ctx: &Context) {
         nodes: ctx.informers.of(),
         pods: ctx.informers.of(),
         recorder: ctx.recorder("taint-eviction-controller"),
+        counting: Mutex::default(),
     });
     controller.pods.index(BY_NODE, by_node);
     controller.nodes.on_change({
@@ -53,6 +58,9 @@ pub(crate) fn start(ctx: &Context) {
             let pod = change.object();
             let of_interest =
                 |pod: &Pod| (node_name(pod).to_owned(), pod.spec.as_ref().and_then(|spec| spec.tolerations.clone()));
+            if change.is_deleted() {
+                controller.counting.lock().remove(pod.metadata.uid.as_deref().unwrap_or_default());
+            }
             if change.is_deleted()
                 || node_name(pod).is_empty()
                 || change.old().is_some_and(|old| of_interest(old) == of_interest(pod))
@@ -74,10 +82,21 @@ impl Eviction {
     async fn reconcile(&self, key: &Key) -> Result<Requeue> {
         let Some(pod) = self.pods.get(key).filter(|pod| !is_deleting(&pod.metadata)) else { return Ok(Requeue::OnChange) };
         let Some(node) = self.nodes.get(&Key::cluster(node_name(&pod))) else { return Ok(Requeue::OnChange) };
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
         match plan(&no_execute(&node), &pod, now()) {
-            Plan::Stay => Ok(Requeue::OnChange),
-            Plan::StayFor(time) => Ok(Requeue::After(time)),
+            Plan::Stay => {
+                if self.counting.lock().remove(&uid) {
+                    let text = format!("Cancelling deletion of Pod {key}");
+                    self.recorder.event(&reference(&*pod), EventType::Normal, "TaintManagerEviction", text);
+                }
+                Ok(Requeue::OnChange)
+            }
+            Plan::StayFor(time) => {
+                self.counting.lock().insert(uid);
+                Ok(Requeue::After(time))
+            }
             Plan::Go => {
+                self.counting.lock().remove(&uid);
                 let text = format!("Marking for deletion Pod {key}");
                 self.recorder.event(&reference(&*pod), EventType::Normal, "TaintManagerEviction", text);
                 let reason = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");

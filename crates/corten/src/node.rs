@@ -31,6 +31,7 @@ pub fn open_runtime(paths: &Paths, cgroup_root: &str, tasks: &Tasks) -> anyhow::
     let this = std::env::current_exe().context("find this program's own file")?;
     let shim = vec![this.into(), "runtime-shim".into()];
     let config = embedded::Config {
+        registries: Some(paths.data.clone()),
         shim_cgroup: format!("{}/corten/shims", cgroup_root.trim_end_matches('/')),
         ..embedded::Config::new(paths.runtime(), paths.run.join("runtime"), shim)
     };

@@ -165,7 +165,7 @@ async fn serve(config: &Config, tasks: &Tasks, started: Instant) -> anyhow::Resu
     };
     corten_controllers::start(controllers(config, &api)?, acting_as, &informers, tasks);
     let _scheduler = corten_scheduler::Scheduler::start(
-        corten_scheduler::Config::default(),
+        corten_scheduler::Config { host: config.node_name.clone(), ..corten_scheduler::Config::default() },
         identity("system:kube-scheduler", &[]),
         &informers,
         tasks,

@@ -3,6 +3,8 @@
 //! The tests share one cluster, each in a Kubernetes namespace of its own; tests that stop or kill the cluster start their
 //! own. `harness = false`, because a shared cluster has to be taken down when the last test has ended, also when one failed.
 
+#[path = "e2e/authority.rs"]
+mod authority;
 #[path = "e2e/cluster.rs"]
 mod cluster;
 #[path = "e2e/components.rs"]
@@ -11,6 +13,8 @@ mod components;
 mod containers;
 #[path = "e2e/crash.rs"]
 mod crash;
+#[path = "e2e/endpoint.rs"]
+mod endpoint;
 #[path = "e2e/faults.rs"]
 mod faults;
 #[path = "e2e/kubectl.rs"]
@@ -33,19 +37,20 @@ type Test = fn(&Cluster, &str);
 fn main() -> ExitCode {
     let args = Arguments::from_args();
     let shared = Arc::new(Shared::default());
-    let trials = [workloads::TESTS, containers::TESTS, registry::TESTS, faults::TESTS, components::TESTS, crash::TESTS]
-        .concat()
-        .into_iter()
-        .map(|(name, test)| {
-            let shared = shared.clone();
-            Trial::test(name, move || {
-                let cluster = shared.cluster()?;
-                let namespace = cluster.namespace(name);
-                test(&cluster, &namespace);
-                cluster.delete_namespace(&namespace);
-                Ok(())
-            })
-        });
+    let trials =
+        [workloads::TESTS, containers::TESTS, endpoint::TESTS, registry::TESTS, faults::TESTS, components::TESTS, crash::TESTS]
+            .concat()
+            .into_iter()
+            .map(|(name, test)| {
+                let shared = shared.clone();
+                Trial::test(name, move || {
+                    let cluster = shared.cluster()?;
+                    let namespace = cluster.namespace(name);
+                    test(&cluster, &namespace);
+                    cluster.delete_namespace(&namespace);
+                    Ok(())
+                })
+            });
     let conclusion = libtest_mimic::run(&args, trials.collect());
     match shared.stop() {
         Ok(()) => conclusion.exit_code(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 use corten_runtime::Resources;
 
@@ -27,14 +27,26 @@ pub fn pod_path(root: &str, pod: &Pod) -> String {
     }
 }
 
+/// What the values of containers depend on besides the pod.
+#[derive(Clone, Copy, Debug)]
+pub struct Node<'a> {
+    /// Bytes.
+    pub memory: i64,
+    /// Sizes of huge pages in bytes, and how many there are.
+    pub hugepages: &'a [(i64, i64)],
+    /// Whether the cgroups are of version 2.
+    pub unified: bool,
+}
+
 /// The values of one container.
-pub fn container(pod: &Pod, container: &Container, resources: Option<&ResourceRequirements>, memory_capacity: i64) -> Resources {
-    let resources = resources.or(container.resources.as_ref());
+pub fn container(pod: &Pod, container: &Container, node: Node<'_>) -> Resources {
+    let resources = container.resources.as_ref();
     let requests = resources.and_then(|resources| resources.requests.as_ref());
     let limits = resources.and_then(|resources| resources.limits.as_ref());
     let cpu_limit = amount(limits, "cpu").unwrap_or(0);
     let cpu_request = amount(requests, "cpu").or_else(|| amount(limits, "cpu")).unwrap_or(0);
-    let mut hugepages = BTreeMap::new();
+    // Huge pages have to be asked for: of every other size a container gets none.
+    let mut hugepages: BTreeMap<_, _> = node.hugepages.iter().map(|(size, _)| (page_size(*size), 0)).collect();
     for (name, limit) in limits.into_iter().flatten() {
         if let Some(size) = name.strip_prefix("hugepages-") {
             let bytes = quantity::value(&k8s_openapi::apimachinery::pkg::api::resource::Quantity(size.to_owned()));
@@ -46,10 +58,22 @@ pub fn container(pod: &Pod, container: &Container, resources: Option<&ResourceRe
         cpu_quota: quota(cpu_limit),
         cpu_shares: shares(cpu_request),
         memory_limit: amount(limits, "memory").unwrap_or(0),
-        oom_score_adj: oom_score_adj(pod, container, memory_capacity),
+        oom_score_adj: oom_score_adj(pod, container, node.memory),
         hugepages,
+        unified: if node.unified { unified() } else { BTreeMap::new() },
         ..Resources::default()
     }
+}
+
+/// Version 2 only, as upstream: no container swaps, also one without a limit, and one that runs out of memory ends as a
+/// whole instead of going on without one of its processes.
+fn unified() -> BTreeMap<String, String> {
+    [("memory.swap.max", "0"), ("memory.oom.group", "1")].map(|(file, value)| (file.to_owned(), value.to_owned())).into()
+}
+
+/// Version 1 shares of a version 2 weight, by KEP-2254's line, which upstream's kubelet keeps for its own groups.
+pub fn weight_to_shares(weight: f64) -> f64 {
+    ((weight - 1.0) * 262_142.0 / 9999.0).floor() + 2.0
 }
 
 /// How early the kernel kills a container when the node runs out of memory: the smaller the request's part of the node,
@@ -179,6 +203,12 @@ impl Tree {
         self.unified
     }
 
+    /// Whether this is cgroup v2 and memory is counted there: some controllers may still be on v1.
+    pub fn has_unified_memory(&self) -> bool {
+        let controllers = std::fs::read_to_string(self.root.join("cgroup.controllers")).unwrap_or_default();
+        self.unified && controllers.split_whitespace().any(|controller| controller == "memory")
+    }
+
     /// Makes `path` and everything above it in every hierarchy, with the controllers that pods need.
     pub fn create(&self, path: &str) -> Result<(), CgroupError> {
         for (hierarchy, controllers) in self.hierarchies() {
@@ -255,13 +285,16 @@ impl Tree {
         };
         if self.unified {
             let cpu = self.read("", path, "cpu.stat")?;
-            let memory = number(self.read("", path, "memory.current")).unwrap_or(0);
             let stat = self.read("", path, "memory.stat").unwrap_or_default();
+            // The root has no count of its own: what its processes hold and the page cache are that.
+            let memory = number(self.read("", path, "memory.current"));
+            let memory = memory.unwrap_or_else(|| field(&stat, "anon") + field(&stat, "file"));
             Some(Usage {
                 cpu_nanos: field(&cpu, "usage_usec") * 1000,
                 memory,
                 working_set: memory.saturating_sub(field(&stat, "inactive_file")),
                 rss: field(&stat, "anon"),
+                swap: number(self.read("", path, "memory.swap.current")).unwrap_or(0),
                 page_faults: field(&stat, "pgfault"),
                 major_page_faults: field(&stat, "pgmajfault"),
             })
@@ -273,6 +306,7 @@ impl Tree {
                 memory,
                 working_set: memory.saturating_sub(field(&stat, "total_inactive_file")),
                 rss: field(&stat, "total_rss"),
+                swap: field(&stat, "total_swap"),
                 page_faults: field(&stat, "total_pgfault"),
                 major_page_faults: field(&stat, "total_pgmajfault"),
             })
@@ -327,6 +361,7 @@ pub struct Usage {
     pub memory: u64,
     pub working_set: u64,
     pub rss: u64,
+    pub swap: u64,
     pub page_faults: u64,
     pub major_page_faults: u64,
 }
@@ -364,7 +399,8 @@ mod tests {
         #[track_caller]
         fn check(resources: &str, shares: i64, quota: i64, memory: i64, oom: i64) {
             let pod = pod(&format!("{{containers: [{{name: a, resources: {resources}}}]}}"));
-            let got = container(&pod, &pod.spec().containers[0], None, 1 << 30);
+            let got = container(&pod, &pod.spec().containers[0], Node { memory: 1 << 30, hugepages: &[(2 << 20, 4)], unified: true });
+            assert_eq!((got.hugepages["2MB"], got.unified["memory.oom.group"].as_str()), (0, "1"));
             assert_eq!((got.cpu_shares, got.cpu_quota, got.memory_limit, got.oom_score_adj), (shares, quota, memory, oom));
         }
     }

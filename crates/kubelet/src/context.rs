@@ -129,6 +129,12 @@ impl Context {
         self.config.pod_logs.join(format!("{namespace}_{name}_{uid}"))
     }
 
+    /// What the values of containers' cgroups depend on.
+    pub fn cgroup_node(&self) -> crate::cgroups::Node<'_> {
+        let machine = &self.machine;
+        crate::cgroups::Node { memory: machine.memory, hugepages: &machine.hugepages, unified: self.cgroups.has_unified_memory() }
+    }
+
     pub fn host_ips(&self) -> &[IpAddr] {
         &self.config.node_ips
     }

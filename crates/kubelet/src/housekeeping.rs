@@ -11,6 +11,7 @@ mod storage;
 use std::path::Path;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
 use corten_runtime::{FsUsage, Images};
@@ -18,6 +19,7 @@ use corten_task::Tasks;
 
 use crate::context::Context;
 use crate::eviction::Pressure;
+use crate::pod::PodExt;
 use crate::pods::Pods;
 
 /// Starts all of it in `tasks`.
@@ -38,6 +40,19 @@ pub async fn remove_container(ctx: &Context, id: &str) {
     if let Err(err) = ctx.cache.observe(&uid, id).await {
         tracing::warn!(container = id, error = %crate::chain(&err), "observe a removed container");
     }
+}
+
+/// The volumes of a pod that the kubelet keeps: name, size, and whether it counts as the node's disk.
+pub async fn volume_sizes(ctx: &Context, pod: &Pod) -> Vec<(String, FsUsage, bool)> {
+    let mut sizes = Vec::new();
+    for volume in pod.spec().volumes.iter().flatten().filter(|volume| volume.host_path.is_none()) {
+        let path = ctx.volumes.path(pod, volume);
+        let used = tokio::task::spawn_blocking(move || size_of_tree(&path)).await.unwrap_or_default();
+        let in_memory = volume.empty_dir.as_ref().is_some_and(|source| source.medium.as_deref() == Some("Memory"));
+        let on_disk = (volume.empty_dir.is_some() && !in_memory) || volume.config_map.is_some();
+        sizes.push((volume.name.clone(), used, on_disk));
+    }
+    sizes
 }
 
 /// Bytes and inodes of the files below `path`, mounts of other file systems left out.

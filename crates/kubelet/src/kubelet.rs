@@ -139,10 +139,11 @@ impl Kubelet {
         }
         names::check(&config.resolv_conf, &config.cluster_domain, &events);
         tasks.spawn("node status", {
-            let status = status.clone();
+            let (status, ctx) = (status.clone(), ctx.clone());
             async move {
                 status.register().await;
                 registered_sender.send_replace(true);
+                enforce_allocatable(&ctx);
                 status.report().await;
             }
         });
@@ -204,6 +205,28 @@ impl Kubelet {
     /// Waits until the pods of the API are known: those that ran before are looked after again.
     pub async fn synced(&self) {
         self.pods.synced().await;
+    }
+}
+
+/// Gives the pods' common cgroup what is not reserved of the node, and tells so.
+fn enforce_allocatable(ctx: &Context) {
+    if !ctx.config.host.manage {
+        return;
+    }
+    let (machine, reserved) = (&ctx.machine, &ctx.config.reserved);
+    let limits = crate::cgroups::PodLimits {
+        cpu_shares: crate::cgroups::shares(machine.cpus * 1000 - reserved.cpu_milli),
+        memory: Some(machine.memory - reserved.memory),
+        ..crate::cgroups::PodLimits::default()
+    };
+    let root = &ctx.config.cgroup_root;
+    match ctx.cgroups.create(root).and_then(|()| ctx.cgroups.limit(root, &limits)) {
+        Ok(()) => ctx.events.node(EventType::Normal, "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods"),
+        Err(err) => {
+            let why = crate::chain(&err);
+            let message = format!("Failed to update Node Allocatable Limits {root:?}: {why}");
+            ctx.events.node(EventType::Warning, "FailedNodeAllocatableEnforcement", &message);
+        }
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Endpoint {
     pub pods: Arc<Pods>,
     pub images: Arc<dyn Images>,
     pub auth: auth::Auth,
+    /// CPU time seen before, from which the summary tells the present use.
+    pub rates: crate::stats::summary::Rates,
     pub tasks: Tasks,
 }
 
@@ -94,7 +96,7 @@ pub async fn start(
 impl Endpoint {
     pub fn new(ctx: &Arc<Context>, pods: &Arc<Pods>, images: Arc<dyn Images>, tasks: &Tasks) -> Arc<Self> {
         let auth = auth::Auth::new(ctx.client.clone(), &ctx.config);
-        Arc::new(Self { ctx: ctx.clone(), pods: pods.clone(), images, auth, tasks: tasks.clone() })
+        Arc::new(Self { ctx: ctx.clone(), pods: pods.clone(), images, auth, rates: Default::default(), tasks: tasks.clone() })
     }
 
     /// Serves one connection, whose client has proved to be `peer` by its certificate.

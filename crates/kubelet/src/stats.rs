@@ -1,19 +1,20 @@
 //! What the node and its pods use: the stats summary, the resource metrics that `kubectl top` and autoscalers are fed
 //! from, and the kubelet's own metrics, under upstream's names.
 
+pub mod cadvisor;
+pub mod summary;
+
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use corten_runtime::{Container, ContainerState, ContainerStats, Images};
+use corten_runtime::{Container, ContainerState, ContainerStats};
 
 use crate::cgroups::{self, Usage};
-use crate::clock::from_nanos;
 use crate::config::Config;
 use crate::context::Context;
-use crate::machine::Disk;
 use crate::pod::PodExt;
 use crate::pods::Pods;
 
@@ -95,10 +96,32 @@ pub async fn resource_metrics(ctx: &Context, pods: &Pods) -> String {
     each(&measured, |labels, container, _| {
         out.line("container_start_time_seconds", labels, container.started_at as f64 / 1e9, None)
     });
+    let swap = |path: &str| ctx.cgroups.usage(path).map(|usage| usage.swap);
+    let container_swap =
+        |pod: &Pod, container: &Container| swap(&format!("{}/{}", cgroups::pod_path(&ctx.config.cgroup_root, pod), container.id));
+    out.head(
+        "container_swap_usage_bytes",
+        "gauge",
+        "[ALPHA] Current amount of the container swap usage in bytes. Reported only on non-windows systems",
+    );
+    for (pod, _, containers) in &measured {
+        for (container, stats) in containers {
+            let labels = [("container", container.name.as_str()), ("namespace", pod.namespace()), ("pod", pod.name())];
+            if let Some(swap) = container_swap(pod, container) {
+                out.line("container_swap_usage_bytes", &labels, swap as f64, Some(stats.timestamp));
+            }
+        }
+    }
     out.head("node_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the node in core-seconds");
     out.line("node_cpu_usage_seconds_total", &[], seconds(node.cpu_nanos), Some(nanos(now)));
     out.head("node_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the node in bytes");
     out.line("node_memory_working_set_bytes", &[], node.working_set as f64, Some(nanos(now)));
+    out.head(
+        "node_swap_usage_bytes",
+        "gauge",
+        "[ALPHA] Current swap usage of the node in bytes. Reported only on non-windows systems",
+    );
+    out.line("node_swap_usage_bytes", &[], node.swap as f64, Some(nanos(now)));
     out.head("pod_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the pod in core-seconds");
     for (pod, usage, _) in &measured {
         out.line(
@@ -113,66 +136,18 @@ pub async fn resource_metrics(ctx: &Context, pods: &Pods) -> String {
         let labels = [("namespace", pod.namespace()), ("pod", pod.name())];
         out.line("pod_memory_working_set_bytes", &labels, usage.working_set as f64, Some(nanos(now)));
     }
+    out.head(
+        "pod_swap_usage_bytes",
+        "gauge",
+        "[ALPHA] Current amount of the pod swap usage in bytes. Reported only on non-windows systems",
+    );
+    for (pod, usage, _) in &measured {
+        let labels = [("namespace", pod.namespace()), ("pod", pod.name())];
+        out.line("pod_swap_usage_bytes", &labels, usage.swap as f64, Some(nanos(now)));
+    }
     out.head("resource_scrape_error", "gauge", "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise");
     out.line("resource_scrape_error", &[], 0.0, None);
     out.text
-}
-
-/// `/stats/summary`.
-pub async fn summary(ctx: &Context, pods: &Pods, images: &dyn Images) -> Value {
-    let now = ctx.clock.now();
-    let measured = measure(ctx, pods).await;
-    let disk = Disk::of(&ctx.config.root);
-    let node = ctx.cgroups.usage("/").unwrap_or_default();
-    let image_use = images.usage().await.unwrap_or_default();
-    let fs = |used: u64, inodes_used: u64| {
-        json!({
-            "time": time(now), "availableBytes": disk.available, "capacityBytes": disk.capacity, "usedBytes": used,
-            "inodesFree": disk.inodes_free, "inodes": disk.inodes, "inodesUsed": inodes_used,
-        })
-    };
-    let pod_list: Vec<Value> = measured
-        .iter()
-        .map(|(pod, usage, containers)| {
-            let containers: Vec<Value> = containers
-                .iter()
-                .map(|(container, stats)| {
-                    let at = from_nanos(stats.timestamp);
-                    json!({
-                        "name": container.name,
-                        "startTime": time(from_nanos(container.started_at)),
-                        "cpu": { "time": time(at), "usageCoreNanoSeconds": stats.cpu_usage },
-                        "memory": {
-                            "time": time(at), "usageBytes": stats.memory_usage, "workingSetBytes": stats.memory_working_set,
-                            "rssBytes": stats.memory_rss, "pageFaults": stats.page_faults, "majorPageFaults": stats.major_page_faults,
-                        },
-                        "rootfs": fs(stats.writable.bytes, stats.writable.inodes),
-                    })
-                })
-                .collect();
-            let start = pods.status(pod.uid()).and_then(|status| status.start_time).map(|start| time(start.0));
-            let storage = crate::housekeeping::size_of_tree(&ctx.volumes.pod_dir(pod.uid())).bytes;
-            json!({
-                "podRef": { "name": pod.name(), "namespace": pod.namespace(), "uid": pod.uid() },
-                "startTime": start,
-                "containers": containers,
-                "cpu": { "time": time(now), "usageCoreNanoSeconds": usage.cpu_nanos },
-                "memory": memory(now, usage),
-                "ephemeral-storage": fs(storage, 0),
-            })
-        })
-        .collect();
-    json!({
-        "node": {
-            "nodeName": ctx.config.node_name,
-            "startTime": time(now),
-            "cpu": { "time": time(now), "usageCoreNanoSeconds": node.cpu_nanos },
-            "memory": memory(now, &node),
-            "fs": fs(disk.used, disk.inodes.saturating_sub(disk.inodes_free)),
-            "runtime": { "imageFs": fs(image_use.bytes, image_use.inodes) },
-        },
-        "pods": pod_list,
-    })
 }
 
 type Measured = Vec<(std::sync::Arc<Pod>, Usage, Vec<(Container, ContainerStats)>)>;
@@ -200,6 +175,7 @@ async fn measure(ctx: &Context, pods: &Pods) -> Measured {
                 memory: sum.memory + stats.memory_usage,
                 working_set: sum.working_set + stats.memory_working_set,
                 rss: sum.rss + stats.memory_rss,
+                swap: sum.swap,
                 page_faults: sum.page_faults + stats.page_faults,
                 major_page_faults: sum.major_page_faults + stats.major_page_faults,
             })
@@ -216,17 +192,6 @@ fn each(measured: &Measured, mut line: impl FnMut(&[(&str, &str)], &Container, &
             line(&labels, container, stats);
         }
     }
-}
-
-fn memory(now: Timestamp, usage: &Usage) -> Value {
-    json!({
-        "time": time(now), "usageBytes": usage.memory, "workingSetBytes": usage.working_set, "rssBytes": usage.rss,
-        "pageFaults": usage.page_faults, "majorPageFaults": usage.major_page_faults,
-    })
-}
-
-fn time(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 fn nanos(at: Timestamp) -> i64 {

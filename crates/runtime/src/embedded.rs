@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::cri::*;
 use crate::images::users::Users;
-use crate::images::{self, registry::Registries};
+use crate::images::{self, hosts::Registries};
 
 mod adopt;
 pub mod cgroup;
@@ -52,6 +52,8 @@ pub struct Config {
     pub shim_cgroup: String,
     /// Registries spoken to over plain HTTP, besides those on the loopback.
     pub insecure_registries: Vec<String>,
+    /// Directory of `registries.yaml` and `certs.d`.
+    pub registries: Option<PathBuf>,
 }
 
 impl Config {
@@ -65,6 +67,7 @@ impl Config {
             cgroup_root: PathBuf::from("/sys/fs/cgroup"),
             shim_cgroup: "/corten/shims".to_owned(),
             insecure_registries: Vec::new(),
+            registries: None,
         }
     }
 }
@@ -130,7 +133,7 @@ impl Embedded {
         let cgroups = Cgroups::detect(&config.cgroup_root).map_err(at(&config.cgroup_root))?;
         let program = config.shim.first().and_then(|program| corten_sys::mount::readonly_clone(Path::new(program)).ok());
         let inner = Inner {
-            registries: Registries { insecure: config.insecure_registries.clone() },
+            registries: Registries { insecure: config.insecure_registries.clone(), directory: config.registries.clone() },
             images: Arc::new(images),
             users: Mutex::default(),
             sandboxes: Mutex::default(),

@@ -15,6 +15,7 @@ use crate::cri::{FsUsage, Image, RuntimeError};
 use crate::embedded::record;
 
 pub mod archive;
+pub mod hosts;
 pub mod layer;
 pub mod manifest;
 pub mod reference;

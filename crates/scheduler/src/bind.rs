@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use corten_client::{Client, EventType, Informer, Key, Recorder};
+use corten_client::{Client, Deed, DeedRecorder, EventType, Informer, Key};
 use corten_task::Tasks;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Binding, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod, PodCondition};
@@ -29,7 +29,7 @@ const VOLUMES: Duration = Duration::from_secs(600);
 #[derive(Clone)]
 pub struct Hands {
     client: Client,
-    recorder: Recorder,
+    recorder: DeedRecorder,
     claims: Informer<PersistentVolumeClaim>,
     tasks: Tasks,
     inputs: mpsc::UnboundedSender<Input>,
@@ -54,10 +54,11 @@ impl Hands {
     pub fn new(
         client: Client,
         claims: Informer<PersistentVolumeClaim>,
+        host: &str,
         tasks: &Tasks,
         inputs: mpsc::UnboundedSender<Input>,
     ) -> Self {
-        let recorder = Recorder::new(client.clone(), "default-scheduler", "", tasks);
+        let recorder = DeedRecorder::new(client.clone(), host, tasks);
         Self { client, recorder, claims, tasks: tasks.clone(), inputs, permits: Arc::new(Semaphore::new(MOST)) }
     }
 
@@ -69,7 +70,7 @@ impl Hands {
             match this.try_bind(&pod, &node, &volumes).await {
                 Ok(()) => {
                     let message = format!("Successfully assigned {}/{} to {node}", pod.key.namespace, pod.key.name);
-                    this.recorder.event(&pod.reference(), EventType::Normal, "Scheduled", message);
+                    this.say(&pod, EventType::Normal, ("Scheduled", "Binding"), message);
                 }
                 Err(error) => {
                     tracing::warn!(pod = %pod.key, %node, %error, "a pod could not be bound");
@@ -166,7 +167,7 @@ impl Hands {
 
     /// Writes the event and, if it is news, the condition.
     async fn say_failed(&self, pod: &PodInfo, reason: &str, message: &str, nomination: Option<&Nomination>) {
-        self.recorder.event(&pod.reference(), EventType::Warning, "FailedScheduling", message);
+        self.say(pod, EventType::Warning, ("FailedScheduling", "Scheduling"), message.to_owned());
         let status = pod.object.status.as_ref();
         let known = status.and_then(|status| status.conditions.iter().flatten().find(|known| known.type_ == "PodScheduled"));
         let nominated = match nomination {
@@ -194,6 +195,10 @@ impl Hands {
         self.patch_status(&pod.key, &patch).await;
     }
 
+    fn say(&self, pod: &PodInfo, kind: EventType, (reason, action): (&'static str, &'static str), note: String) {
+        self.recorder.event(Deed { kind, ..deed(pod, reason, action, note) });
+    }
+
     async fn evict(&self, preemptor: &PodInfo, victim: &PodInfo, node: &str) {
         let scheduler = preemptor.scheduler();
         let patch = json!({"status": {"conditions": [{
@@ -208,7 +213,8 @@ impl Hands {
         match self.pods(&victim.key).delete(&victim.key.name, &params).await {
             Ok(_) => {
                 let message = format!("Preempted by pod {} on node {node}", preemptor.uid);
-                self.recorder.event(&victim.reference(), EventType::Normal, "Preempted", message);
+                let by = Deed { related: Some(preemptor.reference()), ..deed(victim, "Preempted", "Preempting", message) };
+                self.recorder.event(Deed { controller: preemptor.scheduler().to_owned(), ..by });
             }
             Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
             Err(error) => tracing::warn!(victim = %victim.key, %error, "a pod could not be preempted"),
@@ -227,6 +233,12 @@ impl Hands {
     fn pods(&self, key: &Key) -> Api<Pod> {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
+}
+
+/// Something done to a pod by its scheduler.
+fn deed(pod: &PodInfo, reason: &'static str, action: &'static str, note: String) -> Deed {
+    let controller = pod.scheduler().to_owned();
+    Deed { controller, regarding: pod.reference(), related: None, kind: EventType::Normal, reason, action, note }
 }
 
 /// What becomes of a pod's claim to a node.

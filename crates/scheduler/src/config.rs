@@ -19,6 +19,9 @@ pub struct Config {
     pub pod_initial_backoff_seconds: u64,
     /// Longest backoff, in seconds.
     pub pod_max_backoff_seconds: u64,
+    /// The host's name, which events tell; not part of the file.
+    #[serde(skip)]
+    pub host: String,
     /// One for each scheduler name.
     pub profiles: Vec<ProfileConfig>,
 }
@@ -107,6 +110,7 @@ impl Default for Config {
             percentage_of_nodes_to_score: 0,
             pod_initial_backoff_seconds: 1,
             pod_max_backoff_seconds: 10,
+            host: String::new(),
             profiles: vec![ProfileConfig::default()],
         }
     }

@@ -53,6 +53,7 @@ pub fn start(config: Config, client: Client, informers: &Informers, tasks: &Task
         Config::default().profiles().expect("the default configuration is valid")
     });
     let mut core = Core::new(profiles);
+    let host = config.host.clone();
     core.queue.times = Some(config.backoff());
     let (sender, inputs) = mpsc::unbounded_channel();
     macro_rules! follow {
@@ -85,7 +86,7 @@ pub fn start(config: Config, client: Client, informers: &Informers, tasks: &Task
     follow!(StorageClass, Class);
     follow!(CSINode, CsiNode);
     follow!(PodDisruptionBudget, Budget);
-    let hands = Hands::new(client, claims, tasks, sender);
+    let hands = Hands::new(client, claims, &host, tasks, sender);
     let this = Loop { core, hands };
     tasks.spawn("scheduler", async move {
         // Without these a pod would be placed as if the cluster were empty. The other kinds only ever add restrictions to

@@ -19,6 +19,8 @@ pub enum Compression {
     /// gzip, the usual.
     #[default]
     Gzip,
+    /// zstd, the newer.
+    Zstd,
 }
 
 /// An image to be. Layers and settings are added; [`Image::write_oci`] and the like write it.
@@ -150,6 +152,7 @@ impl Image {
             let (kind, bytes) = match self.compression {
                 Compression::None => ("tar", layer.clone()),
                 Compression::Gzip => ("tar+gzip", gzip(layer)?),
+                Compression::Zstd => ("tar+zstd", zstd::encode_all(&layer[..], 0)?),
             };
             let mut pointer = keep(bytes);
             pointer["mediaType"] = json!(format!("application/vnd.oci.image.layer.v1.{kind}"));

@@ -30,20 +30,44 @@ impl Registry {
         password: Option<&str>,
     ) -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        let storage = directory.path().join("storage");
-        for (repository, tag, image) in images {
-            store(&storage, repository, tag, image)?;
-        }
-        let mut config = format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
-            storage.display(),
-        );
+        let mut config = String::new();
         if let Some(password) = password {
             let made = Command::new("htpasswd").args(["-Bbn", USER, password]).output();
             let file = directory.path().join("htpasswd");
             fs::write(&file, made.context("htpasswd (package apache2-utils)")?.stdout)?;
-            config += &format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", file.display());
+            config = format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", file.display());
         }
+        Self::launch(command, port, images, directory, "", &config)
+    }
+
+    /// As [`Registry::start`], over TLS by a certificate and key (PEM files), with `auth` as that part of the configuration.
+    pub fn start_secured(
+        command: impl FnOnce(&str) -> Command,
+        port: u16,
+        images: &[(&str, &str, &Image)],
+        (certificate, key): (&Path, &Path),
+        auth: &str,
+    ) -> Result<Self> {
+        let tls = format!(", tls: {{certificate: {}, key: {}}}", certificate.display(), key.display());
+        Self::launch(command, port, images, tempfile::tempdir()?, &tls, auth)
+    }
+
+    fn launch(
+        command: impl FnOnce(&str) -> Command,
+        port: u16,
+        images: &[(&str, &str, &Image)],
+        directory: tempfile::TempDir,
+        tls: &str,
+        more: &str,
+    ) -> Result<Self> {
+        let storage = directory.path().join("storage");
+        for (repository, tag, image) in images {
+            store(&storage, repository, tag, image)?;
+        }
+        let config = format!(
+            "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: '127.0.0.1:{port}'{tls}}}\n{more}",
+            storage.display(),
+        );
         let file = directory.path().join("config.yml");
         fs::write(&file, config)?;
         let mut child = command("docker-registry")

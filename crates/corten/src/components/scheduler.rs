@@ -26,9 +26,11 @@ pub const COMPONENT: Component = Component {
 pub async fn start(flags: &Flags, tasks: &Tasks) -> anyhow::Result<()> {
     let client = client(flags).await?;
     let own = client.clone();
+    let host = crate::host::node_name()?;
     let lead = move |leading: &Tasks| {
         let informers = Informers::new(own.clone(), leading);
-        Scheduler::start(Config::default(), own.clone(), &informers, leading);
+        let config = Config { host: host.clone(), ..Config::default() };
+        Scheduler::start(config, own.clone(), &informers, leading);
     };
     super::elected(flags, "kube-scheduler", client, tasks, lead)
 }

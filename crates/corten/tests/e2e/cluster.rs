@@ -105,6 +105,11 @@ impl Cluster {
         }
     }
 
+    /// The network namespace, to be entered.
+    pub fn network(&self) -> PathBuf {
+        self.enclosure.network()
+    }
+
     /// The data directory.
     pub fn data(&self) -> &Path {
         &self.data

@@ -6,6 +6,7 @@ use corten_testkit::image::{Compression, Image, Layer};
 use corten_testkit::registry::{Registry, USER};
 
 use crate::Test;
+use crate::authority::{Authority, SERVICE, TokenServer};
 use crate::cluster::{Cluster, eventually};
 use crate::kubectl::Kubectl;
 
@@ -13,6 +14,7 @@ use crate::kubectl::Kubectl;
 pub const TESTS: &[(&str, Test)] = &[
     ("registry::pulled_by_pods", pulled_by_pods),
     ("registry::pull_secrets_open_a_guarded_one", pull_secrets_open_a_guarded_one),
+    ("registry::tokens_open_a_secured_one", tokens_open_a_secured_one),
 ];
 
 /// A registry on the cluster's loopback.
@@ -91,4 +93,54 @@ fn pull_secrets_open_a_guarded_one(cluster: &Cluster, namespace: &str) {
     );
     kubectl.ok(&["wait", "--for=condition=Ready", "pod/by-account", "--timeout=60s"]);
     assert!(!cluster.log_text().contains("secret-word"), "a password is in the log");
+}
+
+/// TLS by an authority of one's own, and bearer tokens that a server elsewhere gives to whom it knows.
+fn tokens_open_a_secured_one(cluster: &Cluster, namespace: &str) {
+    let kubectl = Kubectl::new(cluster, namespace);
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let image = corten_testkit::hello_image().unwrap().compression(Compression::Zstd);
+    let authority = Authority::new(cluster.scratch());
+    let tokens = TokenServer::start(cluster, &authority, free(), "token-word");
+    let auth = format!(
+        "auth:\n  token: {{realm: 'http://127.0.0.1:{}/token', service: {SERVICE}, issuer: corten-test, rootcertbundle: {}}}\n",
+        tokens.port,
+        authority.certificate().display(),
+    );
+    let (port, files) = (free(), authority.server());
+    let command = |program: &str| cluster.command(program);
+    let registry = Registry::start_secured(command, port, &[("team/app", "1", &image)], (&files.0, &files.1), &auth);
+    let registry = registry.unwrap_or_else(|err| panic!("{err:#}"));
+    let reference = registry.reference("team/app:1");
+    let host = reference.split('/').next().unwrap();
+    for (name, password) in [("right", "token-word"), ("wrong", "other-word")] {
+        let [server, user, password] =
+            [format!("--docker-server={host}"), format!("--docker-username={USER}"), format!("--docker-password={password}")];
+        kubectl.ok(&["create", "secret", "docker-registry", name, &user, &password, &server]);
+    }
+    // The loopback is spoken to without TLS until somebody says who vouches for it.
+    kubectl.ok_with(&["apply", "-f", "-"], &pod("unsecured", &reference, Some("right")));
+    refusal(&kubectl, "unsecured");
+    let trusted = cluster.data().join("certs.d").join(host).join("ca.crt");
+    let made = trusted.parent().unwrap().to_str().unwrap();
+    cluster.succeed("mkdir", &["-p", made]).unwrap();
+    cluster.succeed("cp", &[authority.certificate().to_str().unwrap(), trusted.to_str().unwrap()]).unwrap();
+    for (name, secret) in [("anonymous", None), ("refused", Some("wrong"))] {
+        kubectl.ok_with(&["apply", "-f", "-"], &pod(name, &reference, secret));
+        let said = refusal(&kubectl, name);
+        assert!(said.contains("authorization") && !said.contains("other-word"), "{said}");
+    }
+    kubectl.ok_with(&["apply", "-f", "-"], &pod("allowed", &reference, Some("right")));
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/allowed", "--timeout=60s"]);
+    let said = kubectl.ok(&[
+        "get",
+        "events",
+        "--field-selector",
+        "involvedObject.name=allowed,reason=Pulled",
+        "-o",
+        "jsonpath={.items[*].message}",
+    ]);
+    assert!(said.starts_with(&format!("Successfully pulled image \"{reference}\" in ")), "{said}");
+    assert!(said.contains(" including waiting). Image size: ") && said.ends_with(" bytes."), "{said}");
+    assert!(!cluster.log_text().contains("token-word"), "a password is in the log");
 }

@@ -39,8 +39,13 @@ pub async fn answer(endpoint: Arc<Endpoint>, request: Request<Incoming>) -> Resp
         ["configz"] => json(&stats::configz(&endpoint.ctx.config)),
         ["metrics"] => metrics(stats::metrics(&endpoint.ctx, &endpoint.pods)),
         ["metrics", "resource"] => metrics(stats::resource_metrics(&endpoint.ctx, &endpoint.pods).await),
-        ["metrics", "cadvisor" | "probes"] => metrics(String::new()),
-        ["stats", "summary"] => json(&stats::summary(&endpoint.ctx, &endpoint.pods, endpoint.images.as_ref()).await),
+        ["metrics", "cadvisor"] => metrics(stats::cadvisor::metrics(&endpoint.ctx, &endpoint.pods).await),
+        ["metrics", "probes"] => metrics(String::new()),
+        ["stats", "summary"] => {
+            let only = query.flag(&["only_cpu_and_memory"]);
+            let Endpoint { ctx, pods, images, rates, .. } = &*endpoint;
+            json(&stats::summary::summary(ctx, pods, images.as_ref(), rates, only).await)
+        }
         ["logs", rest @ ..] => node_logs(rest),
         ["containerLogs", namespace, pod, container] => container_logs(&endpoint, namespace, pod, container, &query).await,
         ["run", namespace, pod, container] | ["run", namespace, pod, _, container] => {

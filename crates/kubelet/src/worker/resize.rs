@@ -19,7 +19,7 @@ impl Worker {
             if running.state != ContainerState::Running || running.resources == Resources::default() {
                 continue;
             }
-            let wanted = crate::cgroups::container(&self.pod, &spec, None, self.ctx.machine.memory);
+            let wanted = crate::cgroups::container(&self.pod, &spec, self.ctx.cgroup_node());
             let key = |resources: &Resources| (resources.cpu_shares, resources.cpu_quota, resources.memory_limit);
             // What this process set counts as set, however the runtime rounds it.
             let known = self.applied.get(&running.id).unwrap_or(&running.resources);

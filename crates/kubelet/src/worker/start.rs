@@ -158,7 +158,7 @@ impl Order {
             stdin: spec.stdin.unwrap_or(false),
             stdin_once: spec.stdin_once.unwrap_or(false),
             tty: spec.tty.unwrap_or(false),
-            resources: cgroups::container(pod, spec, None, ctx.machine.memory),
+            resources: cgroups::container(pod, spec, ctx.cgroup_node()),
             security: security::context(
                 pod,
                 spec,

@@ -6,13 +6,14 @@ use std::io;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth as Secret;
 use oci_client::{Client, RegistryOperation};
 
 use super::archive::digest;
+use super::hosts::{Host, Registries};
 use super::manifest::{Descriptor, INDEX_TYPES, ImageConfig, MANIFEST_TYPES, Manifest};
 use super::reference::Reference;
 use super::{Store, Stored};
@@ -22,13 +23,6 @@ use crate::cri::{RegistryAuth, RuntimeError};
 const AT_ONCE: usize = 3;
 /// Largest configuration document, in bytes.
 const MOST_CONFIG: u64 = 8 << 20;
-
-/// How registries are reached.
-#[derive(Clone, Debug, Default)]
-pub struct Registries {
-    /// Hosts (with port) spoken to over plain HTTP, besides those on the loopback.
-    pub insecure: Vec<String>,
-}
 
 /// Pulls `text` and returns the image's id.
 ///
@@ -43,7 +37,19 @@ pub async fn pull(
     let failed = |why: String| RuntimeError::Pull { reference: text.to_owned(), why };
     let reference = Reference::parse(text).map_err(|err| failed(err.to_string()))?;
     let started = std::time::Instant::now();
-    let id = Pull::new(store.clone(), registries, reference, auth).run().await.map_err(failed)?;
+    let mut outcome = Err("no registry to ask".to_owned());
+    for host in registries.hosts(&reference.registry).map_err(|err| failed(chain(&err)))? {
+        let name = host.host.clone();
+        outcome = match Pull::new(store.clone(), host, reference.clone(), auth) {
+            Ok(pull) => pull.run().await,
+            Err(why) => Err(why),
+        };
+        match &outcome {
+            Ok(_) => break,
+            Err(why) => tracing::debug!(image = text, host = name, why, "pull"),
+        }
+    }
+    let id = outcome.map_err(failed)?;
     tracing::info!(image = text, %id, elapsed = ?started.elapsed(), "pulled image");
     Ok(id)
 }
@@ -57,31 +63,36 @@ struct Pull {
 }
 
 impl Pull {
-    fn new(store: Arc<Store>, registries: &Registries, reference: Reference, auth: Option<&RegistryAuth>) -> Self {
-        let plain = is_loopback(&reference.registry) || registries.insecure.contains(&reference.registry);
-        // A client of its own per pull: credentials of one pod must not serve another's pull.
-        // The registry of Docker Hub has another name than its images.
-        let host = if reference.registry == "docker.io" { "registry-1.docker.io" } else { &reference.registry };
+    /// A client of its own per pull: credentials of one pod must not serve another's pull.
+    fn new(store: Arc<Store>, host: Host, reference: Reference, auth: Option<&RegistryAuth>) -> Result<Self, String> {
+        install_crypto();
+        let certificate = |data| Certificate { encoding: CertificateEncoding::Pem, data };
         let config = ClientConfig {
-            protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
+            protocol: if host.plain { ClientProtocol::Http } else { ClientProtocol::Https },
             user_agent: concat!("corten/", env!("CARGO_PKG_VERSION")),
             connect_timeout: Some(std::time::Duration::from_secs(30)),
             read_timeout: Some(std::time::Duration::from_secs(60)),
+            accept_invalid_certificates: host.unchecked,
+            extra_root_certificates: host.authorities.into_iter().map(certificate).collect(),
             platform_resolver: None,
             ..ClientConfig::default()
         };
-        let (host, repository) = (host.to_owned(), reference.repository.clone());
+        let repository = reference.repository.clone();
         let remote = match (&reference.digest, &reference.tag) {
-            (Some(digest), _) => oci_client::Reference::with_digest(host, repository, digest.clone()),
-            (None, tag) => oci_client::Reference::with_tag(host, repository, tag.clone().unwrap_or_else(|| "latest".to_owned())),
+            (Some(digest), _) => oci_client::Reference::with_digest(host.host, repository, digest.clone()),
+            (None, tag) => {
+                let tag = tag.clone().unwrap_or_else(|| "latest".to_owned());
+                oci_client::Reference::with_tag(host.host, repository, tag)
+            }
         };
-        let secret = match auth {
+        // What a pod brings is for the registry it names.
+        let secret = match auth.filter(|_| !host.mirror).or(host.auth.as_ref()) {
             Some(auth) if !auth.registry_token.is_empty() => Secret::Bearer(auth.registry_token.clone()),
             Some(auth) if !auth.username.is_empty() => Secret::Basic(auth.username.clone(), auth.password.clone()),
             _ => Secret::Anonymous,
         };
-        install_crypto();
-        Self { store, reference, remote, client: Client::new(config), secret }
+        let client = Client::try_from(config).map_err(|err| format!("set up the connection: {err}"))?;
+        Ok(Self { store, reference, remote, client, secret })
     }
 
     async fn run(&self) -> Result<String, String> {
@@ -185,19 +196,24 @@ impl Pull {
             }
             OciDistributionError::ServerError { code: 404, .. } => format!("{doing} {name}: {name}: not found"),
             err => {
-                let mut text = format!("{doing} {name}: {err}");
-                let mut cause = std::error::Error::source(err);
-                while let Some(err) = cause {
-                    let words = err.to_string();
-                    if !text.contains(&words) {
-                        text = format!("{text}: {words}");
-                    }
-                    cause = err.source();
-                }
-                text
+                format!("{doing} {name}: {}", chain(err))
             }
         }
     }
+}
+
+/// An error with its causes, none said twice.
+fn chain(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut cause = err.source();
+    while let Some(err) = cause {
+        let words = err.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = err.source();
+    }
+    text
 }
 
 fn pointer(descriptor: &Descriptor) -> OciDescriptor {
@@ -207,16 +223,6 @@ fn pointer(descriptor: &Descriptor) -> OciDescriptor {
         size: i64::try_from(descriptor.size).unwrap_or(i64::MAX),
         ..OciDescriptor::default()
     }
-}
-
-/// Registries on this machine speak plain HTTP, as with every other runtime.
-fn is_loopback(registry: &str) -> bool {
-    let host = match registry.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => host,
-        _ => registry,
-    };
-    let host = host.trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The HTTP client takes the process's choice of cryptography; without one it would refuse to be made.
@@ -229,25 +235,5 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(|err| err.to_string()),
         Err(err) => Err(err.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn registries_on_this_machine_are_plain() {
-        for (registry, plain) in [
-            ("localhost:5000", true),
-            ("127.0.0.1", true),
-            ("127.9.9.9:80", true),
-            ("[::1]:5000", true),
-            ("docker.io", false),
-            ("10.0.0.1:5000", false),
-            ("localhost.example.com", false),
-        ] {
-            assert_eq!(is_loopback(registry), plain, "{registry}");
-        }
     }
 }

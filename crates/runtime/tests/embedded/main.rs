@@ -6,6 +6,7 @@
 mod fixture;
 mod images;
 mod lifecycle;
+mod registry;
 mod restart;
 mod security;
 mod streams;

@@ -24,12 +24,13 @@ fn text(settings: &[Setting]) -> Vec<String> {
 #[test]
 fn v2_settings() {
     let expected = [
-        "cpu.weight=20",
+        "cpu.weight=59",
         "cpu.max=50000 100000",
         "memory.max=67108864",
         "memory.swap.max=0",
         "pids.max=100",
         "hugetlb.2MB.max=4096",
+        "hugetlb.2MB.rsvd.max=4096",
         "memory.oom.group=1",
     ];
     assert_eq!(text(&v2::settings(&resources())), expected);
@@ -49,13 +50,16 @@ fn v1_settings() {
         "memory.memsw.limit_in_bytes=67108864",
         "pids.max=100",
         "hugetlb.2MB.limit_in_bytes=4096",
+        "hugetlb.2MB.rsvd.limit_in_bytes=4096",
     ];
     assert_eq!(text(&v1::settings(&resources())), expected);
 }
 
 #[test]
 fn weight_spans_the_range() {
-    for (shares, expected) in [(2, 1), (0, 1), (1024, 39), (262_144, 10_000), (1 << 40, 10_000)] {
+    for (shares, expected) in
+        [(2, 1), (0, 1), (3, 2), (102, 17), (512, 59), (1024, 100), (2048, 174), (262_144, 10_000), (1 << 40, 10_000)]
+    {
         assert_eq!(v2::weight(shares), expected, "{shares}");
     }
 }
@@ -120,4 +124,57 @@ fn v1_on_a_fake_tree() {
     assert_eq!(cgroups.oom_kills("/kubepods/c1"), 1);
     fs::write(root.path().join("cpu,cpuacct/kubepods/c1/cpuacct.usage"), "77\n").unwrap();
     assert_eq!(cgroups.stats("/kubepods/c1").cpu_usage, 77);
+}
+
+/// The kernel's own version 2, which takes groups and processes on every machine, though all controllers are on version 1.
+#[test]
+fn v2_of_the_kernel_kills_and_forgets() {
+    let mount = tempfile::tempdir().unwrap();
+    let mut holder = std::process::Command::new("unshare")
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "--",
+            "sh",
+            "-c",
+            "mount -t cgroup2 none \"$1\" && echo ready && exec sleep infinity",
+            "sh",
+        ])
+        .arg(mount.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    io::BufRead::read_line(&mut io::BufReader::new(holder.stdout.take().unwrap()), &mut line).unwrap();
+    let root = PathBuf::from(format!("/proc/{}/root{}", holder.id(), mount.path().display()));
+    let outcome = std::panic::catch_unwind(|| {
+        assert_eq!(line, "ready\n", "needs root");
+        let cgroups = Cgroups::detect(&root).unwrap();
+        assert!(cgroups.unified());
+        let group = format!("/corten-test-{}", std::process::id());
+        let inner = format!("{group}/a/b");
+        cgroups.create(&inner).unwrap();
+        // Limits of controllers that are not there are told, not dropped.
+        assert!(cgroups.apply(&inner, &resources()).is_err());
+        cgroups.apply(&inner, &Resources::default()).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("infinity").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        cgroups.join(&inner, pid).unwrap();
+        assert_eq!(cgroups.pids(&group), [pid]);
+        let events = || fs::read_to_string(root.join(&inner[1..]).join("cgroup.events")).unwrap();
+        assert!(events().contains("populated 1"));
+        assert!(cgroups.remove(&group).is_err(), "a process is in it");
+        let reaper = std::thread::spawn(move || child.wait().unwrap());
+        cgroups.kill_and_wait(&group);
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&reaper.join().unwrap()), Some(9));
+        assert!(events().contains("populated 0"));
+        cgroups.remove(&group).unwrap();
+        assert!(!root.join(&group[1..]).exists());
+    });
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
 }

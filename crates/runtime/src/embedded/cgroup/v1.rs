@@ -42,6 +42,7 @@ pub fn settings(resources: &Resources) -> Vec<Setting> {
     }
     for (size, bytes) in &resources.hugepages {
         set("hugetlb", &format!("hugetlb.{size}.limit_in_bytes"), bytes.to_string());
+        set("hugetlb", &format!("hugetlb.{size}.rsvd.limit_in_bytes"), bytes.to_string());
     }
     settings
 }

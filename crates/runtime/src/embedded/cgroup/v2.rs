@@ -36,6 +36,8 @@ pub fn settings(resources: &Resources) -> Vec<Setting> {
     }
     for (size, bytes) in &resources.hugepages {
         set(&format!("hugetlb.{size}.max"), bytes.to_string());
+        // What is set aside counts as used: else a mapping would be cut short at its first touch.
+        set(&format!("hugetlb.{size}.rsvd.max"), bytes.to_string());
     }
     for (file, value) in &resources.unified {
         // A name with a slash would leave the group.
@@ -46,10 +48,18 @@ pub fn settings(resources: &Resources) -> Vec<Setting> {
     settings
 }
 
-/// Version 1 shares (2 to 262144) as a version 2 weight (1 to 10000), as KEP-2254 has it.
+/// Version 1 shares (2 to 262144) as a version 2 weight (1 to 10000), as runc and crun convert them: on a curve that meets
+/// both ends and both versions' defaults (1024 is 100), which KEP-2254's straight line missed.
 #[must_use]
 pub fn weight(shares: i64) -> i64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+    match shares {
+        ..=2 => 1,
+        262_144.. => 10_000,
+        shares => {
+            let log = (shares as f64).log2();
+            10_f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0).ceil() as i64
+        }
+    }
 }
 
 /// Usage, from a reader of files of the group.

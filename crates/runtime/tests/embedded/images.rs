@@ -87,7 +87,7 @@ async fn failures_to_pull_say_why() {
     let missing = why(&registry.reference("test/image:2")).await;
     assert!(missing.contains("not found"), "{missing}");
     assert!(why(&registry.reference("test/none:1")).await.contains("not found"));
-    assert!(why("Upper").await.contains("repository name must be lowercase"));
+    assert!(why("Upper").await.contains("repository name (library/Upper) must be lowercase"));
     assert!(why("127.0.0.1:1/x").await.contains("onnect"), "{}", why("127.0.0.1:1/x").await);
     // A layer that is not what its digest says, and that no other image has.
     let image = Image::new("x").layer(Layer::new().file("unique", 0o644, &[7; 5000])).compression(Compression::None);

@@ -139,8 +139,9 @@ fn user() -> RegistryAuth {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_opens_an_index_whose_layers_are_elsewhere() {
-    let (image, place) = (image(), place());
+    let image = image();
     for (private, auth) in [(false, None), (true, Some(user()))] {
+        let place = place();
         let server = registry(&image, private);
         let reference = format!("127.0.0.1:{}/team/app:1", server.port);
         let id = registry::pull(&place.store, &Registries::default(), &reference, auth.as_ref()).await.unwrap();

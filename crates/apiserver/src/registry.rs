@@ -123,6 +123,7 @@ pub fn start(state: &Arc<State>) {
 /// What clients of a deprecated resource are told with every answer.
 fn deprecation(info: &RequestInfo) -> Option<&'static str> {
     match (info.group.as_str(), info.resource.as_str()) {
+        _ if !info.subresource.is_empty() => None,
         ("", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
         ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
         _ => None,

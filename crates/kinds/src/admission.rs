@@ -148,6 +148,10 @@ pub(crate) fn client(faults: &mut Faults, path: &Path<'_>, client: &Value) {
 /// The address of a webhook: `https`, a host, and a path at most. Each fault shows the part that is wrong.
 fn url(faults: &mut Faults, path: &Path<'_>, url: &str) {
     const FORM: &str = "desired format: https://host[/path]";
+    if let Err(why) = parses(url) {
+        let shown = corten_api::field::quoted(url);
+        return faults.required(path, &format!("url must be a valid URL: parse {shown}: {why}; {FORM}"));
+    }
     let (rest, fragment) = url.split_once('#').unwrap_or((url, ""));
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (scheme, rest) = match rest.split_once(':') {
@@ -170,6 +174,44 @@ fn url(faults: &mut Faults, path: &Path<'_>, url: &str) {
     }
     if !query.is_empty() {
         faults.invalid_str(path, query, "query parameters are not permitted in the URL");
+    }
+}
+
+/// Whether Go's `net/url` can make sense of a text at all.
+fn parses(url: &str) -> Result<(), String> {
+    if url.bytes().any(|b| b.is_ascii_control()) {
+        return Err("net/url: invalid control character in URL".into());
+    }
+    let url = url.split_once('#').map_or(url, |(rest, _)| rest);
+    if url.starts_with(':') {
+        return Err("missing protocol scheme".into());
+    }
+    let is_scheme = |text: &str| {
+        text.starts_with(|c: char| c.is_ascii_alphabetic())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+    };
+    let (scheme, rest) = url.split_once(':').filter(|(scheme, _)| is_scheme(scheme)).unwrap_or(("", url));
+    let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
+    if !rest.starts_with('/') {
+        let segment = rest.split('/').next().unwrap_or_default();
+        if scheme.is_empty() && segment.contains(':') {
+            return Err("first path segment in URL cannot contain colon".into());
+        }
+        return Ok(());
+    }
+    let Some(authority) = rest.strip_prefix("//").map(|rest| rest.split('/').next().unwrap_or_default()) else {
+        return Ok(());
+    };
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if let Some(wrong) = host.chars().find(|c| " \"<>\\^`{|}".contains(*c)) {
+        return Err(format!("invalid character {} in host name", corten_api::field::quoted(&wrong.to_string())));
+    }
+    let after = if host.starts_with('[') { host.rfind(']').map_or("", |end| &host[end + 1..]) } else { host };
+    match after.rfind(':').map(|at| &after[at..]) {
+        Some(port) if !port[1..].bytes().all(|b| b.is_ascii_digit()) => {
+            Err(format!("invalid port {} after host", corten_api::field::quoted(port)))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -335,6 +377,10 @@ impl Strategy for Policies {
         faults
     }
 
+    fn validate_update(&self, object: &Value, _: &Value, ctx: &Context<'_>) -> Faults {
+        if ctx.subresource == "status" { policy::status(&object["status"]) } else { self.validate(object, ctx) }
+    }
+
     fn unconditional_update(&self) -> bool {
         false
     }
@@ -463,13 +509,21 @@ impl Strategy for PolicyBindings {
         if let Some(reference) = spec.opt("paramRef") {
             let at = path.child("paramRef");
             let (named, selected) = (!reference.text("name").is_empty(), reference.has("selector"));
+            const ONE: &str = "name and selector are mutually exclusive";
+            if named {
+                let wrong = names::name_is_path_segment(reference.text("name"), false);
+                check::invalid_each(&mut faults, &at.child("name"), reference.text("name"), wrong);
+            }
             if named && selected {
-                faults.forbidden(&at.child("name"), "name and selector are mutually exclusive");
-                faults.forbidden(&at.child("selector"), "name and selector are mutually exclusive");
+                faults.forbidden(&at.child("name"), ONE);
+            }
+            check::label_selector(&mut faults, &at.child("selector"), &reference["selector"], false);
+            if named && selected {
+                faults.forbidden(&at.child("selector"), ONE);
             } else if !named && !selected {
                 faults.required(&at, "one of name or selector must be specified");
             }
-            match reference.opt_text("parameterNotFoundAction") {
+            match reference.opt_text("parameterNotFoundAction").filter(|action| !action.is_empty()) {
                 None => faults.required(&at.child("parameterNotFoundAction"), ""),
                 Some(action) => check::one_of(&mut faults, &at.child("parameterNotFoundAction"), action, &["Deny", "Allow"]),
             }
@@ -510,6 +564,7 @@ impl Strategy for PolicyBindings {
         let spec = &object["spec"];
         let reference = spec.opt("paramRef").map_or("<unset>".to_owned(), |reference| {
             match (reference.opt_text("namespace"), reference.text("name")) {
+                (_, "") if self.mutating && reference.has("selector") => selector_text(&reference["selector"]),
                 (_, "") => "*".to_owned(),
                 (Some(namespace), name) if !namespace.is_empty() => format!("{namespace}/{name}"),
                 (_, name) => format!("*/{name}"),
@@ -517,6 +572,24 @@ impl Strategy for PolicyBindings {
         });
         vec![table::name(object), spec.text("policyName").into(), reference.into(), table::age(object, now)]
     }
+}
+
+/// A label selector as Go prints the struct.
+fn selector_text(selector: &Value) -> String {
+    let labels: Vec<String> = selector
+        .map("matchLabels")
+        .iter()
+        .map(|(key, value)| format!("{key}: {},", value.as_str().unwrap_or_default()))
+        .collect();
+    let requirements = selector.list("matchExpressions").iter().map(|requirement| {
+        let values = requirement.texts("values").collect::<Vec<_>>().join(" ");
+        let (key, operator) = (requirement.text("key"), requirement.text("operator"));
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{values}],}},")
+    });
+    let (labels, requirements) = (labels.concat(), requirements.collect::<String>());
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{requirements}}},}}"
+    )
 }
 
 pub(crate) struct ApiServices;
@@ -554,11 +627,6 @@ impl Strategy for ApiServices {
         let mut faults = Faults::default();
         let spec = &object["spec"];
         let path = Path::new("spec");
-        let (name, wanted) = (object["metadata"].text("name"), format!("{}.{}", spec.text("version"), spec.text("group")));
-        if name != wanted {
-            let detail = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
-            faults.invalid_str(&Path::new("metadata").child("name"), name, &detail);
-        }
         let (group, version) = (spec.text("group"), spec.text("version"));
         if !group.is_empty() {
             check::dns_subdomain(&mut faults, &path.child("group"), group);
@@ -622,8 +690,13 @@ impl Strategy for ApiServices {
         faults
     }
 
-    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        names::name_is_path_segment(name, prefix)
+    fn validate_name_of(&self, object: &Value, name: &str, _: bool) -> Vec<String> {
+        let wrong = names::name_is_path_segment(name, false);
+        let wanted = format!("{}.{}", object["spec"].text("version"), object["spec"].text("group"));
+        if wrong.is_empty() && name != wanted {
+            return vec![format!("must be `spec.version+\".\"+spec.group`: {}", corten_api::field::quoted(&wanted))];
+        }
+        wrong
     }
 
     fn unconditional_update(&self) -> bool {

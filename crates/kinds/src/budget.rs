@@ -148,6 +148,10 @@ impl Strategy for RuntimeClasses {
         labels.filter_map(|label| Some(format!("scheduling.nodeSelector: {}", deprecated_label(label)?))).collect()
     }
 
+    fn create_on_update(&self) -> bool {
+        true
+    }
+
     fn unconditional_update(&self) -> bool {
         false
     }

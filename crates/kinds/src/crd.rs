@@ -3,6 +3,7 @@
 //! The reference server checks an older form of the kind, in which what all versions share stands once beside them: schemas,
 //! subresources, columns and selectable fields that are equal in every version are faulted at `spec.validation` and so on.
 
+mod rules;
 mod schema;
 mod structural;
 
@@ -56,14 +57,17 @@ impl Strategy for CustomResourceDefinitions {
         meta::set_generation(object, 1);
     }
 
+    fn validate_name_of(&self, object: &Value, name: &str, prefix: bool) -> Vec<String> {
+        let mut wrong = names::name_is_subdomain(name, prefix);
+        let spec = &object["spec"];
+        if name != format!("{}.{}", spec["names"].text("plural"), spec.text("group")) {
+            wrong.push("must be spec.names.plural+\".\"+spec.group".into());
+        }
+        wrong
+    }
+
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        let names = &object["spec"]["names"];
-        let name = object["metadata"].text("name");
-        if name != format!("{}.{}", names.text("plural"), object["spec"].text("group")) {
-            let at = Path::new("metadata");
-            faults.invalid_str(&at.child("name"), name, "must be spec.names.plural+\".\"+spec.group");
-        }
         whole(&mut faults, object, None);
         faults
     }

@@ -74,9 +74,7 @@ const USAGES: &[&str] = &[
 
 impl Strategy for CertificateSigningRequests {
     fn default(&self, object: &mut Value) {
-        for condition in object.object("status").items("conditions") {
-            condition.default_to("status", "True");
-        }
+        object.object("status");
     }
 
     /// The requester is who made the request, whatever the body says.
@@ -128,18 +126,20 @@ impl Strategy for CertificateSigningRequests {
                 let conditions = object["status"]["conditions"].clone();
                 object.copy_from(old, "status");
                 object.object("status").put("conditions", conditions);
-                stamp(object, old, ctx, true);
+                stamp(object, old, ctx);
             }
             "status" => {
-                // Approval is for those who may approve.
-                let kept = old["status"].list("conditions").iter().filter(|condition| is_verdict(condition));
-                let mut all: Vec<Value> = kept.cloned().collect();
-                let others = object["status"].list("conditions").iter().filter(|condition| !is_verdict(condition));
-                all.extend(others.cloned());
-                if object["status"].list("conditions").iter().all(|condition| !is_verdict(condition)) {
-                    object.object("status").put("conditions", if all.is_empty() { Value::Null } else { json!(all) });
+                // Approval is for those who may approve: what there is of it stays as it is, and more or less of it is a fault.
+                for kind in ["Approved", "Denied"] {
+                    let of_kind = |condition: &&Value| condition.text("type") == kind;
+                    let before: Vec<Value> = old["status"].list("conditions").iter().filter(of_kind).cloned().collect();
+                    let now = object["status"].list("conditions").iter().filter(of_kind).count();
+                    if now == before.len() {
+                        let places = object.object("status").items("conditions").filter(|one| one.text("type") == kind);
+                        places.zip(before).for_each(|(place, before)| *place = before);
+                    }
                 }
-                stamp(object, old, ctx, false);
+                stamp(object, old, ctx);
             }
             _ => object.copy_from(old, "status"),
         }
@@ -185,10 +185,6 @@ impl Strategy for CertificateSigningRequests {
         names::name_is_path_segment(name, prefix)
     }
 
-    fn create_on_update(&self) -> bool {
-        true
-    }
-
     fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         vec![("spec.signerName", object["spec"].text("signerName").into())]
     }
@@ -225,12 +221,8 @@ impl Strategy for CertificateSigningRequests {
     }
 }
 
-fn is_verdict(condition: &Value) -> bool {
-    matches!(condition.text("type"), "Approved" | "Denied")
-}
-
 /// New and changed conditions get the time at which they came.
-fn stamp(object: &mut Value, old: &Value, ctx: &Context<'_>, touch: bool) {
+fn stamp(object: &mut Value, old: &Value, ctx: &Context<'_>) {
     let now = corten_api::time::seconds(ctx.now);
     for condition in object.object("status").items("conditions") {
         let before = old["status"].list("conditions").iter().find(|had| had.text("type") == condition.text("type"));
@@ -239,7 +231,7 @@ fn stamp(object: &mut Value, old: &Value, ctx: &Context<'_>, touch: bool) {
             let time = same.map_or(json!(now), |before| before["lastTransitionTime"].clone());
             condition.put("lastTransitionTime", time);
         }
-        if !condition.has("lastUpdateTime") && touch {
+        if !condition.has("lastUpdateTime") {
             condition.put("lastUpdateTime", now.clone());
         }
     }

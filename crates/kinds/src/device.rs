@@ -178,7 +178,7 @@ fn drop_disabled(spec: &mut Value, old: &Value) {
         if !mappings_used {
             device.drop_key("nodeAllocatableResourceMappings");
         }
-        if let (false, Some(attributes)) = (lists_used, device["attributes"].as_object_mut()) {
+        if let (false, Some(attributes)) = (lists_used, device.get_mut("attributes").and_then(Value::as_object_mut)) {
             attributes.values_mut().for_each(|attribute| LISTS.iter().for_each(|key| attribute.drop_key(key)));
         }
     }
@@ -235,7 +235,7 @@ impl Strategy for ResourceSlices {
 
     fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
         let spec = &object["spec"];
-        let node = table::or(spec.text("nodeName"), "<unset>");
+        let node = spec.text("nodeName");
         vec![
             table::name(object),
             node.into(),

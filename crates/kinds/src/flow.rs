@@ -139,7 +139,7 @@ fn conditions(faults: &mut Faults, status: &Value) {
             check::duplicate(faults, &at, kind);
         }
         if kind.is_empty() {
-            faults.required(&at, "must not be empty");
+            faults.required(&at, "");
         }
     }
 }
@@ -199,7 +199,7 @@ fn rule(faults: &mut Faults, path: &Path<'_>, rule: &Value) {
 
 fn url_fault(url: &str) -> Option<&'static str> {
     if url.is_empty() {
-        return Some("nonResourceURL must not be empty");
+        return Some("must not be empty");
     }
     if url == "/" {
         return None;

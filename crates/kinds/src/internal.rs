@@ -113,8 +113,31 @@ impl Printer<'_> {
             },
             "time" => self.scalar(value),
             "json" => self.plain(value, depth),
+            "schemas" => self.either(value, depth, value.is_array(), ["Schema", "JSONSchemas"], "[]JSONSchemaProps"),
+            "properties" => self.either(value, depth, value.is_array(), ["Schema", "Property"], "[]s"),
+            "schemaBool" => self.all('{', '}', 2, depth, |printer, i, depth| {
+                printer.key(["Allows", "Schema"][i]);
+                match (i, value) {
+                    (0, Value::Bool(allows)) => printer.scalar(&Value::Bool(*allows)),
+                    (0, _) => printer.out.push_str("true"),
+                    (_, Value::Object(_)) => printer.value("JSONSchemaProps", value, &Value::Null, depth),
+                    _ => printer.out.push_str("null"),
+                }
+            }),
             _ => self.structure(kind, value, parent, depth),
         }
+    }
+
+    /// One of two fields: a schema, or a list.
+    fn either(&mut self, value: &Value, depth: usize, listed: bool, names: [&str; 2], list: &str) {
+        self.all('{', '}', 2, depth, |printer, i, depth| {
+            printer.key(names[i]);
+            match (i, listed) {
+                (0, false) => printer.value("JSONSchemaProps", value, &Value::Null, depth),
+                (1, true) => printer.value(list, value, &Value::Null, depth),
+                _ => printer.out.push_str("null"),
+            }
+        });
     }
 
     fn structure(&mut self, kind: &str, value: &Value, parent: &Value, depth: usize) {

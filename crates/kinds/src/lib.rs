@@ -29,6 +29,7 @@ mod flow;
 mod go_json;
 mod image;
 mod internal;
+mod json_path;
 mod meta;
 mod names;
 mod namespace;
@@ -52,7 +53,7 @@ mod workload;
 
 pub use admission::{CompiledPolicy, Expression, Validation};
 pub use convert::convert;
-pub use meta::{check_finalizers, further_metadata_checks, has_strict_finalizers};
+pub use meta::{check_finalizers, checks_metadata_first, compares_metadata, further_metadata_checks, has_strict_finalizers};
 pub use registry::{FieldPath, reset_fields, strategy};
 pub use service::{cluster_ip_faults, complete_cluster_ips};
 pub use simple::SYSTEM_PRIORITY_CLASSES;
@@ -152,6 +153,12 @@ pub trait Strategy: Sync {
     /// What is wrong with a name (`prefix` when it is a `generateName`), as the details of the faults at `metadata.name`.
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
         names::name_is_subdomain(name, prefix)
+    }
+
+    /// As [`Strategy::validate_name`], for kinds whose names follow from their fields.
+    fn validate_name_of(&self, object: &Value, name: &str, prefix: bool) -> Vec<String> {
+        let _ = object;
+        self.validate_name(name, prefix)
     }
 
     /// Whether something random is added to a `generateName`.

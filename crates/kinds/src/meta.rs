@@ -46,6 +46,31 @@ pub fn has_strict_finalizers(group: &str, resource: &str) -> bool {
     !free_group && !matches!((group, resource), ("", "events") | ("policy", "poddisruptionbudgets"))
 }
 
+/// Whether a kind's rules for a change compare its metadata once more, after what holds for all kinds.
+#[must_use]
+pub fn compares_metadata(group: &str, resource: &str, subresource: &str) -> bool {
+    match (group, resource) {
+        ("", "persistentvolumes") => subresource == "status",
+        ("", "limitranges")
+        | ("discovery.k8s.io", "endpointslices")
+        | ("storage.k8s.io", "csinodes" | "volumeattachments")
+        | ("flowcontrol.apiserver.k8s.io" | "admissionregistration.k8s.io", _) => false,
+        _ => true,
+    }
+}
+
+/// Whether a kind's rules for a change look at the metadata as those of a new object before they compare it.
+#[must_use]
+pub fn checks_metadata_first(group: &str, resource: &str) -> bool {
+    matches!(
+        (group, resource),
+        ("", "namespaces" | "nodes")
+            | ("resource.k8s.io", _)
+            | ("storage.k8s.io", "storageclasses" | "csistoragecapacities")
+            | ("rbac.authorization.k8s.io", _)
+    )
+}
+
 /// How many times a kind's rules for a change include those for a new object, metadata and all; a fault there is told once more
 /// each time.
 #[must_use]

@@ -376,13 +376,11 @@ fn definition(spec: &Value) -> Value {
 
 #[test]
 fn definitions_name_what_they_define() {
-    check(
-        json!({ "group": "single" }),
-        &[
-            "metadata.name: Invalid value: \"widgets.example.com\": must be spec.names.plural+\".\"+spec.group",
-            "spec.group: Invalid value: \"single\": should be a domain with at least one dot",
-        ],
-    );
+    check(json!({ "group": "single" }), &["spec.group: Invalid value: \"single\": should be a domain with at least one dot"]);
+    let rules = strategy("apiextensions.k8s.io", "customresourcedefinitions").expect("the kind has rules");
+    let name = |plural: &str| rules.validate_name_of(&definition(&json!({})), plural, false);
+    assert_eq!(name("widgets.example.com"), [""; 0]);
+    assert_eq!(name("gadgets.example.com"), ["must be spec.names.plural+\".\"+spec.group"]);
     check(
         json!({ "scope": "Galaxy" }),
         &["spec.scope: Unsupported value: \"Galaxy\": supported values: \"Cluster\", \"Namespaced\""],
@@ -408,7 +406,7 @@ fn definitions_name_what_they_define() {
     );
     let protected = json!({ "group": "x.k8s.io" });
     let want = "metadata.annotations[api-approved.kubernetes.io]: Required value: protected groups must have approval annotation";
-    check(protected, &["metadata.name: Invalid value", want]);
+    check(protected, &[want]);
 
     #[track_caller]
     fn check(spec: Value, want: &[&str]) {

@@ -160,7 +160,7 @@ async fn attempt_create(writing: &mut Writing<'_>, mut document: Value, version_
 }
 
 fn already_exists(target: &Target, name: &str, deleting: bool) -> Status {
-    let mut status = Status::already_exists(target.group(), target.plural(), name);
+    let mut status = Status::already_exists(&target.resource.group, target.plural(), name);
     if deleting {
         status.message = format!("object is being deleted: {}", status.message);
     }
@@ -194,7 +194,7 @@ fn validate(writing: &Writing<'_>, document: &Value) -> Result<(), Status> {
     let namespaced = writing.target.resource.namespaced;
     let meta = &document["metadata"];
     let own = writing.with_rules(|strategy, context| {
-        let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
+        let rule = |name: &str, prefix: bool| strategy.validate_name_of(document, name, prefix);
         faults.0.extend(strategy.validate_first(document).0);
         if write::has_own_metadata_rules(writing.target) {
             names::validate_object_meta(meta, namespaced, &rule, &path, &mut faults);

@@ -164,6 +164,19 @@ fn preconditions(target: &Target, name: &str, entry: &Entry, options: &DeleteOpt
 
 fn check_preconditions(target: &Target, name: &str, is: &str, revision: &str, options: &DeleteOptions) -> Result<(), Status> {
     let conflict = |why: String| Err(Status::conflict(target.group(), &target.resource.kind, name, &why));
+    if target.is("", "namespaces") {
+        // These have a deletion of their own upstream, and words of its own.
+        let failed = |what: &str, asked: &str, is: &str| {
+            let why = format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {is}");
+            Err(target.conflict(name, &why))
+        };
+        if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != is) {
+            return failed("UID", uid, is);
+        }
+        if let Some(version) = options.resource_version.as_deref().filter(|version| *version != revision) {
+            return failed("ResourceVersion", version, revision);
+        }
+    }
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != is) {
         return conflict(format!(
             "the UID in the precondition ({uid}) does not match the UID in record ({is}). The object might have been deleted and \

@@ -123,9 +123,7 @@ impl Target {
         Ok(format!("{}{}", self.cache()?.spec().prefix, crate::cache::key(namespace, name)))
     }
 
-    /// Group of the resource, as error messages name it.
-    ///
-    /// Kinds that share a store share the errors of the group that owns it.
+    /// Group of the kind, as faults of an object name it: kinds that share a store share them.
     pub(crate) fn group(&self) -> &str {
         &self.stored.group
     }
@@ -152,11 +150,11 @@ impl Target {
     }
 
     pub(crate) fn not_found(&self, name: &str) -> Status {
-        Status::not_found(self.group(), self.plural(), name)
+        Status::not_found(&self.resource.group, self.plural(), name)
     }
 
     pub(crate) fn conflict(&self, name: &str, why: &str) -> Status {
-        Status::conflict(self.group(), self.plural(), name, why)
+        Status::conflict(&self.resource.group, self.plural(), name, why)
     }
 
     /// The subresource of a request, or 404.
@@ -212,7 +210,9 @@ impl Target {
     pub(crate) fn known_fields(&self, mut selector: FieldSelector) -> Result<FieldSelector, Status> {
         let known = &self.version().fields;
         for term in &mut selector.terms {
-            if matches!(term.field.as_str(), "metadata.name" | "metadata.namespace") {
+            // What is in no namespace can be selected by one only where the kind says nothing about fields.
+            let has_namespace = self.resource.namespaced || known.is_empty();
+            if term.field == "metadata.name" || (term.field == "metadata.namespace" && has_namespace) {
                 continue;
             }
             if !known.contains(&term.field) {
@@ -220,6 +220,8 @@ impl Target {
                 let message = if known.is_empty() {
                     let field = corten_api::field::quoted(field);
                     format!("{field} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+                } else if self.resource.kind == "ResourceSlice" {
+                    format!("field label not supported for {}, Kind=ResourceSlice: {field}", self.api_version())
                 } else if self.resource.kind == "Job" {
                     format!("field label {} not supported for Job", corten_api::field::quoted(field))
                 } else {

@@ -179,7 +179,7 @@ fn uid_differs(writing: &Writing<'_>, name: &str, wanted: &str, there: &str) -> 
         "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in \
          precondition: {wanted}, UID in object meta: {there}"
     );
-    Status::conflict(&writing.target.resource.group, writing.target.plural(), name, &why)
+    writing.target.conflict(name, &why)
 }
 
 /// A write that turns out to be a creation needs the right to create.
@@ -337,15 +337,27 @@ fn validate(writing: &Writing<'_>, document: &Value, old: &Value) -> Result<(), 
     names::validate_object_meta_update(meta, was, &path, &mut faults);
     let own = writing.with_rules(|strategy, context| {
         let mut own = strategy.validate_first(document);
-        if write::has_own_metadata_rules(writing.target) {
-            names::validate_object_meta_update(meta, was, &path, &mut own);
-            write::validate_finalizer_names(writing.target, meta, &mut own);
-        }
         let stored = &writing.target.stored;
-        for _ in 0..corten_kinds::further_metadata_checks(&stored.group, &stored.plural, &writing.subresource) {
-            let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
+        let (group, plural) = (stored.group.as_str(), stored.plural.as_str());
+        let compares =
+            corten_kinds::compares_metadata(group, plural, &writing.subresource) && write::has_own_metadata_rules(writing.target);
+        let compare = |own: &mut Faults| {
+            if compares {
+                names::validate_object_meta_update(meta, was, &path, own);
+                write::validate_finalizer_names(writing.target, meta, own);
+            }
+        };
+        let checks_first = corten_kinds::checks_metadata_first(group, plural);
+        if !checks_first {
+            compare(&mut own);
+        }
+        for _ in 0..corten_kinds::further_metadata_checks(group, plural, &writing.subresource) {
+            let rule = |name: &str, prefix: bool| strategy.validate_name_of(document, name, prefix);
             names::validate_object_meta(meta, namespaced, &rule, &path, &mut own);
             write::validate_finalizer_names(writing.target, meta, &mut own);
+        }
+        if checks_first {
+            compare(&mut own);
         }
         own.0.extend(strategy.validate_update(document, old, context).0);
         own

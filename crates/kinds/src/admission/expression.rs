@@ -238,7 +238,7 @@ impl Compiler {
     /// What a mutation changes, for the given type of patch.
     pub(super) fn patch(&self, faults: &mut Faults, path: &Path<'_>, text: &str, patch: &str) {
         if text.is_empty() {
-            return faults.required(path, "expression is not specified");
+            return faults.required(path, "");
         }
         let wanted = match patch {
             "JSONPatch" => Type::list(Type::structure("JSONPatch")),

@@ -133,6 +133,28 @@ fn is_identifier(name: &str) -> bool {
         && !RESERVED.contains(&name)
 }
 
+/// What the type checker says of a policy, and its conditions.
+pub(super) fn status(status: &Value) -> Faults {
+    let mut faults = Faults::default();
+    let path = Path::new("status");
+    let (checking, at) = (&status["typeChecking"], path.child("typeChecking"));
+    let at = at.child("expressionWarnings");
+    for (i, warning) in checking.list("expressionWarnings").iter().enumerate() {
+        let at = at.index(i);
+        if warning.text("warning").is_empty() {
+            faults.required(&at.child("warning"), "");
+        }
+        let place = warning.text("fieldRef").trim();
+        if place.is_empty() {
+            faults.required(&at.child("fieldRef"), "");
+        } else if let Err(why) = crate::json_path::parse(&format!("{{{place}}}")) {
+            faults.invalid_str(&at.child("fieldRef"), place, &format!("invalid JSONPath: {why}"));
+        }
+    }
+    check::conditions(&mut faults, &path.child("conditions"), status.list("conditions"));
+    faults
+}
+
 /// One of a validating policy's validations.
 pub(super) fn validation(faults: &mut Faults, path: &Path<'_>, item: &Value, compiler: &Compiler) {
     let text = item.text("expression");

@@ -1,5 +1,5 @@
 //! What a schema of custom resources may say: keywords, list and map types, rules. Whether it is structural is in
-//! [`super::structural`]; whether the expressions of its rules compile is not checked here.
+//! [`super::structural`]; whether the expressions of its rules compile is in [`super::rules`].
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -8,8 +8,8 @@ use corten_api::field::{Faults, Path};
 use serde_json::{Map, Value, json};
 
 use super::structural;
-use crate::check;
 use crate::doc::Read;
+use crate::{check, internal};
 
 const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
 
@@ -78,28 +78,38 @@ pub(super) fn validate(faults: &mut Faults, path: &Path<'_>, holder: &Value, wit
     if schema.flag("nullable") {
         faults.forbidden(&path.child("openAPIV3Schema.nullable"), "nullable cannot be true at the root");
     }
-    let structure = structural::faults(&at, schema);
+    let mut structure = structural::faults(&at, schema);
+    if structure.is_empty() {
+        structural::defaults(&mut structure, &at, schema);
+    }
     let sound = structure.is_empty();
     faults.0.extend(structure.0);
-    if sound {
-        structural::defaults(faults, &at, schema);
-    }
-    let context = Level { root: true, in_metadata: false, no_defaults: None };
-    keywords(faults, &at, schema, &context);
+    let level = Level { root: true, in_metadata: false, no_defaults: None, compiles: sound, uncorrelatable: None };
+    let mut found = Found::default();
+    keywords(&mut found, &at, schema, &level);
+    faults.0.extend(found.schema.0);
+    faults.0.extend(found.rules.0);
+}
+
+/// Faults of expressions come after all others.
+#[derive(Default)]
+struct Found {
+    schema: Faults,
+    rules: Faults,
 }
 
 /// The status is checked against `properties[status]` alone, so the root may not say anything that concerns both.
 fn status_root(faults: &mut Faults, path: &Path<'_>, at: &Path<'_>, schema: &Value) {
     let kind = schema.text("type");
-    let set = |value: &Value| match value {
-        Value::Null | Value::Bool(false) => false,
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(members) => !members.is_empty(),
-        Value::String(text) => !text.is_empty(),
+    // A pointer in Go is set when it points to anything; a plain boolean or string when it is not empty.
+    let set = |key: &str, value: &Value| match value {
+        Value::Null => false,
+        Value::Bool(flag) => *flag || matches!(key, "additionalProperties" | "additionalItems" | "default"),
+        Value::String(text) => !text.is_empty() || matches!(key, "$ref" | "x-kubernetes-list-type" | "x-kubernetes-map-type"),
         _ => true,
     };
     let members = schema.as_object().into_iter().flatten();
-    let foreign = members.filter(|(_, value)| set(value)).any(|(key, _)| !AT_ROOT.iter().any(|(_, known)| known == key));
+    let foreign = members.filter(|(key, value)| set(key, value)).any(|(key, _)| !AT_ROOT.iter().any(|(_, known)| known == key));
     if !kind.is_empty() && kind != "object" {
         let detail = "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
         faults.invalid_str(&path.child("openAPIV3Schema.type"), kind, detail);
@@ -109,7 +119,7 @@ fn status_root(faults: &mut Faults, path: &Path<'_>, at: &Path<'_>, schema: &Val
             "only [{}] fields are allowed at the root of the schema if the status subresource is enabled",
             known.join(" ")
         );
-        faults.invalid(at, schema, &detail);
+        check::invalid_shown(faults, at, &internal::shown("JSONSchemaProps", schema), &detail);
     }
 }
 
@@ -117,18 +127,31 @@ struct Level<'a> {
     root: bool,
     in_metadata: bool,
     no_defaults: Option<&'a str>,
+    /// Whether expressions are compiled.
+    compiles: bool,
+    /// Where what is below stopped being found again in an older object.
+    uncorrelatable: Option<&'a str>,
 }
 
 impl<'a> Level<'a> {
     fn below(&self) -> Level<'a> {
-        Level { root: false, in_metadata: self.in_metadata, no_defaults: self.no_defaults }
+        Level { root: false, ..*self }
+    }
+
+    /// Below of what is compared as a whole.
+    fn within(&self, place: &'a str, is_whole: bool) -> Level<'a> {
+        let uncorrelatable = if is_whole { self.uncorrelatable.or(Some(place)) } else { self.uncorrelatable };
+        Level { root: false, uncorrelatable, ..*self }
     }
 }
 
-fn keywords(faults: &mut Faults, path: &Path<'_>, schema: &Value, level: &Level<'_>) {
+fn keywords(found: &mut Found, path: &Path<'_>, schema: &Value, level: &Level<'_>) {
     if !schema.is_object() {
         return;
     }
+    let before = found.schema.0.len();
+    let place = path.to_string();
+    let faults = &mut found.schema;
     standard(faults, path, schema, level);
     if schema.flag("uniqueItems") {
         let detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
@@ -143,11 +166,11 @@ fn keywords(faults: &mut Faults, path: &Path<'_>, schema: &Value, level: &Level<
         if level.in_metadata {
             below.no_defaults = Some("inside additionalProperties applying to object metadata");
         }
-        keywords(faults, &path.child("additionalProperties"), additional, &below);
+        keywords(found, &path.child("additionalProperties"), additional, &below);
     }
     let properties = path.child("properties");
     for (name, property) in schema.map("properties") {
-        let mut below = level.below();
+        let mut below = level.within(&place, schema.opt_text("x-kubernetes-map-type") == Some("atomic"));
         let reason = format!("in top-level {name}");
         if (level.root || schema.flag("x-kubernetes-embedded-resource"))
             && matches!(name.as_str(), "metadata" | "kind" | "apiVersion")
@@ -157,34 +180,40 @@ fn keywords(faults: &mut Faults, path: &Path<'_>, schema: &Value, level: &Level<
                 below.no_defaults = Some(&reason);
             }
         }
-        keywords(faults, &properties.key(name), property, &below);
+        keywords(found, &properties.key(name), property, &below);
     }
-    keywords(faults, &path.child("not"), &schema["not"], &level.below());
+    keywords(found, &path.child("not"), &schema["not"], &level.below());
     for key in ["allOf", "oneOf", "anyOf"] {
         let at = path.child(key);
         for (i, item) in schema.list(key).iter().enumerate() {
-            keywords(faults, &at.index(i), item, &level.below());
+            keywords(found, &at.index(i), item, &level.below());
         }
     }
     let at = path.child("definitions");
     for (name, item) in schema.map("definitions") {
-        keywords(faults, &at.key(name), item, &level.below());
+        keywords(found, &at.key(name), item, &level.below());
     }
     let at = path.child("items");
     match &schema["items"] {
         Value::Array(all) => {
             for (i, item) in all.iter().enumerate() {
-                keywords(faults, &at.index(i), item, &level.below());
+                keywords(found, &at.index(i), item, &level.below());
             }
         }
-        item => keywords(faults, &at, item, &level.below()),
+        item => {
+            let is_whole = schema.opt_text("x-kubernetes-list-type") != Some("map");
+            keywords(found, &at, item, &level.within(&place, is_whole));
+        }
     }
     let at = path.child("dependencies");
     for (name, item) in schema.map("dependencies") {
-        keywords(faults, &at.key(name), item, &level.below());
+        keywords(found, &at.key(name), item, &level.below());
     }
-    extensions(faults, path, schema);
-    rules(faults, &path.child("x-kubernetes-validations"), schema);
+    extensions(&mut found.schema, path, schema);
+    rules(&mut found.schema, &path.child("x-kubernetes-validations"), schema);
+    if level.compiles && found.schema.0.len() == before {
+        super::rules::compile(&mut found.rules, path, schema, level.root, level.uncorrelatable);
+    }
 }
 
 /// Keywords that are of JSON Schema but not of Kubernetes.

@@ -38,6 +38,7 @@ pub mod table;
 pub mod allocator;
 
 pub mod reviews;
+mod socket;
 pub mod stream;
 pub mod tokens;
 

@@ -21,6 +21,7 @@ use corten_api::status::{Details, Status};
 
 use crate::pipeline::Call;
 use crate::response::{Body, RequestBody, Response};
+use crate::socket::{self, Wish};
 use crate::state::State;
 
 use target::Target;
@@ -60,7 +61,7 @@ pub fn check_options(call: &Call) -> Result<(), Status> {
 ///
 /// # Errors
 /// In upstream's words: no node, no such container, nothing answers.
-pub async fn serve(state: &Arc<State>, call: Call, object: Value) -> Result<Response, Status> {
+pub async fn serve(state: &Arc<State>, mut call: Call, object: Value) -> Result<Response, Status> {
     let info = call.info();
     if info.subresource == "proxy" {
         return proxy(state, call, &object).await;
@@ -73,7 +74,18 @@ pub async fn serve(state: &Arc<State>, call: Call, object: Value) -> Result<Resp
         *response.status_mut() = StatusCode::NO_CONTENT;
         return Ok(response);
     };
+    // A log may go to a browser; kubelets know nothing of that.
+    let mut socket = if is_log { socket::wished(&call) } else { None };
+    let framing = socket.as_mut().map(Wish::negotiate).transpose()?;
+    if socket.is_some() {
+        call.headers.remove(header::UPGRADE);
+    }
     let mut response = forward(state, call, &target, false).await?;
+    if let (Some(socket), Some(framing)) = (socket, framing)
+        && response.status().is_success()
+    {
+        return Ok(socket.fulfil(state, framing, response.into_body().into_data_stream()));
+    }
     if is_log && response.status().is_success() {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     }

@@ -144,3 +144,21 @@ pub(crate) fn name_and_age(object: &Value, now: jiff::Timestamp) -> Vec<Value> {
 pub(crate) fn number(object: &Value, key: &str) -> Value {
     json!(object.int(key))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_printed() {
+        let now = "2026-01-01T00:01:00Z".parse().unwrap();
+        let scale = json!({"metadata": {"name": "web", "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"replicas": 3}});
+        assert_eq!((SCALES.row)(&scale, now), [json!("web"), json!(3), json!(0), json!("60s")]);
+        let row = |conditions| (COMPONENT_STATUSES.row)(&json!({"metadata": {"name": "etcd-0"}, "conditions": conditions}), now);
+        let healthy = json!([{"type": "Healthy", "status": "True", "message": "ok"}]);
+        assert_eq!(row(healthy), ["etcd-0", "Healthy", "ok", ""].map(Value::from));
+        let ill = json!([{"type": "Healthy", "status": "False", "error": "gone"}]);
+        assert_eq!(row(ill), ["etcd-0", "Unhealthy", "", "gone"].map(Value::from));
+        assert_eq!(row(json!([])), ["etcd-0", "Unknown", "", ""].map(Value::from));
+    }
+}

@@ -1,8 +1,6 @@
 //! Watch: the protocol of one connection, from its first state to its end. One task of the connection drives it; nothing
 //! is held but a place in the cache's queues.
 
-mod socket;
-
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,6 +24,7 @@ use crate::metrics::Watched;
 use crate::negotiate::{Encoding, Endpoint, Shape};
 use crate::pipeline::Call;
 use crate::response::{self, Body, Response};
+use crate::socket::{self, Framing};
 use crate::state::State;
 
 /// How often a quiet watch is told how far the server is.
@@ -85,7 +84,7 @@ pub(crate) async fn watch(
         Some((Ok(piece), stream))
     });
     if let Some(wish) = socket::wished(call) {
-        return Ok(wish.fulfil(state, form.encoding, stream));
+        return Ok(wish.fulfil(state, Framing::Events(form.encoding), stream));
     }
     let content_type = match form.encoding {
         Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",

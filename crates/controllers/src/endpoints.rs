@@ -93,6 +93,10 @@ impl Controller {
         match written {
             Ok(_) => Ok(Requeue::OnChange),
             Err(err) if is_namespace_terminating(&err) => Ok(Requeue::OnChange),
+            // Made a moment ago, and our copy does not show it yet: no failure to tell anybody of.
+            Err(kube::Error::Api(status)) if current.is_none() && status.is_already_exists() => {
+                Ok(Requeue::After(std::time::Duration::from_secs(1)))
+            }
             Err(err) => {
                 let (reason, what) = match current {
                     Some(_) => ("FailedToUpdateEndpoint", "update endpoint"),

@@ -5,6 +5,8 @@
 
 #[path = "e2e/authority.rs"]
 mod authority;
+#[path = "e2e/churn.rs"]
+mod churn;
 #[path = "e2e/cluster.rs"]
 mod cluster;
 #[path = "e2e/components.rs"]
@@ -37,20 +39,28 @@ type Test = fn(&Cluster, &str);
 fn main() -> ExitCode {
     let args = Arguments::from_args();
     let shared = Arc::new(Shared::default());
-    let trials =
-        [workloads::TESTS, containers::TESTS, endpoint::TESTS, registry::TESTS, faults::TESTS, components::TESTS, crash::TESTS]
-            .concat()
-            .into_iter()
-            .map(|(name, test)| {
-                let shared = shared.clone();
-                Trial::test(name, move || {
-                    let cluster = shared.cluster()?;
-                    let namespace = cluster.namespace(name);
-                    test(&cluster, &namespace);
-                    cluster.delete_namespace(&namespace);
-                    Ok(())
-                })
-            });
+    let trials = [
+        workloads::TESTS,
+        containers::TESTS,
+        endpoint::TESTS,
+        registry::TESTS,
+        faults::TESTS,
+        components::TESTS,
+        crash::TESTS,
+        churn::TESTS,
+    ]
+    .concat()
+    .into_iter()
+    .map(|(name, test)| {
+        let shared = shared.clone();
+        Trial::test(name, move || {
+            let cluster = shared.cluster()?;
+            let namespace = cluster.namespace(name);
+            test(&cluster, &namespace);
+            cluster.delete_namespace(&namespace);
+            Ok(())
+        })
+    });
     let conclusion = libtest_mimic::run(&args, trials.collect());
     match shared.stop() {
         Ok(()) => conclusion.exit_code(),

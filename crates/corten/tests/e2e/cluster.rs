@@ -124,6 +124,11 @@ impl Cluster {
         self.enclosure.cgroup()
     }
 
+    /// Every cgroup directory of the cluster.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        self.enclosure.cgroups()
+    }
+
     /// A scratch directory for manifests.
     pub fn scratch(&self) -> &Path {
         self.directory.path()

@@ -16,6 +16,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("containers::hooks_and_sidecars_keep_their_order", hooks_and_sidecars_keep_their_order),
     ("containers::the_last_words_are_reported", the_last_words_are_reported),
     ("containers::a_large_log_is_rotated", a_large_log_is_rotated),
+    ("containers::local_storage_has_limits", local_storage_has_limits),
 ];
 
 fn attach_with_and_without_a_terminal(cluster: &Cluster, namespace: &str) {
@@ -185,4 +186,37 @@ fn a_large_log_is_rotated(cluster: &Cluster, namespace: &str) {
         let last = kubectl.ok(&["logs", "talker", "--tail=1"]);
         if last == "last\n" { Ok(()) } else { Err(last) }
     });
+}
+
+fn local_storage_has_limits(cluster: &Cluster, namespace: &str) {
+    let kubectl = Kubectl::new(cluster, namespace);
+    let fill = |path: &str| format!("dd if=/dev/zero of={path} bs=1024 count=3000 2>/dev/null; sleep 3600");
+    let mounted = "    volumeMounts: [{name: data, mountPath: /data}]\n";
+    let volume = |limit: &str| format!("  volumes: [{{name: data, emptyDir: {{{limit}}}}}]\n");
+    let limited = "    resources: {limits: {ephemeral-storage: 2Mi}}\n";
+    let (in_volume, in_layer) = (fill("/data/file"), fill("/file"));
+    kubectl.ok_with(&["apply", "-f", "-"], &(pod("volume", &in_volume, "Never") + mounted + &volume("sizeLimit: 1Mi")));
+    kubectl.ok_with(&["apply", "-f", "-"], &(pod("layer", &in_layer, "Never") + limited));
+    kubectl.ok_with(&["apply", "-f", "-"], &(pod("within", &in_volume, "Never") + mounted + &volume("sizeLimit: 1Gi")));
+    for (name, message) in [
+        ("volume", "Usage of EmptyDir volume \"data\" exceeds the limit \"1Mi\". "),
+        ("layer", "Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. "),
+    ] {
+        let pod = format!("pod/{name}");
+        kubectl.ok(&["wait", "--for=jsonpath={.status.phase}=Failed", &pod, "--timeout=60s"]);
+        assert_eq!(
+            (kubectl.field(&pod, ".status.reason"), kubectl.field(&pod, ".status.message")),
+            ("Evicted".into(), message.into())
+        );
+        // Its own doing: nothing disrupted it.
+        assert!(!kubectl.field(&pod, ".status.conditions[*].type").contains("DisruptionTarget"));
+        let selector = format!("involvedObject.name={name},reason=Evicted,type=Warning");
+        let said = eventually("the event is written", || {
+            let said = kubectl.ok(&["get", "events", "--field-selector", &selector, "-o", "jsonpath={.items[0].message}"]);
+            if said.is_empty() { Err(said) } else { Ok(said) }
+        });
+        assert_eq!(said, message);
+    }
+    assert_eq!(kubectl.field("pod/within", ".status.phase"), "Running");
+    kubectl.ok(&["delete", "pod", "within", "--now"]);
 }

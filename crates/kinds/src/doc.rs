@@ -167,7 +167,7 @@ impl Write for Value {
 /// empty object is not the same as none: it may be a pointer that is set.
 pub(crate) fn semantic_equal(a: &Value, b: &Value) -> bool {
     // The only maps that come here empty.
-    let nothing = |key: &str, value: &Value| matches!(key, "labels" | "overhead") && *value == json!({});
+    let nothing = |key: &str, value: &Value| matches!(key, "labels" | "limits" | "overhead" | "requests") && *value == json!({});
     match (a, b) {
         (Value::Object(x), Value::Object(y)) => {
             x.iter().all(|(key, value)| match y.get(key) {

@@ -523,3 +523,74 @@ fn updates_of_addresses_tell_what_is_wrong_besides_what_changed() {
     let fields: Vec<_> = got.iter().filter_map(|fault| fault.split(':').next()).collect();
     assert_eq!(fields, ["spec.parentRef.name", "spec.parentRef"]);
 }
+
+fn stateful_set(spec: Value) -> Value {
+    let mut set = json!({
+        "metadata": { "name": "s" },
+        "spec": {
+            "selector": { "matchLabels": { "app": "a" } },
+            "template": {
+                "metadata": { "labels": { "app": "a" } },
+                "spec": { "containers": [{ "name": "c", "image": "i", "volumeMounts": [{ "name": "data", "mountPath": "/d" }] }] },
+            },
+            "volumeClaimTemplates": [{
+                "metadata": { "name": "data" },
+                "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } },
+            }],
+        },
+    });
+    merge(&mut set["spec"], &spec);
+    set
+}
+
+#[test]
+fn stateful_sets_judge_what_they_make() {
+    let check = |spec: Value, want: &[&str]| same(&create("apps", "statefulsets", &stateful_set(spec)), want);
+    check(json!({}), &[]);
+    // Claims are judged as such; two of one name are one volume.
+    let claim = json!({ "metadata": { "name": "data" }, "spec": { "resources": { "requests": { "storage": "1Gi" } } } });
+    check(
+        json!({ "volumeClaimTemplates": [claim, claim] }),
+        &[
+            "spec.volumeClaimTemplates[0].spec.accessModes: Required value: at least 1 access mode is required",
+            "spec.volumeClaimTemplates[1].spec.accessModes: Required value: at least 1 access mode is required",
+        ],
+    );
+    // Names of the pods are the controller's.
+    check(json!({ "template": { "spec": { "hostname": "A_", "subdomain": "B_" } } }), &[]);
+    check(
+        json!({ "selector": { "matchExpressions": [{ "key": "k", "operator": "In" }] } }),
+        &[
+            "spec.selector.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'",
+            "spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"a\"},\"matchExpressions\":[{\"key\":\"k\",\"operator\":\"In\"}]}",
+        ],
+    );
+    // Labels of the template are judged twice.
+    check(
+        json!({ "template": { "metadata": { "labels": { "-": "x" } } } }),
+        &["spec.template.labels: Invalid value: \"-\"", "spec.template.labels: Invalid value: \"-\""],
+    );
+    let old = stateful_set(json!({ "template": { "spec": { "dnsPolicy": "Odd" } } }));
+    same(&update("apps", "statefulsets", "", &old, &json!({ "spec": { "replicas": 3 } })), &[]);
+}
+
+#[test]
+fn pods_may_not_be_bound_and_nominated() {
+    let pod = json!({ "metadata": { "name": "p" }, "spec": { "nodeName": "n", "containers": [{ "name": "c", "image": "i" }] } });
+    let check = |status: Value, want: &[&str]| same(&update("", "pods", "status", &pod, &json!({ "status": status })), want);
+    check(
+        json!({ "nominatedNodeName": "m", "observedGeneration": -1, "conditions": [{ "type": "Ready", "observedGeneration": -2 }] }),
+        &[
+            "status.conditions[0].observedGeneration: Invalid value: -2: must be a non-negative integer",
+            "status.nominatedNodeName: Forbidden: may not be set on pods that are already bound to a node",
+            "status.observedGeneration: Invalid value: -1: must be a non-negative integer",
+        ],
+    );
+    check(
+        json!({ "extendedResourceClaimStatus": { "requestMappings": [{ "containerName": "x", "resourceName": "a/b", "requestName": "r" }] } }),
+        &[
+            "status.extendedResourceClaimStatus.requestMappings[0].containerName: Invalid value: \"x\": must match the name of an entry in",
+            "status.extendedResourceClaimStatus.resourceClaimName: Required value",
+        ],
+    );
+}

@@ -58,6 +58,7 @@ impl Strategy for DaemonSets {
     fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
         if ctx.subresource == "status" {
             object.copy_from(old, "spec");
+            template_generation(object, generation_annotation(old));
             return;
         }
         object.copy_from(old, "status");

@@ -36,8 +36,8 @@ impl Strategy for StatefulSets {
         }
         for claim in spec.items("volumeClaimTemplates") {
             // Templates are typed as whole claims.
-            claim.default_to("apiVersion", "v1");
-            claim.default_to("kind", "PersistentVolumeClaim");
+            claim.put("apiVersion", "v1");
+            claim.put("kind", "PersistentVolumeClaim");
             defaults::claim_spec(claim.object("spec"));
             claim.object("status").default_to("phase", "Pending");
         }
@@ -228,6 +228,9 @@ fn template(faults: &mut Faults, path: &Path<'_>, spec: &Value, rules: &Rules) {
             json!({ "name": name, "persistentVolumeClaim": { "claimName": name } })
         })
         .collect();
+    // Of claims with one name there is one volume.
+    let mut known = std::collections::HashSet::new();
+    let claims: Vec<Value> = claims.into_iter().filter(|claim| known.insert(claim.text("name").to_owned())).collect();
     if !claims.is_empty() {
         let names: Vec<&str> = claims.iter().map(|claim| claim.text("name")).collect();
         let pod = template.object("spec");

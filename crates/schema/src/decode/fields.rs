@@ -45,7 +45,7 @@ pub(crate) fn kept_as_sent(field: &Field, value: Option<Value>) -> Option<Value>
 
 /// Whether a value is an empty map of which it matters that it was sent.
 fn is_told_map(name: &str, value: &Value) -> bool {
-    matches!(name, "labels" | "overhead") && value.as_object().is_some_and(Map::is_empty)
+    matches!(name, "labels" | "limits" | "overhead" | "requests") && value.as_object().is_some_and(Map::is_empty)
 }
 
 /// Turns the empty lists of a document into what they are once stored: nothing, or null where the encoder always writes.

@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::quantity::Quantity;
+
 /// Reading a document. A missing field, `null` and a field of another type all read as the zero value.
 pub(crate) trait Read {
     /// The string at `key`, or `""`.
@@ -163,6 +165,16 @@ impl Write for Value {
     }
 }
 
+/// Whether two maps of quantities name the same amounts, however they are written.
+fn amounts_equal(a: &Value, b: &Value) -> bool {
+    let (Value::Object(x), Value::Object(y)) = (a, b) else { return semantic_equal(a, b) };
+    let same = |one: &Value, other: &Value| {
+        one == other
+            || matches!((Quantity::of(one), Quantity::of(other)), (Some(one), Some(other)) if one.amount() == other.amount())
+    };
+    x.len() == y.len() && x.iter().all(|(name, one)| y.get(name).is_some_and(|other| same(one, other)))
+}
+
 /// Whether two values are equal for Kubernetes (`apiequality.Semantic`): an absent, null or empty list is the same. An
 /// empty object is not the same as none: it may be a pointer that is set.
 pub(crate) fn semantic_equal(a: &Value, b: &Value) -> bool {
@@ -172,6 +184,8 @@ pub(crate) fn semantic_equal(a: &Value, b: &Value) -> bool {
         (Value::Object(x), Value::Object(y)) => {
             x.iter().all(|(key, value)| match y.get(key) {
                 None | Some(Value::Null) if nothing(key, value) => true,
+                Some(other) if value.is_null() && nothing(key, other) => true,
+                Some(other) if matches!(key.as_str(), "limits" | "overhead" | "requests") => amounts_equal(value, other),
                 other => semantic_equal(value, other.unwrap_or(&Value::Null)),
             }) && y.iter().all(|(key, value)| match x.get(key) {
                 None => nothing(key, value) || semantic_equal(&Value::Null, value),
@@ -182,5 +196,30 @@ pub(crate) fn semantic_equal(a: &Value, b: &Value) -> bool {
         (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(a, b)| semantic_equal(a, b)),
         (Value::Null, Value::Array(items)) | (Value::Array(items), Value::Null) => items.is_empty(),
         _ => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[rustfmt::skip]
+    fn equality_is_of_meaning() {
+        check(json!({ "a": [] }), json!({}), true);
+        check(json!({ "a": null }), json!({}), true);
+        check(json!({ "a": {} }), json!({}), false); // a pointer that is set
+        check(json!({ "labels": {} }), json!({}), true);
+        check(json!({ "labels": {} }), json!({ "labels": null }), true);
+        check(json!({ "labels": {} }), json!({ "labels": { "a": "b" } }), false);
+        check(json!({ "limits": { "cpu": "2" } }), json!({ "limits": { "cpu": "2E0" } }), true);
+        check(json!({ "limits": { "memory": "1Ki" } }), json!({ "limits": { "memory": "1024" } }), true);
+        check(json!({ "limits": { "cpu": "2" } }), json!({ "limits": { "cpu": "3" } }), false);
+        check(json!({ "name": "2" }), json!({ "name": "2E0" }), false);
+
+        #[track_caller]
+        fn check(a: Value, b: Value, equal: bool) {
+            assert_eq!((semantic_equal(&a, &b), semantic_equal(&b, &a)), (equal, equal));
+        }
     }
 }

@@ -173,6 +173,7 @@ impl Strategy for Pods {
                     status.copy_from(&old["status"], "qosClass");
                 }
                 keep_observed_generation(status, &old["status"]);
+                drop_disabled_status(status);
             }
             "ephemeralcontainers" => {
                 let added = object["spec"]["ephemeralContainers"].clone();
@@ -267,6 +268,16 @@ pub(crate) fn drop_disabled(spec: &mut Value) {
             if lifecycle.as_object().is_some_and(serde_json::Map::is_empty) {
                 container.drop_key("lifecycle");
             }
+        }
+    }
+}
+
+/// The same of a status.
+fn drop_disabled_status(status: &mut Value) {
+    status.drop_key("nodeAllocatableResourceClaimStatuses");
+    for kind in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
+        for mount in status.items(kind).flat_map(|container| container.items("volumeMounts")) {
+            mount.drop_key("volumeStatus");
         }
     }
 }

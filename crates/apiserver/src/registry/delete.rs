@@ -70,6 +70,13 @@ async fn delete_options(state: &State, call: &mut Call) -> Result<DeleteOptions,
     DeleteOptions::from_document(document)
 }
 
+/// Whoever deletes jobs without a word on their pods is warned, whether or not there is a job.
+fn warn_of_orphans(writing: &mut Writing<'_>, options: &DeleteOptions) {
+    if writing.target.is("batch", "jobs") && options.propagation.is_none() && options.orphan.is_none() {
+        writing.warn(ORPHANS_BY_DEFAULT.into());
+    }
+}
+
 /// What became of an object.
 pub(crate) struct Deleted {
     pub outcome: Outcome,
@@ -81,6 +88,7 @@ pub(crate) struct Deleted {
 
 /// Deletes one object, whatever it takes.
 pub(crate) async fn delete_one(writing: &mut Writing<'_>, name: &str, options: &DeleteOptions) -> Result<Deleted, Status> {
+    warn_of_orphans(writing, options);
     writing.target.check_name(name)?;
     loop {
         let Some(entry) = writing.cached(name)? else {
@@ -111,9 +119,6 @@ async fn attempt(
     let plan = plan(target, &mut document, options, writing.now);
     if plan == Plan::AlreadyUnderWay {
         return Ok(Some(Deleted { outcome: Outcome::Entry(entry.clone()), gone: false, shows_object }));
-    }
-    if target.is("batch", "jobs") && options.propagation.is_none() && options.orphan.is_none() {
-        writing.warn(ORPHANS_BY_DEFAULT.into());
     }
     let admitted = writing.judge(Operation::Delete, name, None, Some(&mut old)).await?;
     let marks = matches!(plan, Plan::Mark { .. });
@@ -398,6 +403,7 @@ pub(crate) async fn collection(state: &Arc<State>, target: &Target, call: &mut C
     let filter = read::filter(target, call, &mut list)?;
     let options = delete_options(state, call).await?;
     let call = &*call;
+    warn_of_orphans(&mut writing(state, target, call, &options), &options);
     let page = read::page(state, target.cache()?, &list, &filter).await?;
     let items = match page.items {
         Items::Page(items) => items,

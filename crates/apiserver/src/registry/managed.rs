@@ -61,8 +61,9 @@ impl Versions for Kind<'_> {
 fn reset(writing: &Writing<'_>) -> Option<Set> {
     let target = writing.target;
     let subresource = match writing.subresource.as_str() {
-        // Upstream builds these on the strategy of the object itself.
-        "finalize" | "ephemeralcontainers" | "resize" => "",
+        // Upstream builds this one on the strategy of the object itself. What `ephemeralcontainers` and `resize` do not change
+        // is owned nevertheless: nothing says what they reset.
+        "finalize" => "",
         subresource => subresource,
     };
     let paths = corten_kinds::reset_fields(&target.stored.group, &target.stored.plural, subresource);

@@ -61,10 +61,6 @@ fn validate(binding: &Value) -> Faults {
     let node = binding["target"]["name"].as_str().unwrap_or_default();
     if node.is_empty() {
         faults.required(&target.child("name"), "");
-    } else {
-        for fault in corten_api::names::name_is_subdomain(node, false) {
-            faults.invalid_str(&target.child("name"), node, &fault);
-        }
     }
     faults
 }
@@ -73,14 +69,16 @@ fn validate(binding: &Value) -> Faults {
 fn assign(pod: &mut Value, binding: &Value, now: jiff::Timestamp) -> Result<(), Status> {
     let name = meta_text(pod, "name").to_owned();
     let conflict = |why: String| Err(Status::conflict("", "pods/binding", &name, &why));
-    let uid = meta_text(binding, "uid");
-    if !uid.is_empty() && uid != meta_text(pod, "uid") {
-        let there = meta_text(pod, "uid");
-        return conflict(format!(
-            "StorageError: invalid object, Code: 4, Key: /registry/pods/{}/{name}, ResourceVersion: 0, AdditionalErrorMsg: \
-             Precondition failed: UID in precondition: {uid}, UID in object meta: {there}",
-            meta_text(pod, "namespace")
-        ));
+    for (field, shown) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
+        let (wanted, there) = (meta_text(binding, field), meta_text(pod, field));
+        if !wanted.is_empty() && wanted != there {
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: /registry/pods/{}/{name}, ResourceVersion: 0, AdditionalErrorMsg: \
+                 Precondition failed: {shown} in precondition: {wanted}, {shown} in object meta: {there}",
+                meta_text(pod, "namespace")
+            );
+            return Err(Status::conflict("", "pods", &name, &why));
+        }
     }
     if !pod["metadata"]["deletionTimestamp"].is_null() {
         return conflict(format!("pod {name} is being deleted, cannot be assigned to a host"));
@@ -93,17 +91,53 @@ fn assign(pod: &mut Value, binding: &Value, now: jiff::Timestamp) -> Result<(), 
         return conflict(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
     pod["spec"]["nodeName"] = binding["target"]["name"].clone();
+    // Where the scheduler had it in mind to go is of no use now.
+    if let Some(status) = pod["status"].as_object_mut() {
+        status.remove("nominatedNodeName");
+    }
     for field in ["annotations", "labels"] {
         let Some(more) = binding["metadata"][field].as_object().filter(|more| !more.is_empty()) else {
             continue;
         };
-        // Of labels only those of the node's topology are taken over (KEP-4742).
-        let wanted = more.iter().filter(|(key, _)| field == "annotations" || key.starts_with("topology.kubernetes.io/"));
         let place = metadata(pod).entry(field).or_insert_with(|| json!({}));
-        for (key, value) in wanted {
+        for (key, value) in more {
             place[key.as_str()] = value.clone();
         }
     }
     set_condition(pod, json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null}), now);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod() -> Value {
+        json!({ "metadata": { "name": "p", "namespace": "n", "uid": "1", "resourceVersion": "7" }, "spec": {}, "status": { "nominatedNodeName": "m" } })
+    }
+
+    #[test]
+    fn a_binding_names_the_state_it_means() {
+        let binding = |field: &str, value: &str| json!({ "metadata": { field: value }, "target": { "name": "n" } });
+        for (field, value, fits) in
+            [("uid", "1", true), ("uid", "2", false), ("resourceVersion", "7", true), ("resourceVersion", "8", false)]
+        {
+            let outcome = assign(&mut pod(), &binding(field, value), jiff::Timestamp::UNIX_EPOCH);
+            assert_eq!(
+                outcome.map_err(|status| status.reason),
+                if fits { Ok(()) } else { Err("Conflict".into()) },
+                "{field} {value}"
+            );
+        }
+    }
+
+    #[test]
+    fn labels_and_annotations_go_along_and_the_nomination_ends() {
+        let mut pod = pod();
+        let metadata = json!({ "labels": { "x": "y" }, "annotations": { "a": "b" } });
+        assign(&mut pod, &json!({ "metadata": metadata, "target": { "name": "$(A)" } }), jiff::Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(pod["spec"]["nodeName"], "$(A)");
+        assert_eq!((&pod["metadata"]["labels"], &pod["metadata"]["annotations"]), (&json!({ "x": "y" }), &json!({ "a": "b" })));
+        assert!(pod["status"].get("nominatedNodeName").is_none());
+    }
 }

@@ -3,7 +3,8 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::local::{LocalHistogram, LocalIntCounter};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
 use super::{DURATIONS, VALID};
 
@@ -274,11 +275,12 @@ pub(super) struct Watches {
     sizes: HistogramVec,
 }
 
-/// Those of one watch.
+/// Those of one watch: what it has not told yet of its own, so that the counters that all watches share are written to once for
+/// many events.
 #[derive(Clone, Debug)]
 pub struct Watched {
-    events: IntCounter,
-    sizes: Histogram,
+    events: LocalIntCounter,
+    sizes: LocalHistogram,
 }
 
 impl Watches {
@@ -299,7 +301,7 @@ impl Watches {
 
     pub(super) fn of(&self, group: &str, version: &str, resource: &str) -> Watched {
         let labels = [group, version, resource];
-        Watched { events: self.events.with_label_values(&labels), sizes: self.sizes.with_label_values(&labels) }
+        Watched { events: self.events.with_label_values(&labels).local(), sizes: self.sizes.with_label_values(&labels).local() }
     }
 }
 
@@ -308,5 +310,11 @@ impl Watched {
     pub fn sent(&self, bytes: usize) {
         self.events.inc();
         self.sizes.observe(bytes as f64);
+    }
+
+    /// Tells of what was sent.
+    pub fn flush(&self) {
+        self.events.flush();
+        self.sizes.flush();
     }
 }

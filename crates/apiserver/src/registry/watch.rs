@@ -227,6 +227,10 @@ impl Stream {
     /// The next piece of the body; `None` ends it.
     async fn next(&mut self) -> Option<Bytes> {
         let mut out = Vec::new();
+        // A watch that never runs out of events does not come to look at its alarm.
+        if Instant::now() >= self.deadline {
+            return None;
+        }
         loop {
             if self.shares && matches!(self.phase, Phase::Live) {
                 match self.watcher.try_next() {
@@ -240,6 +244,7 @@ impl Stream {
                 Err(status) => self.phase = Phase::Failing(Box::new(status)),
             }
             if !out.is_empty() {
+                self.counted.flush();
                 return Some(out.into());
             }
             if matches!(self.phase, Phase::Ended) {
@@ -249,7 +254,17 @@ impl Stream {
                 continue;
             }
             tokio::select! {
+                // The events first: to ask the others costs locks that all watches share, and is done when there are none.
                 biased;
+                feed = self.watcher.next() => match feed {
+                    Feed::Batch(batch) if self.shares => return Some(self.shared(&batch)),
+                    Feed::Batch(batch) => {
+                        if let Err(status) = self.events(&mut out, &batch) {
+                            self.phase = Phase::Failing(Box::new(status));
+                        }
+                    }
+                    Feed::Cut => return None,
+                },
                 () = self.stop.as_mut() => return None,
                 () = self.alarm.as_mut() => {
                     let now = Instant::now();
@@ -274,15 +289,6 @@ impl Stream {
                     self.sent = self.sent.max(applied);
                     let _ = self.bookmark(&mut out, false);
                 }
-                feed = self.watcher.next() => match feed {
-                    Feed::Batch(batch) if self.shares => return Some(self.shared(&batch)),
-                    Feed::Batch(batch) => {
-                        if let Err(status) = self.events(&mut out, &batch) {
-                            self.phase = Phase::Failing(Box::new(status));
-                        }
-                    }
-                    Feed::Cut => return None,
-                },
             }
         }
     }
@@ -359,6 +365,7 @@ impl Stream {
         for event in batch.events() {
             self.counted.sent(event.now.size());
         }
+        self.counted.flush();
         batch.frames()
     }
 

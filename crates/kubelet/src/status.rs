@@ -286,12 +286,16 @@ impl Statuses<'_> {
             status.state = Some(lost(UNKNOWN, message, 137));
             return;
         }
-        let default = if !self.pod.init_containers().is_empty() && kind != Kind::Ephemeral {
-            "PodInitializing"
-        } else {
-            "ContainerCreating"
-        };
-        status.state = Some(waiting(self.notes.waiting.get(&status.name), default));
+        status.state = Some(waiting(self.notes.waiting.get(&status.name), self.not_yet(kind)));
+    }
+
+    /// What a container that was never started waits for, where nothing went wrong.
+    fn not_yet(&self, kind: Kind) -> &'static str {
+        match kind {
+            Kind::Ephemeral => "ContainerCreating",
+            _ if self.pod.init_containers().is_empty() => "ContainerCreating",
+            _ => "PodInitializing",
+        }
     }
 
     fn state(&self, spec: &core::Container, kind: Kind, last: &Container, status: &mut ContainerStatus) {
@@ -313,7 +317,8 @@ impl Statuses<'_> {
                 self.running(spec, last, status);
             }
             ContainerState::Created => {
-                status.state = Some(waiting(self.notes.waiting.get(&spec.name), "ContainerCreating"));
+                // On the way from one to the other a look at it must not tell of a third.
+                status.state = Some(waiting(self.notes.waiting.get(&spec.name), self.not_yet(kind)));
             }
             ContainerState::Exited | ContainerState::Unknown => {
                 let ended = core::ContainerState { terminated: Some(self.terminated(last)), ..core::ContainerState::default() };

@@ -80,14 +80,19 @@ pub(super) fn plan(set: &StatefulSet, pods: &[Arc<Pod>], revisions: &Revisions, 
     }
     // 2. From the highest down: numbers that are no longer wanted go.
     let condemned: Vec<&&Arc<Pod>> = by_ordinal.iter().rev().filter(|(n, _)| !wanted.contains(n)).map(|(_, pod)| pod).collect();
-    for pod in condemned {
+    // In order, one that is not available stops it, unless it is the only one: it may be what the others wait for.
+    let broken = condemned.iter().rev().find(|pod| !is_available(pod)).map(|pod| &pod.metadata.name);
+    for pod in &condemned {
         if is_deleting(&pod.metadata) {
             if !parallel {
                 return plan;
             }
             continue;
         }
-        plan.steps.push(Step::Delete((*pod).clone()));
+        if !parallel && !is_available(pod) && broken != Some(&pod.metadata.name) {
+            return plan;
+        }
+        plan.steps.push(Step::Delete(Arc::clone(pod)));
         if !parallel {
             return plan;
         }

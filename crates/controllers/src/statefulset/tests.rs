@@ -56,6 +56,25 @@ async fn pods_come_and_go_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn scaling_down_halts_at_a_broken_pod() {
+    let world = World::new(&[super::start]);
+    world.api.create(SETS, db(json!({})));
+    world.run("default").await;
+    let set_ready = |name: &str, ready: &str| {
+        world.api.edit(&format!("{PODS}/{name}"), |pod| pod["status"]["conditions"][0]["status"] = json!(ready));
+    };
+    assert_eq!(world.api.get(&format!("{PODS}/db-0")).unwrap()["status"]["conditions"][0]["type"], "Ready");
+    ["db-0", "db-2"].into_iter().for_each(|name| set_ready(name, "False"));
+    world.api.edit(&format!("{SETS}/db"), |set| set["spec"]["replicas"] = json!(0));
+    world.settle().await;
+    assert_eq!(pods(&world).len(), 3, "two are broken: the highest of them has to wait");
+    set_ready("db-2", "True");
+    world.settle().await;
+    assert_eq!(pods(&world), Vec::<String>::new(), "the only broken one does not stop itself");
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_pod_comes_back_under_its_name() {
     let world = World::new(&[super::start]);
     world.api.create(SETS, db(json!({})));

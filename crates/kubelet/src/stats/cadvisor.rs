@@ -11,10 +11,13 @@ use crate::context::Context;
 use crate::pod::PodExt;
 use crate::pods::Pods;
 
-/// One cgroup's figures: value by family and further labels.
+/// A figure: its family, its own labels, its value.
+type Figure = (&'static str, Vec<(&'static str, String)>, f64);
+
+/// One cgroup's figures, and the labels that all of them have.
 struct Row {
     labels: [(&'static str, String); 6],
-    values: Vec<(&'static str, Vec<(&'static str, String)>, f64)>,
+    values: Vec<Figure>,
 }
 
 /// Family, kind and help, in the order of the answer.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use corten_api::field::{Faults, Path};
+use corten_api::names;
 use corten_api::status::Status;
 
 use crate::authz::{Attributes, Decision};
@@ -227,6 +228,38 @@ fn check_selector(selector: &Value, kind: &str, path: &Path<'_>, faults: &mut Fa
         let why = format!("when {path} is specified, requirements or rawSelector is required");
         faults.required(&path.child("requirements"), &why);
     }
+    let all = path.child("requirements");
+    for (index, requirement) in selector["requirements"].as_array().into_iter().flatten().enumerate() {
+        check_requirement(requirement, kind == "labelSelector", &all.index(index), faults);
+    }
+}
+
+/// Operators that are not known pass: clients may know more of them.
+fn check_requirement(requirement: &Value, of_labels: bool, path: &Path<'_>, faults: &mut Faults) {
+    let (key, values) = (text(requirement, "/key"), strings(&requirement["values"]));
+    let (key_path, values_path) = (path.child("key"), path.child("values"));
+    if key.is_empty() && !of_labels {
+        faults.required(&key_path, "must be specified");
+    }
+    match text(requirement, "/operator") {
+        "In" | "NotIn" if values.is_empty() => {
+            faults.required(&values_path, "must be specified when `operator` is 'In' or 'NotIn'");
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            faults.forbidden(&values_path, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+        }
+        _ => {}
+    }
+    if of_labels {
+        for why in names::qualified_name(key) {
+            faults.invalid_str(&key_path, key, &why);
+        }
+        for (index, value) in values.iter().enumerate() {
+            for why in names::label_value(value) {
+                faults.invalid_str(&values_path.index(index), value, &why);
+            }
+        }
+    }
 }
 
 fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
@@ -235,4 +268,35 @@ fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
 
 fn strings(list: &Value) -> Vec<String> {
     list.as_array().into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requirements_of_selectors_are_checked_but_for_operators_nobody_knows() {
+        let faults = |kind: &str, requirement: Value| {
+            let spec = json!({"user": "u", "resourceAttributes": {"verb": "get", kind: {"requirements": [requirement]}}});
+            check_access(&json!({"spec": spec}), Question::Subject).err().map(|status| status.message).unwrap_or_default()
+        };
+        let at = |kind: &str, rest: &str| {
+            format!(".authorization.k8s.io \"\" is invalid: spec.resourceAttributes.{kind}.requirements[0].{rest}")
+        };
+        assert_eq!(faults("labelSelector", json!({"key": "a", "operator": "Like"})), "");
+        assert_eq!(
+            faults("fieldSelector", json!({"operator": "Like"})),
+            at("fieldSelector", "key: Required value: must be specified")
+        );
+        assert_eq!(
+            faults("fieldSelector", json!({"key": "a", "operator": "In"})),
+            at("fieldSelector", "values: Required value: must be specified when `operator` is 'In' or 'NotIn'")
+        );
+        assert_eq!(
+            faults("labelSelector", json!({"key": "a", "operator": "Exists", "values": ["b"]})),
+            at("labelSelector", "values: Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
+        );
+        let value = faults("labelSelector", json!({"key": "a", "operator": "In", "values": ["$"]}));
+        assert!(value.starts_with(&at("labelSelector", "values[0]: Invalid value: \"$\"")), "{value}");
+    }
 }

@@ -101,6 +101,11 @@ impl Table {
         }
     }
 
+    /// Whether a list of nothing has `null` for its rows, as upstream's printer for kinds without one of their own makes it.
+    pub(crate) fn is_null_when_empty(&self) -> bool {
+        self.columns().get(1).is_some_and(|column| column.name == "Created At")
+    }
+
     /// `columnDefinitions`
     #[must_use]
     pub fn definitions(&self) -> Value {

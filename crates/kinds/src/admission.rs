@@ -366,6 +366,15 @@ impl Strategy for Policies {
             None => faults.required(&path.child("matchConstraints"), ""),
             Some(found) => match_resources(&mut faults, &path.child("matchConstraints"), found, true),
         }
+        if self.mutating {
+            // What is deleted cannot be changed.
+            let rules = spec["matchConstraints"].list("resourceRules").iter();
+            let at = path.child("matchConstraints");
+            let at = at.child("resourceRules");
+            for operation in rules.flat_map(|rule| rule.texts("operations")) {
+                check::one_of(&mut faults, &at.child("operations"), operation, &["*", "CONNECT", "CREATE", "UPDATE"]);
+            }
+        }
         let mut compiler = expression::Compiler::of_policy(spec.has("paramKind"));
         policy::match_conditions(&mut faults, &path.child("matchConditions"), spec.list("matchConditions"), &compiler);
         policy::variables(&mut faults, &path.child("variables"), spec.list("variables"), &mut compiler);

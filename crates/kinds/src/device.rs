@@ -126,6 +126,60 @@ impl Strategy for ResourceClaims {
     }
 }
 
+/// Whether the objects of a kind may ask for administrative access to devices.
+#[must_use]
+pub fn may_want_admin_access(group: &str, plural: &str) -> bool {
+    group == "resource.k8s.io" && matches!(plural, "resourceclaims" | "resourceclaimtemplates")
+}
+
+/// The fault of a claim or a template that asks for administrative access to devices, or of the status of a claim that got it, in a
+/// namespace without the label that allows it. `old` is what is there before an update; specs do not change.
+#[must_use]
+pub fn admin_access_faults(object: &Value, old: Option<&Value>) -> Faults {
+    const WHY: &str =
+        "admin access to devices requires the `resource.kubernetes.io/admin-access: true` label on the containing namespace";
+    let mut faults = Faults::default();
+    let wanted = |list: &Value, key: &str, admin: fn(&Value) -> bool| list["devices"].list(key).iter().position(admin);
+    if let Some(old) = old {
+        let (now, before) = (&object["status"]["allocation"], &old["status"]["allocation"]);
+        if !semantic_equal(now, before)
+            && let Some(index) = wanted(now, "results", |result| result.flag("adminAccess"))
+        {
+            let path = Path::new("status");
+            let path = path.child("allocation");
+            let path = path.child("devices");
+            let path = path.child("results");
+            faults.forbidden(&path.index(index).child("adminAccess"), WHY);
+        }
+        return faults;
+    }
+    let spec = if object["spec"].has("spec") { &object["spec"]["spec"] } else { &object["spec"] };
+    if let Some(index) = wanted(spec, "requests", |request| request["exactly"].flag("adminAccess")) {
+        let path = Path::new("spec");
+        let path = path.child("devices");
+        let path = path.child("requests");
+        faults.forbidden(&path.index(index).child("adminAccess"), WHY);
+    }
+    faults
+}
+
+/// What the metadata of a template may not say, by its name in JSON and in faults.
+const NOT_OF_TEMPLATES: [(&str, &str); 13] = [
+    ("name", "name"),
+    ("generateName", "generateName"),
+    ("namespace", "namespace"),
+    ("selfLink", "selfLink"),
+    ("uid", "uID"),
+    ("resourceVersion", "resourceVersion"),
+    ("generation", "generation"),
+    ("creationTimestamp", "creationTimestamp"),
+    ("deletionTimestamp", "deletionTimestamp"),
+    ("deletionGracePeriodSeconds", "deletionGracePeriodSeconds"),
+    ("ownerReferences", "ownerReferences"),
+    ("finalizers", "finalizers"),
+    ("managedFields", "managedFields"),
+];
+
 pub(crate) struct ResourceClaimTemplates;
 
 impl Strategy for ResourceClaimTemplates {
@@ -139,6 +193,11 @@ impl Strategy for ResourceClaimTemplates {
         let (metadata, at) = (&object["spec"]["metadata"], path.child("metadata"));
         check::annotations(&mut faults, &at.child("annotations"), metadata.map("annotations"));
         check::labels(&mut faults, &at.child("labels"), metadata.map("labels"));
+        for (key, shown) in NOT_OF_TEMPLATES {
+            if metadata.has(key) {
+                faults.forbidden(&at.child(shown), "cannot be set");
+            }
+        }
         validation::claim(&mut faults, &path.child("spec"), &object["spec"]["spec"]);
         faults
     }

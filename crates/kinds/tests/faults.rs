@@ -483,6 +483,43 @@ fn claims_are_reserved_for_someone_known() {
     );
 }
 
+#[test]
+fn templates_have_no_names_and_administrators_their_own_namespaces() {
+    let metadata = json!({ "uid": "u", "labels": { "a": "b" }, "finalizers": ["a/b"] });
+    let template = json!({ "metadata": { "name": "a" }, "spec": { "metadata": metadata, "spec": {} } });
+    same(
+        &create("resource.k8s.io", "resourceclaimtemplates", &template),
+        &["spec.metadata.uID: Forbidden: cannot be set", "spec.metadata.finalizers: Forbidden: cannot be set"],
+    );
+    let requests =
+        json!([{ "name": "r", "exactly": { "adminAccess": false } }, { "name": "s", "exactly": { "adminAccess": true } }]);
+    let spec = json!({ "devices": { "requests": requests } });
+    let results = json!({ "devices": { "results": [{ "adminAccess": true }] } });
+    let claim = json!({ "spec": spec, "status": { "allocation": results } });
+    let faults = |object: &Value, old: Option<&Value>| texts(&corten_kinds::admin_access_faults(object, old));
+    let why = "Forbidden: admin access to devices requires the `resource.kubernetes.io/admin-access: true` label";
+    let wanted = format!("spec.devices.requests[1].adminAccess: {why}");
+    same(&faults(&claim, None), &[&wanted]);
+    same(&faults(&json!({ "spec": claim }), None), &[&wanted]);
+    same(&faults(&claim, Some(&json!({ "spec": {} }))), &[&format!("status.allocation.devices.results[0].adminAccess: {why}")]);
+    same(&faults(&claim, Some(&claim)), &[]);
+}
+
+#[test]
+fn what_is_deleted_is_not_mutated() {
+    let rule = json!({ "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE", "DELETE"] });
+    let mutation = json!({ "patchType": "ApplyConfiguration", "applyConfiguration": { "expression": "Object{}" } });
+    let spec = json!({ "matchConstraints": { "resourceRules": [rule] }, "mutations": [mutation], "reinvocationPolicy": "Never" });
+    let faults = create(
+        "admissionregistration.k8s.io",
+        "mutatingadmissionpolicies",
+        &json!({ "metadata": { "name": "a" }, "spec": spec }),
+    );
+    let want =
+        "spec.matchConstraints.resourceRules.operations: Unsupported value: \"DELETE\": supported values: \"*\", \"CONNECT\"";
+    same(&faults, &[want]);
+}
+
 /// What is accepted with a warning.
 #[test]
 fn deprecated_labels_and_loose_addresses_are_warned_of() {

@@ -196,6 +196,7 @@ fn validate(writing: &Writing<'_>, document: &Value) -> Result<(), Status> {
     let own = writing.with_rules(|strategy, context| {
         let rule = |name: &str, prefix: bool| strategy.validate_name_of(document, name, prefix);
         faults.0.extend(strategy.validate_first(document).0);
+        faults.0.extend(writing.admin_access_faults(document, None).0);
         if write::has_own_metadata_rules(writing.target) {
             names::validate_object_meta(meta, namespaced, &rule, &path, &mut faults);
             write::validate_finalizer_names(writing.target, meta, &mut faults);

@@ -353,7 +353,12 @@ impl Iterator for Pieces {
             }
         };
         if finished {
-            out.extend_from_slice(b"]}\n");
+            if self.first && self.writer.shape == Shape::Table && self.writer.table.is_null_when_empty() {
+                out.pop();
+                out.extend_from_slice(b"null}\n");
+            } else {
+                out.extend_from_slice(b"]}\n");
+            }
             self.ended = true;
         }
         Some(Ok(out.into()))

@@ -337,6 +337,9 @@ fn validate(writing: &Writing<'_>, document: &Value, old: &Value) -> Result<(), 
     names::validate_object_meta_update(meta, was, &path, &mut faults);
     let own = writing.with_rules(|strategy, context| {
         let mut own = strategy.validate_first(document);
+        if writing.subresource == "status" {
+            own.0.extend(writing.admin_access_faults(document, Some(old)).0);
+        }
         let stored = &writing.target.stored;
         let (group, plural) = (stored.group.as_str(), stored.plural.as_str());
         let compares =

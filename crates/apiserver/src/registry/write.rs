@@ -97,6 +97,21 @@ impl<'a> Writing<'a> {
         Some(f(strategy, &context))
     }
 
+    /// Faults of what asks for administrative access to devices in a namespace that does not allow it.
+    pub(crate) fn admin_access_faults(&self, document: &Value, old: Option<&Value>) -> Faults {
+        const LABEL: &str = "resource.kubernetes.io/admin-access";
+        let stored = &self.target.stored;
+        if !corten_kinds::may_want_admin_access(&stored.group, &stored.plural) {
+            return Faults::default();
+        }
+        let faults = corten_kinds::admin_access_faults(document, old);
+        let allowed = || {
+            let namespace = self.state.reader.get("", "namespaces", "", &self.namespace);
+            namespace.is_some_and(|namespace| namespace.decode()["metadata"]["labels"][LABEL] == "true")
+        };
+        if faults.is_empty() || allowed() { Faults::default() } else { faults }
+    }
+
     /// Fills in the kind's defaults.
     pub(crate) fn default(&self, document: &mut Value) {
         if let Some(strategy) = self.target.strategy {

@@ -119,6 +119,9 @@ fn bound_object(state: &State, reference: &Value, namespace: &str, account: &str
             return Err(Status::bad_request(message));
         }
     };
+    if name.is_empty() {
+        return Err(Status::bad_request("Name parameter required."));
+    }
     let scope = if resource == "nodes" { "" } else { namespace };
     let found = state.reader.document("", resource, scope, &name).ok_or_else(|| Status::not_found("", resource, &name))?;
     let object = Ref { name: name.clone(), uid: text(&found, "/metadata/uid") };

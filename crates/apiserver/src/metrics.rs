@@ -1,6 +1,7 @@
 //! `/metrics`: counters, gauges and histograms in the Prometheus text format, by upstream's names.
 
 mod families;
+mod stability;
 
 use families::Watches;
 pub use families::{Access, Admission, Audited, Storage, Timed, Watched};
@@ -49,8 +50,9 @@ pub async fn serve(state: &Arc<State>, _call: &Call) -> Result<Response, Status>
     let mut families = metrics.registry.gather();
     // What clients in this process count is in the registry of the process.
     families.extend(prometheus::gather().into_iter().filter(|family| family.name().starts_with("rest_client_")));
+    stability::mark(&mut families);
     encoder.encode(&families, &mut body).map_err(|err| Status::internal(err.to_string()))?;
-    Ok(response::bytes(200, encoder.format_type(), body))
+    Ok(response::bytes(200, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", body))
 }
 
 /// Counters and histograms by upstream's names.
@@ -71,6 +73,7 @@ pub struct Metrics {
     aborts: IntCounterVec,
     long_running: IntGaugeVec,
     inflight: IntGaugeVec,
+    deprecated: IntGaugeVec,
     storage_objects: IntGaugeVec,
     resource_objects: IntGaugeVec,
     storage_size: GaugeVec,
@@ -152,14 +155,19 @@ impl Metrics {
                 "Maximal number of currently used inflight request limit of this apiserver per request kind in last second.",
                 &["request_kind"],
             ),
+            deprecated: gauges(
+                "apiserver_requested_deprecated_apis",
+                "Gauge of deprecated APIs that have been requested, broken out by API group, version, resource, subresource, and removed_release.",
+                &["group", "version", "resource", "subresource", "removed_release"],
+            ),
             storage_objects: gauges(
                 "apiserver_storage_objects",
-                "Number of stored objects at the time of last check split by kind.",
+                "[DEPRECATED, consider using apiserver_resource_objects instead] Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.",
                 &["resource"],
             ),
             resource_objects: gauges(
                 "apiserver_resource_objects",
-                "Number of stored objects at the time of last check split by group and resource.",
+                "Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.",
                 &["group", "resource"],
             ),
             storage_size: GaugeVec::new(
@@ -180,6 +188,7 @@ impl Metrics {
             Box::new(metrics.aborts.clone()),
             Box::new(metrics.long_running.clone()),
             Box::new(metrics.inflight.clone()),
+            Box::new(metrics.deprecated.clone()),
             Box::new(metrics.storage_objects.clone()),
             Box::new(metrics.resource_objects.clone()),
             Box::new(metrics.storage_size.clone()),
@@ -249,6 +258,12 @@ impl Metrics {
     pub fn inflight(&self, info: &RequestInfo) -> Held {
         let kind = if info.is_read_only() { "readOnly" } else { "mutating" };
         Held::new(self.inflight.with_label_values(&[kind]))
+    }
+
+    /// A resource was asked for that is deprecated, and of which nobody has said yet when it goes.
+    pub fn deprecated(&self, info: &RequestInfo) {
+        let values = [info.group.as_str(), &info.version, &info.resource, &info.subresource, ""];
+        self.deprecated.with_label_values(&values).set(1);
     }
 
     /// A long-running request is under way, until the value is dropped.

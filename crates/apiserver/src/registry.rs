@@ -144,6 +144,7 @@ pub async fn serve(state: &Arc<State>, mut call: Call) -> Result<Response, Statu
     target.check_verb(info, &call.method)?;
     if let Some(text) = deprecation(info) {
         call.warnings().add(text.to_owned());
+        state.metrics.deprecated(info);
     }
     let (verb, subresource) = (info.verb.clone(), info.subresource.clone());
     match (verb.as_str(), subresource.as_str()) {

@@ -67,7 +67,7 @@ pub async fn serve(state: &Arc<State>, mut call: Call, object: Value) -> Result<
         return proxy(state, call, &object).await;
     }
     let is_log = info.subresource == "log";
-    let target = target::kubelet(state, &call, &object).map_err(|status| if is_log { of_log(status) } else { status })?;
+    let target = target::kubelet(state, &call, &object).map_err(of_pod)?;
     let Some(target) = target else {
         // The log of a pod that is nowhere has no content.
         let mut response = Response::new(Body::empty());
@@ -92,8 +92,8 @@ pub async fn serve(state: &Arc<State>, mut call: Call, object: Value) -> Result<
     Ok(response)
 }
 
-/// A node that is not there, as upstream tells it of a log.
-fn of_log(status: Status) -> Status {
+/// A node that is not there, as upstream tells it to those who asked for a pod.
+fn of_pod(status: Status) -> Status {
     match &status.details {
         Some(details) if status.code == 404 => Status::not_found("", "pods", &details.name),
         _ => status,

@@ -69,6 +69,14 @@ pub enum DecodeError {
     /// A value has a wrong type or cannot be read as what it should be.
     #[error("{0}")]
     Value(String),
+    /// A value has a type that does not fit.
+    #[error("{told}")]
+    Mismatch {
+        /// In the words of the decoder of bodies.
+        told: String,
+        /// In the words of the converter of patched and applied objects.
+        converted: String,
+    },
     /// The kind and version cannot be found.
     #[error("couldn't get version/kind; json parse error: {0}")]
     Meta(String),
@@ -218,6 +226,19 @@ pub(crate) fn reads_as_text(text: &str) -> bool {
 #[must_use]
 pub fn summary(bytes: &[u8]) -> String {
     text::summary(bytes)
+}
+
+impl DecodeError {
+    /// What upstream says of an object that it made of a strategic merge patch or an applied configuration: those are not
+    /// decoded but converted.
+    #[must_use]
+    pub fn converted(&self) -> String {
+        match self {
+            Self::Mismatch { converted, .. } => converted.clone(),
+            Self::Value(told) if told.starts_with("illegal base64") => format!("error decoding from json: {told}"),
+            other => other.to_string(),
+        }
+    }
 }
 
 impl FieldValidation {

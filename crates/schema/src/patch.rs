@@ -9,6 +9,8 @@ use corten_api::field::{Faults, Path};
 use corten_api::status::Status;
 use serde_json::Value;
 
+use crate::decode::DecodeError;
+
 use crate::decode::{self, FieldValidation, Format};
 
 mod json;
@@ -41,6 +43,18 @@ pub struct Patch {
     /// Doubled fields in the body, in upstream's words. They come before the faults of the patched object when both are
     /// reported.
     pub strict: Vec<String>,
+}
+
+impl Patch {
+    /// What upstream says of a patched document that does not fit its type: what a strategic merge patch made is converted, all
+    /// else is decoded.
+    #[must_use]
+    pub fn misfit(&self, err: &DecodeError) -> String {
+        match self.body {
+            Body::Strategic(_) => err.converted(),
+            _ => err.to_string(),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::header;
 use serde_json::Value;
 
 use corten_api::field::{Faults, Path};
@@ -18,7 +19,7 @@ use super::target::Target;
 use super::write::{self, CommitError, Pass, Writing, meta_text, metadata, stamp};
 use super::{Outcome, read};
 use crate::admission::Operation;
-use crate::negotiate::Endpoint;
+use crate::negotiate::{self, Endpoint};
 use crate::pipeline::Call;
 use crate::response::Response;
 use crate::state::State;
@@ -29,6 +30,7 @@ const NAME_ATTEMPTS: usize = 8;
 /// `POST` to a collection.
 pub(crate) async fn create(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
     let form = read::form(call, Endpoint::Object)?;
+    negotiate::content_type(call.header(header::CONTENT_TYPE))?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
     let call = &*call;

@@ -223,20 +223,7 @@ fn not_converted(merged: &Value, err: &DecodeError) -> Status {
     let (api_version, kind) = (merged["apiVersion"].as_str().unwrap_or_default(), merged["kind"].as_str().unwrap_or_default());
     let slash = if api_version.contains('/') { "" } else { "/" };
     let shown = format!("{slash}{api_version}, Kind={kind}");
-    let why = err.to_string();
-    let why = if why.starts_with("illegal base64") {
-        format!("error decoding from json: {why}")
-    } else if let Some((_, to)) =
-        why.strip_prefix("json: cannot unmarshal number ").and_then(|rest| rest.rsplit_once(" of type "))
-    {
-        if to.starts_with("int") {
-            format!("cannot convert float64 to {to}")
-        } else {
-            format!("json: cannot unmarshal number into Go value of type {to}")
-        }
-    } else {
-        why
-    };
+    let why = err.converted();
     let what = format!("failed to convert new object ({namespace}/{name}; {shown}) to proper version");
     Status::failure(500, "", format!("{what}: unable to convert unstructured object to {shown}: {why}"))
 }

@@ -41,7 +41,7 @@ pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) 
     let name = call.info().name.clone();
     let (outcome, created) = match kind {
         Some(kind) => {
-            let change = Patching::read(&writing, kind, &body, &name)?;
+            let change = Patching::read(&writing, kind, &body, &name);
             update::apply_change(&mut writing, call, &name, &change).await?
         }
         None => {
@@ -67,7 +67,8 @@ pub(crate) fn patch_kind(content_type: &str, target: &Target) -> Result<Option<P
 
 /// A patch of the first three kinds.
 pub(crate) struct Patching {
-    patch: Patch,
+    /// Or what is wrong with it, which is of interest only where there is something to patch.
+    patch: Result<Patch, Status>,
     name: String,
     ty: Option<&'static Type>,
     validation: Validation,
@@ -77,24 +78,25 @@ pub(crate) struct Patching {
 
 impl Patching {
     /// Reads a patch of the object `name`.
-    pub(crate) fn read(writing: &Writing<'_>, kind: PatchKind, body: &[u8], name: &str) -> Result<Self, Status> {
+    pub(crate) fn read(writing: &Writing<'_>, kind: PatchKind, body: &[u8], name: &str) -> Self {
         let validation = writing.options.validation;
-        let patch = Patch::read(kind, body, field_validation(validation))?;
+        let patch = Patch::read(kind, body, field_validation(validation)).map_err(Into::into);
         let type_name = codec::type_of(writing.target, &writing.subresource).to_owned();
         let is_of_stored = matches!(writing.subresource.as_str(), "" | "status");
-        Ok(Self { patch, name: name.to_owned(), ty: Types::get().named(&type_name), validation, is_of_stored })
+        Self { patch, name: name.to_owned(), ty: Types::get().named(&type_name), validation, is_of_stored }
     }
 
     /// The patched document in the form the encoder would give it.
     pub(crate) fn apply(&self, writing: &mut Writing<'_>, live: &Value) -> Result<Value, Status> {
-        let patched = self.patch.apply(live, self.ty)?;
-        let mut strict = self.patch.strict.clone();
+        let patch = self.patch.as_ref().map_err(Clone::clone)?;
+        let patched = patch.apply(live, self.ty)?;
+        let mut strict = patch.strict.clone();
         let refused = |fault: &str| {
             let mut shown = patched.clone();
             apply::unfold(&mut shown);
-            self.patch.invalid(&shown, fault)
+            patch.invalid(&shown, fault)
         };
-        let invalid = |err: decode::DecodeError| refused(&err.to_string());
+        let invalid = |err: decode::DecodeError| refused(&patch.misfit(&err));
         // What is stored is in its normal form already; what was converted or made by hand may not be.
         let is_stored = self.is_of_stored && writing.target.is_stored_form();
         let normal = match self.ty {
@@ -151,7 +153,7 @@ impl Change for Patching {
     fn takes_folded(&self, target: &Target) -> bool {
         // Otherwise the patched document is read as a whole, as if it came from a client.
         let reads_changes = self.ty.is_some() && self.is_of_stored && target.is_stored_form();
-        reads_changes && !self.patch.concerns_managed_fields()
+        reads_changes && self.patch.as_ref().is_ok_and(|patch| !patch.concerns_managed_fields())
     }
 }
 

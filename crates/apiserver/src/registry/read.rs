@@ -46,7 +46,10 @@ pub(crate) async fn find(state: &State, target: &Target, call: &Call) -> Result<
             state.caches.catch_up().await;
         }
         asked => {
-            let revision = options::revision(asked).map_err(|why| invalid_version(asked, &why))?;
+            let revision = options::revision(asked).map_err(|why| {
+                let quoted = corten_api::field::quoted(asked);
+                Status::failure(500, "", format!("resourceVersion: Invalid value: {quoted}: {why}"))
+            })?;
             not_before(state, revision).await?;
         }
     }
@@ -254,11 +257,6 @@ fn expired_page(err: ReadError, token: &Token) -> Status {
     let mut status = Status::expired(why);
     status.metadata.insert("continue".into(), token.on_newest().encode().into());
     status
-}
-
-fn invalid_version(asked: &str, why: &str) -> Status {
-    let quoted = corten_api::field::quoted(asked);
-    Status::bad_request(format!("invalid resource version: resourceVersion: Invalid value: {quoted}: {why}"))
 }
 
 /// The form of a request's answer.

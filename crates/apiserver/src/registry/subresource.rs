@@ -21,7 +21,7 @@ use super::render;
 use super::target::Target;
 use super::write::{self, CommitError, Writing, metadata};
 use crate::admission::Operation;
-use crate::negotiate::{Endpoint, Form};
+use crate::negotiate::{self, Endpoint, Form};
 use crate::pipeline::Call;
 use crate::proof::Admitted;
 use crate::response::Response;
@@ -31,6 +31,7 @@ use crate::{reviews, stream, tokens};
 /// `POST` of a review: a question that is answered and not stored.
 pub(crate) async fn review(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
     let form = read::form(call, Endpoint::Action)?;
+    negotiate::content_type(call.header(header::CONTENT_TYPE))?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
     let call = &*call;
@@ -54,6 +55,7 @@ pub(crate) async fn review(state: &Arc<State>, target: &Target, call: &mut Call)
 /// `POST serviceaccounts/NAME/token`
 pub(crate) async fn token(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
     let form = read::form(call, Endpoint::Action)?;
+    negotiate::content_type(call.header(header::CONTENT_TYPE))?;
     let body = call.read_body(state.config.max_request_body).await?;
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
     let call = &*call;

@@ -189,6 +189,9 @@ impl Target {
         };
         // Methods without a verb of their own are for those behind a proxy only.
         let proxied = info.subresource == "proxy";
+        if info.verb == "proxy" {
+            return Err(missing());
+        }
         if info.watch_path && *method != Method::GET {
             return Err(method_not_allowed());
         }

@@ -177,6 +177,10 @@ fn node_address(state: &State, name: &str) -> Result<(String, u16), Status> {
 pub(super) fn proxied(state: &Arc<State>, call: &Call, object: &Value, rest: &str) -> Result<Target, Status> {
     let info = call.info();
     let (scheme, name, port) = split_name(&info.name);
+    if name.is_empty() || !matches!(scheme, "" | "http" | "https") {
+        let kind = info.resource.trim_end_matches('s');
+        return Err(Status::bad_request(format!("invalid {kind} request {}", corten_api::field::quoted(&info.name))));
+    }
     let security = if scheme == "https" { Security::Any } else { Security::Plain };
     let query = call.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let path = format!("{}{query}", if rest.is_empty() { "/" } else { rest });
@@ -218,26 +222,29 @@ fn first_port(pod: &Value) -> u16 {
     first.unwrap_or(80)
 }
 
+/// The name of the port that is meant: a number is looked up, everything else is a name. `None` for a number of no port.
+fn port_name<'a>(service: &'a Value, port: &'a str) -> Option<&'a str> {
+    let Ok(number) = port.parse::<i64>() else { return Some(port) };
+    let mut ports = service["spec"]["ports"].as_array().into_iter().flatten();
+    ports.find(|port| port["port"] == number).map(|port| port["name"].as_str().unwrap_or_default())
+}
+
 /// A ready endpoint of a service's port, by chance.
 fn endpoint(state: &State, service: &Value, namespace: &str, name: &str, port: &str) -> Result<(String, u16), Status> {
-    let ports: Vec<&Value> = service["spec"]["ports"].as_array().into_iter().flatten().collect();
-    let wanted = match (port, ports.as_slice()) {
-        ("", [only]) => Some(*only),
-        ("", many) => many.iter().copied().find(|port| port.get("name").is_none()),
-        (asked, many) => many.iter().copied().find(|port| port["name"] == asked || port["port"].to_string() == asked),
-    };
     let unavailable = |why: String| {
         let mut status = Status::failure(503, "ServiceUnavailable", why);
         status.details = Some(Details::default());
         status
     };
-    let wanted = wanted.ok_or_else(|| unavailable(format!("no service port {port:?} found for service {name:?}")))?;
-    let port_name = wanted["name"].as_str().unwrap_or_default();
+    let port_name =
+        port_name(service, port).ok_or_else(|| unavailable(format!("no service port {port} found for service {name:?}")))?;
+    let mut known = false;
     let mut found = Vec::new();
     for slice in state.reader.list("discovery.k8s.io", "endpointslices", namespace) {
         if slice.label("kubernetes.io/service-name") != Some(name) {
             continue;
         }
+        known = true;
         let slice = slice.decode();
         let ports = slice["ports"].as_array().into_iter().flatten();
         let Some(port) = ports.clone().find(|port| port["name"].as_str().unwrap_or_default() == port_name) else { continue };
@@ -249,6 +256,9 @@ fn endpoint(state: &State, service: &Value, namespace: &str, name: &str, port: &
                 found.push((address.to_owned(), port));
             }
         }
+    }
+    if !known {
+        return Err(Status::not_found("", "services", name));
     }
     if found.is_empty() {
         return Err(unavailable(format!("no endpoints available for service {name:?}")));
@@ -284,6 +294,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn ports_of_services_are_found_by_number_or_taken_for_names() {
+        let service = json!({"spec": {"ports": [{"port": 80, "name": "web"}, {"port": 443}]}});
+        assert_eq!((port_name(&service, "80"), port_name(&service, "443")), (Some("web"), Some("")));
+        assert_eq!((port_name(&service, "8080"), port_name(&service, "")), (None, Some("")));
+        assert_eq!(port_name(&service, "other"), Some("other"));
+    }
 
     #[test]
     fn proxied_paths_keep_what_follows() {

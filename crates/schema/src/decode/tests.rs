@@ -256,3 +256,21 @@ fn what_is_dropped_may_be_as_deep_as_go_reads() {
     let err = type_meta(nested(10_000).as_bytes(), Format::Json).unwrap_err().to_string();
     assert!(err.ends_with("invalid character '[' exceeded max depth"), "{err}");
 }
+
+#[test]
+#[rustfmt::skip]
+fn what_does_not_fit_is_told_otherwise_by_the_converter() {
+    check(r#"{"spec":{"containers":{}}}"#,                     "cannot restore slice from map");
+    check(r#"{"spec":{"containers":["x"]}}"#,                  "cannot restore struct from: string");
+    check(r#"{"spec":{"nodeSelector":[]}}"#,                   "cannot restore map from slice");
+    check(r#"{"spec":{"nodeName":1}}"#,                        "cannot convert int64 to string");
+    check(r#"{"spec":{"nodeName":1.5}}"#,                      "unrecognized type: string");
+    check(r#"{"spec":{"hostNetwork":"x"}}"#,                   "unrecognized type: bool");
+    check(r#"{"spec":{"priority":"1"}}"#,                      "unrecognized type: int32");
+    check(r#"{"spec":{"priority":1.5}}"#,                      "cannot convert float64 to int32");
+    check(r#"{"metadata":{"creationTimestamp":1}}"#,           "json: cannot unmarshal number into Go value of type string");
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        assert_eq!(of("core.v1.Pod", text).unwrap_err().converted(), expected);
+    }
+}

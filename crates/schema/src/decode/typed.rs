@@ -28,7 +28,7 @@ pub(super) fn document(bytes: &[u8], ty: &Type, as_sent: bool) -> Result<Decoded
 pub(super) fn custom(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let mut reader = Reader::new(bytes);
     if reader.scanner.peek()? != b'{' {
-        let fault = reader.mismatch(&|| "map[string]interface {}".into(), &At::Root)?;
+        let fault = reader.mismatch(None, &|| "map[string]interface {}".into(), &At::Root)?;
         reader.save(fault);
         return reader.finish(Value::Null);
     }
@@ -233,7 +233,8 @@ impl<'a> Reader<'a> {
                     Some(value) => value,
                     None => {
                         let (field, go) = (at.go_field(), name.of(kind, self.types));
-                        self.save(DecodeError::Value(format!("json: cannot unmarshal number {text} into {field} of type {go}")));
+                        let told = format!("json: cannot unmarshal number {text} into {field} of type {go}");
+                        self.save(DecodeError::Mismatch { told, converted: format!("cannot convert float64 to {go}") });
                         return Ok(None);
                     }
                 }
@@ -261,9 +262,9 @@ impl<'a> Reader<'a> {
                     DecodeError::Value(format!("json: cannot unmarshal number {text} into {} of type int32", at.go_field()))
                 })?
             }
-            (Kind::IntOrString, _) => return Err(self.mismatch(&|| "int32".into(), at)?),
+            (Kind::IntOrString, _) => return Err(self.mismatch(None, &|| "int32".into(), at)?),
             (Kind::Time | Kind::MicroTime | Kind::Duration, b'"') => self.time(kind)?,
-            (Kind::Time | Kind::MicroTime | Kind::Duration, _) => return Err(self.mismatch(&|| "string".into(), at)?),
+            (Kind::Time | Kind::MicroTime | Kind::Duration, _) => return Err(self.mismatch(None, &|| "string".into(), at)?),
             (Kind::FieldsV1 | Kind::RawExtension | Kind::Json, _) => untyped::value(&mut self.scanner, depth, None)?,
             (Kind::SchemaOrBool | Kind::SchemaOrArray | Kind::SchemaOrStrings, _) => {
                 self.strict.muted += 1;
@@ -273,7 +274,7 @@ impl<'a> Reader<'a> {
             }
             _ => {
                 let types = self.types;
-                let fault = self.mismatch(&|| name.of(kind, types), at)?;
+                let fault = self.mismatch(Some(kind), &|| name.of(kind, types), at)?;
                 self.save(fault);
                 return Ok(None);
             }
@@ -381,8 +382,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes a value of a wrong type and says so.
-    fn mismatch(&mut self, go: &dyn Fn() -> String, at: &At<'_>) -> Result<DecodeError, DecodeError> {
+    /// Takes a value of a wrong type and says so. Without a `wanted` kind the type reads itself.
+    fn mismatch(&mut self, wanted: Option<&Kind>, go: &dyn Fn() -> String, at: &At<'_>) -> Result<DecodeError, DecodeError> {
         let kind = match self.scanner.peek()? {
             b'{' => "object",
             b'[' => "array",
@@ -391,12 +392,43 @@ impl<'a> Reader<'a> {
             b'-' | b'0'..=b'9' => "number",
             _ => return Err(self.scanner.unexpected(After::Value)),
         };
+        let start = self.scanner.position();
         self.scanner.skip()?;
-        Ok(DecodeError::Value(format!("json: cannot unmarshal {kind} into {} of type {}", at.go_field(), go())))
+        let is_whole = !self.scanner.since(start).iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'));
+        let go = go();
+        let told = format!("json: cannot unmarshal {kind} into {} of type {go}", at.go_field());
+        let converted = match wanted {
+            Some(wanted) => not_converted(wanted, kind, is_whole, &go),
+            None => format!("json: cannot unmarshal {kind} into Go value of type {go}"),
+        };
+        Ok(DecodeError::Mismatch { told, converted })
     }
 
     fn save(&mut self, fault: DecodeError) {
         self.wrong.get_or_insert(fault);
+    }
+}
+
+/// The words of upstream's converter for a value that does not fit: by the kinds of Go's values, whatever they are called.
+fn not_converted(wanted: &Kind, found: &str, is_whole: bool, go: &str) -> String {
+    let found = match found {
+        "object" => "map",
+        "array" => "slice",
+        "number" if is_whole => "int64",
+        "number" => "float64",
+        other => other,
+    };
+    match wanted {
+        Kind::List(_) | Kind::Bytes => format!("cannot restore slice from {found}"),
+        Kind::Map(_) => format!("cannot restore map from {found}"),
+        Kind::Struct(_) => format!("cannot restore struct from: {found}"),
+        Kind::String if found == "int64" => format!("cannot convert int64 to {go}"),
+        Kind::String => "unrecognized type: string".into(),
+        Kind::Bool => "unrecognized type: bool".into(),
+        Kind::Int32 => "unrecognized type: int32".into(),
+        Kind::Int64 => "unrecognized type: int64".into(),
+        Kind::Float64 => "unrecognized type: float64".into(),
+        _ => format!("unrecognized type: {go}"),
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) 
     let name = call.info().name.clone();
     match kind {
         Some(kind) => {
-            let patching = Patching::read(&writing, kind, &body, &name)?;
+            let patching = Patching::read(&writing, kind, &body, &name);
             finish(writing, target, call, form, &Patched { patching, name }).await
         }
         None => {

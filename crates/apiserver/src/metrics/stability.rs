@@ -1,0 +1,60 @@
+//! How much users may rely on a metric (KEP-1209). Upstream puts it before the help text, where dashboards and linters read it.
+
+use prometheus::proto::MetricFamily;
+
+/// Neither the name nor the labels change.
+const STABLE: [&str; 10] = [
+    "apiserver_admission_controller_admission_duration_seconds",
+    "apiserver_admission_step_admission_duration_seconds",
+    "apiserver_current_inflight_requests",
+    "apiserver_longrunning_requests",
+    "apiserver_request_duration_seconds",
+    "apiserver_request_total",
+    "apiserver_requested_deprecated_apis",
+    "apiserver_response_sizes",
+    "apiserver_storage_objects",
+    "apiserver_storage_size_bytes",
+];
+
+/// Labels may come, none goes.
+const BETA: [&str; 7] = [
+    "apiserver_flowcontrol_current_executing_requests",
+    "apiserver_flowcontrol_current_executing_seats",
+    "apiserver_flowcontrol_current_inqueue_requests",
+    "apiserver_flowcontrol_dispatched_requests_total",
+    "apiserver_flowcontrol_nominal_limit_seats",
+    "apiserver_flowcontrol_rejected_requests_total",
+    "apiserver_flowcontrol_request_wait_duration_seconds",
+];
+
+/// Says of each family how stable it is.
+pub(super) fn mark(families: &mut [MetricFamily]) {
+    for family in families {
+        if let Some(level) = level(family.name()) {
+            let help = format!("[{level}] {}", family.help());
+            family.set_help(help);
+        }
+    }
+}
+
+/// None for what is not Kubernetes' own.
+fn level(name: &str) -> Option<&'static str> {
+    match name {
+        name if STABLE.contains(&name) => Some("STABLE"),
+        name if BETA.contains(&name) => Some("BETA"),
+        name if name.starts_with("process_") => None,
+        _ => Some("ALPHA"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_has_its_level() {
+        assert_eq!(level("apiserver_request_total"), Some("STABLE"));
+        assert_eq!(level("apiserver_flowcontrol_nominal_limit_seats"), Some("BETA"));
+        assert_eq!((level("kubernetes_build_info"), level("process_open_fds")), (Some("ALPHA"), None));
+    }
+}

@@ -175,31 +175,31 @@ fn amounts_equal(a: &Value, b: &Value) -> bool {
     x.len() == y.len() && x.iter().all(|(name, one)| y.get(name).is_some_and(|other| same(one, other)))
 }
 
-/// Whether two values are equal for Kubernetes (`apiequality.Semantic`): an absent, null or empty list is the same. An
-/// empty object is not the same as none: it may be a pointer that is set.
+/// Whether two values are equal for Kubernetes (`apiequality.Semantic`): an absent, null or empty list is the same, and so
+/// are two ways to write an amount. An empty object is not the same as none: it may be a pointer that is set.
 pub(crate) fn semantic_equal(a: &Value, b: &Value) -> bool {
-    // The only maps that come here empty.
-    let nothing = |key: &str, value: &Value| matches!(key, "labels" | "limits" | "overhead" | "requests") && *value == json!({});
     match (a, b) {
         // Members are in order, and mostly the same on both sides: then none has to be looked for.
         (Value::Object(x), Value::Object(y)) if x.len() == y.len() && x.keys().eq(y.keys()) => {
-            x.values().zip(y.values()).all(|(a, b)| semantic_equal(a, b))
+            x.iter().zip(y.values()).all(|((key, a), b)| member_equal(key, a, b))
         }
         (Value::Object(x), Value::Object(y)) => {
-            x.iter().all(|(key, value)| match y.get(key) {
-                None | Some(Value::Null) if nothing(key, value) => true,
-                Some(other) if value.is_null() && nothing(key, other) => true,
-                Some(other) if matches!(key.as_str(), "limits" | "overhead" | "requests") => amounts_equal(value, other),
-                other => semantic_equal(value, other.unwrap_or(&Value::Null)),
-            }) && y.iter().all(|(key, value)| match x.get(key) {
-                None => nothing(key, value) || semantic_equal(&Value::Null, value),
-                Some(Value::Null) => nothing(key, value) || semantic_equal(&Value::Null, value),
-                Some(_) => true,
-            })
+            x.iter().all(|(key, value)| member_equal(key, value, y.get(key).unwrap_or(&Value::Null)))
+                && y.iter().all(|(key, value)| x.contains_key(key) || member_equal(key, &Value::Null, value))
         }
         (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(a, b)| semantic_equal(a, b)),
         (Value::Null, Value::Array(items)) | (Value::Array(items), Value::Null) => items.is_empty(),
         _ => a == b,
+    }
+}
+
+fn member_equal(key: &str, a: &Value, b: &Value) -> bool {
+    let amounts = matches!(key, "limits" | "overhead" | "requests");
+    match (a, b) {
+        // The only maps that come here empty.
+        (Value::Null, Value::Object(map)) | (Value::Object(map), Value::Null) => map.is_empty() && (amounts || key == "labels"),
+        (Value::Object(_), Value::Object(_)) if amounts => amounts_equal(a, b),
+        _ => semantic_equal(a, b),
     }
 }
 

@@ -631,3 +631,18 @@ fn pods_may_not_be_bound_and_nominated() {
         ],
     );
 }
+
+#[test]
+fn revisions_are_counted_before_their_data_is_looked_at() {
+    let revision = |data: Value| json!({ "metadata": { "name": "r" }, "revision": -1, "data": data });
+    let negative = "revision: Invalid value: -1: must be greater than or equal to 0";
+    let at = |object: &Value| create("apps", "controllerrevisions", object);
+    same(&at(&revision(Value::Null)), &[negative, "data: Required value: data is mandatory"]);
+    same(&at(&revision(json!("x"))), &[negative, "data: Required value: data must be a valid JSON object"]);
+    // A change is judged by what was there.
+    let old = revision(json!({ "a": 1 }));
+    same(
+        &update("apps", "controllerrevisions", "", &old, &json!({ "data": null })),
+        &[negative, "data: Invalid value: null: field is immutable"],
+    );
+}

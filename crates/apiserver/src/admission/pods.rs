@@ -277,9 +277,12 @@ impl Plugin for RuntimeClass {
     fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
         let Some(mut pod) = request.object.take() else { return done(Ok(())) };
         let class = self.class(request, &pod);
-        let outcome = class.and_then(|class| match class {
-            Some(class) => Self::change(&class, &mut pod).map_err(|why| request.forbidden(&why)),
-            None => Ok(()),
+        let outcome = class.and_then(|class| {
+            let changed = class.as_ref().map_or(Ok(()), |class| Self::change(class, &mut pod));
+            // An overhead of nothing is an overhead, but no longer there when the object is judged.
+            let is_nothing = pod["spec"]["overhead"].as_object().is_some_and(serde_json::Map::is_empty);
+            let judged = changed.and_then(|()| if is_nothing { Self::check(class.as_ref(), &pod) } else { Ok(()) });
+            judged.map_err(|why| request.forbidden(&why))
         });
         request.object = Some(pod);
         done(outcome)
@@ -324,5 +327,29 @@ impl Plugin for PodTopologyLabels {
             }
         }
         done(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who has an overhead has it from the class, and an empty one is one.
+    #[test]
+    fn overhead_is_that_of_the_class() {
+        let with = json!({ "overhead": { "podFixed": { "cpu": "1" } } });
+        let without = json!({});
+        let check = |class: Option<&Value>, overhead: Value, fits: bool| {
+            let pod = json!({ "spec": { "overhead": overhead } });
+            assert_eq!(RuntimeClass::check(class, &pod).is_ok(), fits, "{pod}");
+        };
+        check(None, Value::Null, true);
+        check(None, json!({}), false);
+        check(None, json!({ "cpu": "1" }), false);
+        check(Some(&without), Value::Null, true);
+        check(Some(&without), json!({ "cpu": "1" }), false);
+        check(Some(&with), json!({ "cpu": "1" }), true);
+        check(Some(&with), json!({ "cpu": "2" }), false);
+        check(Some(&with), Value::Null, false);
     }
 }

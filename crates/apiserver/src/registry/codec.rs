@@ -137,6 +137,15 @@ fn decode_whole(
         let given_kind = if meta.kind.is_empty() { kind } else { meta.kind.as_str() };
         let given_version = if meta.api_version.is_empty() { api_version.as_str() } else { meta.api_version.as_str() };
         if given_kind != kind || given_version != api_version {
+            // It is read as what it says it is, and only then found to be something else.
+            let (group, version) = given_version.split_once('/').unwrap_or(("", given_version));
+            let catalogue = writing.state.catalogue();
+            let given = catalogue.kind(group, given_kind).and_then(|resource| resource.version(version));
+            let given = given.and_then(|version| Types::get().named(&version.type_name));
+            if let Some(Err(why)) = given.map(|given| read(body, encoding, Some(given), false)) {
+                let why = format!("{given_kind} in version {version:?} cannot be handled as a {kind}: {why}");
+                return Err(Status::bad_request(why));
+            }
             return Err(other_kind(writing, expected, given_kind, given_version));
         }
     }

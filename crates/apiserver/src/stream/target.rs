@@ -113,7 +113,7 @@ pub(super) fn kubelet(state: &Arc<State>, call: &Call, pod: &Value) -> Result<Op
             format!("/portForward/{namespace}/{name}")
         }
     };
-    let (host, port) = node_address(state, node)?;
+    let (host, port) = node_address(state, "pods", node)?;
     Ok(Some(Target { security: Security::Kubelet, host, port, path: format!("{place}{}", query.finish()) }))
 }
 
@@ -146,9 +146,9 @@ fn container(pod: &Value, name: &str, asked: &str) -> Result<String, Status> {
     Err(Status::bad_request(format!("container {asked} is not valid for pod {name}")))
 }
 
-/// Address and port of a node's kubelet.
-fn node_address(state: &State, name: &str) -> Result<(String, u16), Status> {
-    let node = state.reader.document("", "nodes", "", name).ok_or_else(|| Status::not_found("", "nodes", name))?;
+/// Address and port of a node's kubelet. A node that is not there is told of as one of the `resource` that was asked for.
+fn node_address(state: &State, resource: &str, name: &str) -> Result<(String, u16), Status> {
+    let node = state.reader.document("", "nodes", "", name).ok_or_else(|| Status::not_found("", resource, name))?;
     let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
     let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(KUBELET_PORT);
     let addresses = || node.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
@@ -186,7 +186,7 @@ pub(super) fn proxied(state: &Arc<State>, call: &Call, object: &Value, rest: &st
     let path = format!("{}{query}", if rest.is_empty() { "/" } else { rest });
     match info.resource.as_str() {
         "nodes" => {
-            let (host, own) = node_address(state, name)?;
+            let (host, own) = node_address(state, "nodes", name)?;
             let port = if port.is_empty() { own } else { number(port, name)? };
             let security = match (scheme, port == own) {
                 ("http", _) => Security::Plain,

@@ -11,17 +11,18 @@ pub(crate) struct ControllerRevisions;
 impl Strategy for ControllerRevisions {
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
+        check::not_negative(&mut faults, &Path::new("revision"), object.int("revision"));
         match &object["data"] {
             Value::Null => faults.required(&Path::new("data"), "data is mandatory"),
             Value::Object(_) => {}
             _ => faults.required(&Path::new("data"), "data must be a valid JSON object"),
         }
-        check::not_negative(&mut faults, &Path::new("revision"), object.int("revision"));
         faults
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
-        let mut faults = self.validate(object, ctx);
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        check::not_negative(&mut faults, &Path::new("revision"), object.int("revision"));
         if !semantic_equal(&object["data"], &old["data"]) {
             faults.invalid(&Path::new("data"), &object["data"], check::IMMUTABLE);
         }

@@ -177,6 +177,15 @@ fn url(faults: &mut Faults, path: &Path<'_>, url: &str) {
     }
 }
 
+/// The first `%` of a text without two hexadecimal digits behind it, with what is there of them.
+fn bad_escape(text: &str) -> Option<&str> {
+    text.match_indices('%').map(|(at, _)| &text[at..]).find_map(|rest| {
+        let hex = rest.as_bytes().get(1..3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let end = rest.char_indices().nth(3).map_or(rest.len(), |(end, _)| end);
+        (!hex).then(|| &rest[..end])
+    })
+}
+
 /// Whether Go's `net/url` can make sense of a text at all.
 fn parses(url: &str) -> Result<(), String> {
     if url.bytes().any(|b| b.is_ascii_control()) {
@@ -192,15 +201,20 @@ fn parses(url: &str) -> Result<(), String> {
     };
     let (scheme, rest) = url.split_once(':').filter(|(scheme, _)| is_scheme(scheme)).unwrap_or(("", url));
     let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
+    let escapes = |part: &str| match bad_escape(part) {
+        Some(wrong) => Err(format!("invalid URL escape {}", corten_api::field::quoted(wrong))),
+        None => Ok(()),
+    };
     if !rest.starts_with('/') {
         let segment = rest.split('/').next().unwrap_or_default();
         if scheme.is_empty() && segment.contains(':') {
             return Err("first path segment in URL cannot contain colon".into());
         }
-        return Ok(());
+        // What follows a scheme without a slash is opaque.
+        return if scheme.is_empty() { escapes(rest) } else { Ok(()) };
     }
-    let Some(authority) = rest.strip_prefix("//").map(|rest| rest.split('/').next().unwrap_or_default()) else {
-        return Ok(());
+    let Some((authority, path)) = rest.strip_prefix("//").map(|rest| rest.split_at(rest.find('/').unwrap_or(rest.len()))) else {
+        return escapes(rest);
     };
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     if let Some(wrong) = host.chars().find(|c| " \"<>\\^`{|}".contains(*c)) {
@@ -211,14 +225,15 @@ fn parses(url: &str) -> Result<(), String> {
         Some(port) if !port[1..].bytes().all(|b| b.is_ascii_digit()) => {
             Err(format!("invalid port {} after host", corten_api::field::quoted(port)))
         }
-        _ => Ok(()),
+        _ => escapes(host).and_then(|()| escapes(path)),
     }
 }
 
 fn service_reference(faults: &mut Faults, path: &Path<'_>, service: &Value) {
-    for key in ["name", "namespace"] {
+    // Upstream takes one for the other, and so tells of the wrong one.
+    for (key, told) in [("namespace", "name"), ("name", "namespace")] {
         if service.text(key).is_empty() {
-            faults.required(&path.child(key), "");
+            faults.required(&path.child(told), "");
         }
     }
     let port = service.int("port");

@@ -320,10 +320,16 @@ fn webhooks_are_called_at_plain_addresses() {
             "webhooks[0].clientConfig.url: Invalid value: \"q\": query parameters are not permitted in the URL",
         ],
     );
+    let escape = "webhooks[0].clientConfig.url: Required value: url must be a valid URL: parse";
+    for text in ["10%", "https://a/%", "https://a%/"] {
+        check(url(text), &[&format!("{escape} \"{text}\": invalid URL escape \"%\"; desired format: https://host[/path]")]);
+    }
+    check(url("https://a/%zzz"), &[&format!("{escape} \"https://a/%zzz\": invalid URL escape \"%zz\"")]);
+    check(url("https://a/%2F"), &[]);
     check(
         json!({ "service": { "name": "s", "namespace": "", "port": 443, "path": "/a//B" } }),
         &[
-            "webhooks[0].clientConfig.service.namespace: Required value",
+            "webhooks[0].clientConfig.service.name: Required value",
             "webhooks[0].clientConfig.service.path: Invalid value: \"/a//B\": segment[1] may not be empty",
             "webhooks[0].clientConfig.service.path: Invalid value: \"/a//B\": segment[2]: a lowercase RFC 1123 subdomain",
         ],

@@ -68,8 +68,8 @@ pub fn program(rules: &[Rule]) -> Vec<Instruction> {
         instruction(LOAD_WORD, 5, 1, 8, 0),
     ];
     for rule in rules {
-        let allowed =
-            i32::from(rule.mknod) * ACCESS_MKNOD | i32::from(rule.read) * ACCESS_READ | i32::from(rule.write) * ACCESS_WRITE;
+        let given = |is_given: bool, access: i32| if is_given { access } else { 0 };
+        let allowed = given(rule.mknod, ACCESS_MKNOD) | given(rule.read, ACCESS_READ) | given(rule.write, ACCESS_WRITE);
         let refused = (ACCESS_MKNOD | ACCESS_READ | ACCESS_WRITE) & !allowed;
         let mut block = vec![(2, if rule.block { DEV_BLOCK } else { DEV_CHAR })];
         block.extend(rule.major.map(|major| (4, major as i32)));

@@ -14,7 +14,7 @@ const INSTRUCTION: usize = 8;
 /// CAP_SYS_ADMIN.
 pub fn install(filter: &[u8], flags: u32) -> io::Result<()> {
     let length = u16::try_from(filter.len() / INSTRUCTION).unwrap_or(0);
-    if length == 0 || filter.len() % INSTRUCTION != 0 {
+    if length == 0 || !filter.len().is_multiple_of(INSTRUCTION) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "no seccomp filter"));
     }
     // Copied, since instructions have an alignment that bytes lack.

@@ -1,49 +1,30 @@
 //! What holds for any sequence of writes and any selector, against a server in the process.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use corten_apiserver::{ApiServer, Config, User};
-use corten_store::sqlite;
-use corten_task::Tasks;
-use http_body_util::{BodyExt, Full};
+use corten_apiserver::User;
+use http_body_util::Full;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tower::ServiceExt;
+
+use crate::running::{Running, admin, request};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const MERGE: &str = "application/merge-patch+json";
 const APPLY: &str = "application/apply-patch+yaml";
 
-struct Api {
-    server: ApiServer,
-    tasks: Tasks,
-    _directory: tempfile::TempDir,
-}
+struct Api(Running);
 
 impl Api {
     async fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let tasks = Tasks::root("test");
-        let store = sqlite::Sqlite::open(sqlite::Config::new(directory.path().join("store")), &tasks).unwrap();
-        let config = Config {
-            bind_address: [127, 0, 0, 1].into(),
-            secure_port: 0,
-            advertise_address: Some([127, 0, 0, 1].into()),
-            ..Config::new(directory.path().join("pki"))
-        };
-        let server = ApiServer::start(config, Arc::new(store), &tasks).await.unwrap();
-        Self { server, tasks, _directory: directory }
+        Self(Running::start(|_, _| {}).await)
     }
 
     async fn send(&self, method: &str, path: &str, kind: &str, body: Vec<u8>) -> (u16, Bytes) {
-        let request = http::Request::builder().method(method).uri(path).header("content-type", kind);
-        let user = User::new("admin", &["system:masters", "system:authenticated"]);
-        let request = request.body(Full::new(Bytes::from(body))).unwrap();
-        let response = self.server.local(user).oneshot(request).await.unwrap();
-        let code = response.status().as_u16();
-        (code, response.into_body().collect().await.unwrap().to_bytes())
+        let answer = self.0.ask(admin(), request(method, path, kind), body).await;
+        (answer.status().as_u16(), answer.into_body())
     }
 
     async fn json(&self, method: &str, path: &str, kind: &str, body: &Value) -> (u16, Value) {
@@ -71,7 +52,7 @@ where
         runtime.block_on(case(&api, value));
         Ok(())
     });
-    runtime.block_on(api.tasks.stop());
+    runtime.block_on(api.0.stop());
     outcome.unwrap();
 }
 
@@ -280,7 +261,7 @@ async fn a_flood_of_one_client_does_not_keep_another_waiting() {
     let api = Api::start().await;
     let lists = |user: &'static str| {
         let request = http::Request::get("/api/v1/configmaps").body(Full::new(Bytes::new())).unwrap();
-        let service = api.server.local(User::new(user, &["flood", "system:authenticated"]));
+        let service = api.0.server.local(User::new(user, &["flood", "system:authenticated"]));
         async move { service.oneshot(request).await.unwrap().status().as_u16() }
     };
     // A level of one seat and short queues for the group, told apart by user.
@@ -317,5 +298,5 @@ async fn a_flood_of_one_client_does_not_keep_another_waiting() {
     let text = String::from_utf8_lossy(&text);
     assert!(text.contains(r#"apiserver_flowcontrol_dispatched_requests_total{flow_schema="flood",priority_level="flood"}"#));
     assert!(text.contains(r#"apiserver_flowcontrol_nominal_limit_seats{priority_level="flood"}"#));
-    api.tasks.stop().await;
+    api.0.stop().await;
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-#[path = "../../../fuzz/entries.rs"]
+#[path = "../../../../fuzz/entries.rs"]
 mod entries;
 
 /// How long random changes are tried for each target, in seconds; `CORTEN_FUZZ_SECONDS` says otherwise.

@@ -1,22 +1,12 @@
 //! What every request has in common on the wire, row by row: codes, words and headers for what is wrong with a path, a
 //! method, an option, a content type or a body.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-use corten_apiserver::{ApiServer, Config, User};
-use corten_store::sqlite;
-use corten_task::Tasks;
+use crate::running::{Running, admin};
+use corten_apiserver::User;
 use http::HeaderMap;
-use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
-struct Api {
-    server: ApiServer,
-    tasks: Tasks,
-    _directory: tempfile::TempDir,
-}
+struct Api(Running);
 
 struct Answer {
     code: u16,
@@ -43,17 +33,7 @@ impl Answer {
 
 impl Api {
     async fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let tasks = Tasks::root("test");
-        let store = sqlite::Sqlite::open(sqlite::Config::new(directory.path().join("store")), &tasks).unwrap();
-        let config = Config {
-            bind_address: [127, 0, 0, 1].into(),
-            secure_port: 0,
-            advertise_address: Some([127, 0, 0, 1].into()),
-            ..Config::new(directory.path().join("pki"))
-        };
-        let server = ApiServer::start(config, Arc::new(store), &tasks).await.unwrap();
-        let api = Self { server, tasks, _directory: directory };
+        let api = Self(Running::start(|_, _| {}).await);
         for name in ["a", "b"] {
             let object = json!({"metadata": {"name": name}});
             assert_eq!(api.send("POST", "/api/v1/namespaces", &[], &object.to_string()).await.code, 201);
@@ -72,13 +52,10 @@ impl Api {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let groups: &[&str] =
-            if user == "admin" { &["system:masters", "system:authenticated"] } else { &["system:authenticated"] };
-        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap();
-        let response = self.server.local(User::new(user, groups)).oneshot(request).await.unwrap();
-        let (code, headers) = (response.status().as_u16(), response.headers().clone());
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        Answer { code, headers, text: String::from_utf8_lossy(&bytes).into_owned() }
+        let user = if user == "admin" { admin() } else { User::new(user, &["system:authenticated"]) };
+        let (parts, bytes) = self.0.ask(user, request, body.to_owned()).await.into_parts();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Answer { code: parts.status.as_u16(), headers: parts.headers, text }
     }
 }
 
@@ -137,7 +114,7 @@ async fn paths_and_methods_lead_where_upstreams_lead() {
             assert_eq!(answer.header("x-content-type-options"), "nosniff");
         }
     }
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -198,7 +175,7 @@ async fn list_options_are_checked_in_every_combination() {
             assert!(answer.message().ends_with(&message), "{query}: {}", answer.message());
         }
     }
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -211,7 +188,7 @@ async fn a_watch_from_any_revision_says_where_the_first_state_ends() {
         assert_eq!(last["type"], "BOOKMARK");
         assert_eq!(last["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true", "{query}");
     }
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -239,7 +216,7 @@ async fn options_of_writes_are_checked() {
     let apply = [("content-type", "application/apply-patch+yaml")];
     let answer = api.send("PATCH", ONE, &apply, "{}").await;
     assert_eq!(answer.message(), "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch");
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -278,7 +255,7 @@ async fn content_types_and_bodies_are_refused_in_upstreams_words() {
     // What is in no namespace has none, whatever the body says.
     let node = api.send("POST", "/api/v1/nodes", &[], r#"{"metadata":{"name":"n","namespace":"a"}}"#).await;
     assert_eq!((node.code, &node.document()["metadata"]["namespace"]), (201, &Value::Null), "{}", node.text);
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -305,7 +282,7 @@ async fn headers_tell_of_audit_caching_flow_and_warnings() {
     let many = api.send("POST", &format!("{MAPS}?dryRun=All"), &[], &Value::Object(fields).to_string()).await;
     let length: usize = many.headers.get_all("warning").iter().map(|value| value.len()).sum();
     assert!(length < 3 * 4096, "{length} bytes of warnings");
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -318,7 +295,7 @@ async fn timeouts_are_gos_durations() {
         let expected = format!("invalid timeout specified in the request URL - time: {why}");
         assert_eq!((answer.code, answer.message()), (400, expected));
     }
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -351,7 +328,7 @@ async fn shapes_come_in_the_version_asked_for() {
             assert_eq!(answer.text.lines().count() == 1, lines == 1, "{path}{query} for {agent}: {}", answer.text);
         }
     }
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -361,7 +338,7 @@ async fn a_name_that_is_taken_is_told_of_when_one_was_to_be_generated() {
     let answer = api.send("POST", MAPS, &[], &object.to_string()).await;
     let why = "configmaps \"one\" already exists, the server was not able to generate a unique name for the object";
     assert_eq!((answer.code, answer.message(), answer.header("retry-after")), (409, why.to_owned(), "1"));
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -381,7 +358,7 @@ async fn metrics_tell_of_decisions_seats_and_watches() {
     ] {
         assert!(text.contains(line), "{line} is missing in {text}");
     }
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -415,5 +392,5 @@ async fn posted_subresources_are_refused_in_upstreams_words() {
             assert_eq!(answer.message(), message, "{method} {path} {body}");
         }
     }
-    api.tasks.stop().await;
+    api.0.stop().await;
 }

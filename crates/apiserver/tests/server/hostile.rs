@@ -3,18 +3,13 @@
 //!
 //! The seeds are changed at random for a few seconds by `RANDOM` steps of mutation; a failure prints the request.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::running::{Running, admin, request};
 use bytes::Bytes;
-use corten_apiserver::{ApiServer, Config, User};
-use corten_store::sqlite;
-use corten_task::Tasks;
-use http_body_util::{BodyExt, Full};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const JSON: &str = "application/json";
@@ -23,45 +18,24 @@ const RANDOM: Duration = Duration::from_secs(4);
 /// What no answer may take longer than, unoptimized and on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Api {
-    server: ApiServer,
-    tasks: Tasks,
-    _directory: tempfile::TempDir,
-}
+struct Api(Running);
 
 impl Api {
     async fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let tasks = Tasks::root("test");
-        let store = sqlite::Sqlite::open(sqlite::Config::new(directory.path().join("store")), &tasks).unwrap();
-        let config = Config {
-            bind_address: [127, 0, 0, 1].into(),
-            secure_port: 0,
-            advertise_address: Some([127, 0, 0, 1].into()),
-            ..Config::new(directory.path().join("pki"))
-        };
-        let server = ApiServer::start(config, Arc::new(store), &tasks).await.unwrap();
-        Self { server, tasks, _directory: directory }
+        Self(Running::start(|_, _| {}).await)
     }
 
     /// The answer; fails when it takes too long or tells of a panic.
     async fn ask(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, String) {
-        let request = http::Request::builder().method(method).uri(path).header("content-type", kind);
-        let request = request.body(Full::new(Bytes::copy_from_slice(body))).unwrap();
-        let user = User::new("admin", &["system:masters", "system:authenticated"]);
         let started = Instant::now();
-        let answer = async {
-            let response = self.server.local(user).oneshot(request).await.unwrap();
-            let code = response.status().as_u16();
-            (code, response.into_body().collect().await.unwrap().to_bytes())
-        };
+        let answer = self.0.ask(admin(), request(method, path, kind), Bytes::copy_from_slice(body));
         let shown = || format!("{method} {path} {kind} {:?}", String::from_utf8_lossy(&body[..body.len().min(2000)]));
-        let Ok((code, bytes)) = tokio::time::timeout(PATIENCE, answer).await else {
+        let Ok(answer) = tokio::time::timeout(PATIENCE, answer).await else {
             panic!("no answer after {:?} to {}", started.elapsed(), shown());
         };
-        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let text = String::from_utf8_lossy(answer.body()).into_owned();
         assert!(!text.contains("apiserver to panic"), "a panic for {}", shown());
-        (code, text)
+        (answer.status().as_u16(), text)
     }
 }
 
@@ -107,7 +81,7 @@ async fn hostile_bodies_are_refused_in_words() {
         let begin = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
         assert!(expected.contains(&code), "{code} for {kind} {begin:?}: {}", &text[..text.len().min(300)]);
     }
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -147,7 +121,7 @@ async fn hostile_patches_and_queries_are_refused_in_words() {
         let (code, _) = api.ask("GET", path, JSON, b"").await;
         assert!(matches!(code, 200 | 400 | 410), "{code}");
     }
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 /// Seeds of the random part: method, path, media type, body.
@@ -189,7 +163,7 @@ async fn random_requests_are_answered() {
         let query = query.replace("watch", "wotch");
         api.ask(method, &format!("{front}?{query}"), kind, &body).await;
     }
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 /// The bytes with up to a few changes: flipped, doubled, dropped and repeated parts, and tokens that parsers care about.

@@ -2,59 +2,29 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use corten_apiserver::{ApiServer, Config, User};
-use corten_store::sqlite;
-use corten_task::Tasks;
-use http_body_util::{BodyExt, Full};
+use crate::running::{Running, admin, request};
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
-struct Api {
-    server: ApiServer,
-    tasks: Tasks,
-    directory: tempfile::TempDir,
-}
+struct Api(Running);
 
 impl Api {
     async fn start() -> Self {
-        let api = Self::on(tempfile::tempdir().unwrap()).await;
+        let api = Self(Running::start(|_, _| {}).await);
         let namespace = json!({"metadata": {"name": "a"}});
         assert_eq!(api.send("POST", "/api/v1/namespaces", Some(namespace)).await.0, 201);
         api
     }
 
-    /// A server on a directory that may have been used before.
-    async fn on(directory: tempfile::TempDir) -> Self {
-        let tasks = Tasks::root("test");
-        let store = sqlite::Sqlite::open(sqlite::Config::new(directory.path().join("store")), &tasks).unwrap();
-        let config = Config {
-            bind_address: [127, 0, 0, 1].into(),
-            secure_port: 0,
-            advertise_address: Some([127, 0, 0, 1].into()),
-            ..Config::new(directory.path().join("pki"))
-        };
-        let server = ApiServer::start(config, Arc::new(store), &tasks).await.unwrap();
-        Self { server, tasks, directory }
-    }
-
     /// Stops the server and starts another one on the same directory.
     async fn restart(self) -> Self {
-        let Self { server, tasks, directory } = self;
-        tasks.stop().await;
-        // The store's lock goes with its last user.
-        drop(server);
-        Self::on(directory).await
+        Self(self.0.restart().await)
     }
 
     async fn send(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-        let request = http::Request::builder().method(method).uri(path).header("content-type", kind);
         let body = body.map(|body| body.to_string()).unwrap_or_default();
-        let user = User::new("admin", &["system:masters", "system:authenticated"]);
-        let response = self.server.local(user).oneshot(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap();
-        let code = response.status().as_u16();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let answer = self.0.ask(admin(), request(method, path, kind), body).await;
+        let (code, bytes) = (answer.status().as_u16(), answer.into_body());
         (code, serde_json::from_slice(&bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned())))
     }
 
@@ -105,7 +75,7 @@ async fn objects_are_created_read_changed_and_deleted() {
     let (code, gone) = api.send("DELETE", path, None).await;
     assert_eq!((code, gone["status"].as_str()), (200, Some("Success")));
     assert_eq!(api.send("GET", path, None).await.0, 404);
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -130,7 +100,7 @@ async fn lists_are_selected_and_paged_at_one_revision() {
     let (_, rest) = api.send("GET", &format!("{path}?continue={token}"), None).await;
     assert_eq!(names(&rest), ["c2", "c3", "c4"], "a page shows the revision of the first one");
     assert_eq!(revision(&rest), revision(&first));
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,7 +120,7 @@ async fn a_watch_tells_what_a_selector_sees() {
     let events = api.watch(listed).await;
     assert_eq!(events.len(), 2);
     assert_eq!(events[1].1["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -165,7 +135,7 @@ async fn finalizers_hold_an_object_until_they_are_gone() {
     let (code, _) = api.send("PATCH", path, Some(json!({"metadata": {"finalizers": null}}))).await;
     assert_eq!(code, 200);
     assert_eq!(api.send("GET", path, None).await.0, 404);
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -179,7 +149,7 @@ async fn a_restart_finds_everything_as_it_was() {
     let two = api.create("two", json!({})).await;
     let number = |object: &Value| revision(object).parse::<u64>().unwrap();
     assert!(number(&two) > number(&one), "revisions go on");
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -206,7 +176,7 @@ async fn services_get_addresses_and_ports_and_give_them_back() {
     api.send("DELETE", &format!("{path}/one"), None).await;
     assert_eq!(api.send("GET", &address, None).await.0, 404);
     assert_eq!(api.send("POST", path, Some(two)).await.0, 201, "the port is free again");
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -236,7 +206,7 @@ async fn addresses_and_ports_outlive_a_restart_and_are_given_back() {
     let (_, addresses) = api.send("GET", "/apis/networking.k8s.io/v1/ipaddresses", None).await;
     // Those of two, three and the API server's own Service.
     assert_eq!(addresses["items"].as_array().unwrap().len(), 3, "{addresses}");
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -250,5 +220,5 @@ async fn writers_of_one_object_never_lose_an_update() {
     });
     assert_eq!(futures::future::join_all(writers).await, vec![200; 16]);
     assert_eq!(api.send("GET", path, None).await.1["data"].as_object().unwrap().len(), 17);
-    api.tasks.stop().await;
+    api.0.stop().await;
 }

@@ -1,39 +1,19 @@
 //! Policies in CEL, row by row: which requests they refuse, in which words, what they warn of, whose parameters they read.
 
-use std::sync::Arc;
-
+use crate::running::{Running, admin, request};
 use bytes::Bytes;
-use corten_apiserver::{ApiServer, Config, User};
-use corten_store::sqlite;
-use corten_task::Tasks;
 use http::HeaderMap;
-use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
 const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
 const MAPS: &str = "/api/v1/namespaces/a/configmaps";
 
-struct Api {
-    server: ApiServer,
-    tasks: Tasks,
-    _directory: tempfile::TempDir,
-}
+struct Api(Running);
 
 impl Api {
     async fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let tasks = Tasks::root("test");
-        let store = sqlite::Sqlite::open(sqlite::Config::new(directory.path().join("store")), &tasks).unwrap();
-        let config = Config {
-            bind_address: [127, 0, 0, 1].into(),
-            secure_port: 0,
-            advertise_address: Some([127, 0, 0, 1].into()),
-            ..Config::new(directory.path().join("pki"))
-        };
-        let server = ApiServer::start(config, Arc::new(store), &tasks).await.unwrap();
-        let api = Self { server, tasks, _directory: directory };
+        let api = Self(Running::start(|_, _| {}).await);
         for name in ["a", "b"] {
             api.made("/api/v1/namespaces", json!({"metadata": {"name": name}})).await;
         }
@@ -41,18 +21,13 @@ impl Api {
     }
 
     async fn stop(self) {
-        self.tasks.stop().await;
+        self.0.stop().await;
     }
 
     async fn send(&self, method: &str, path: &str, body: &Value) -> (u16, HeaderMap, Value) {
         let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-        let request = http::Request::builder().method(method).uri(path).header("content-type", kind);
-        let request = request.body(full(body)).unwrap();
-        let response =
-            self.server.local(User::new("admin", &["system:masters", "system:authenticated"])).oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        (parts.status.as_u16(), parts.headers, serde_json::from_slice(&bytes).unwrap_or_default())
+        let (parts, body) = self.0.ask(admin(), request(method, path, kind), bytes(body)).await.into_parts();
+        (parts.status.as_u16(), parts.headers, serde_json::from_slice(&body).unwrap_or_default())
     }
 
     async fn made(&self, path: &str, body: Value) {
@@ -89,8 +64,8 @@ impl Api {
     }
 }
 
-fn full(body: &Value) -> Full<Bytes> {
-    if body.is_null() { Full::default() } else { Full::new(Bytes::from(body.to_string())) }
+fn bytes(body: &Value) -> Bytes {
+    if body.is_null() { Bytes::new() } else { body.to_string().into() }
 }
 
 fn merge(into: &mut Value, more: Value) {

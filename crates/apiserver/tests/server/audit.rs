@@ -1,55 +1,34 @@
 //! The audit log of a server: what each level of a policy records of real requests, stage by stage.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use bytes::Bytes;
+use crate::running::{Running, request};
 use corten_apiserver::config::{AuditFormat, AuditMode};
-use corten_apiserver::{ApiServer, Config, User};
-use corten_store::sqlite;
-use corten_task::Tasks;
-use http_body_util::{BodyExt, Full};
+use corten_apiserver::{Config, User};
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
-struct Api {
-    server: ApiServer,
-    tasks: Tasks,
-    directory: tempfile::TempDir,
-}
+struct Api(Running);
 
 impl Api {
     async fn start(policy: &str, change: impl FnOnce(&mut Config)) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let tasks = Tasks::root("test");
-        let store = sqlite::Sqlite::open(sqlite::Config::new(directory.path().join("store")), &tasks).unwrap();
-        let file = directory.path().join("policy.yaml");
-        std::fs::write(&file, format!("apiVersion: audit.k8s.io/v1\nkind: Policy\n{policy}")).unwrap();
-        let mut config = Config {
-            bind_address: [127, 0, 0, 1].into(),
-            secure_port: 0,
-            advertise_address: Some([127, 0, 0, 1].into()),
-            audit_policy_file: Some(file),
-            audit_log_path: Some(directory.path().join("audit.log")),
-            ..Config::new(directory.path().join("pki"))
-        };
-        change(&mut config);
-        let server = ApiServer::start(config, Arc::new(store), &tasks).await.unwrap();
-        Self { server, tasks, directory }
+        let running = Running::start(|directory, config| {
+            let file = directory.join("policy.yaml");
+            std::fs::write(&file, format!("apiVersion: audit.k8s.io/v1\nkind: Policy\n{policy}")).unwrap();
+            config.audit_policy_file = Some(file);
+            config.audit_log_path = Some(directory.join("audit.log"));
+            change(config);
+        });
+        Self(running.await)
     }
 
     async fn send(&self, user: &str, method: &str, path: &str, kind: &str, body: &str) -> (u16, Value) {
         let groups: &[&str] = if user == "admin" { &["system:masters"] } else { &[] };
-        let request = http::Request::builder().method(method).uri(path).header("content-type", kind);
-        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap();
-        let response = self.server.local(User::new(user, groups)).oneshot(request).await.unwrap();
-        let code = response.status().as_u16();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        (code, serde_json::from_slice(&bytes).unwrap_or_default())
+        let answer = self.0.ask(User::new(user, groups), request(method, path, kind), body.to_owned()).await;
+        (answer.status().as_u16(), serde_json::from_slice(answer.body()).unwrap_or_default())
     }
 
     fn log(&self) -> PathBuf {
-        self.directory.path().join("audit.log")
+        self.0.path().join("audit.log")
     }
 
     /// Events of requests by other than the server's own components, in order.
@@ -110,7 +89,7 @@ async fn each_level_records_what_it_names() {
     );
     assert_eq!(deleted["requestObject"]["propagationPolicy"], "Background");
     assert_eq!(deleted["responseStatus"]["status"], "Success");
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,7 +103,7 @@ async fn a_watch_has_a_beginning_and_an_end() {
     assert_eq!(events[0]["responseStatus"], Value::Null);
     assert_eq!(events[0]["stageTimestamp"], events[0]["requestReceivedTimestamp"]);
     assert_eq!(events[2]["responseStatus"]["code"], 200);
-    api.tasks.stop().await;
+    api.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -137,7 +116,7 @@ async fn batches_are_written_before_the_server_ends() {
     for _ in 0..50 {
         api.send("admin", "GET", MAPS, JSON, "").await;
     }
-    api.tasks.stop().await;
+    api.0.stop().await;
     let text = std::fs::read_to_string(api.log()).unwrap();
     let lines = text.lines().filter(|line| line.contains(" user=\"admin\" ") && line.contains(" AUDIT: id=\""));
     assert_eq!(lines.count(), 100, "two stages of each request");
@@ -153,6 +132,6 @@ async fn nothing_is_done_that_cannot_be_recorded() {
         })
         .await;
         assert_eq!(api.send("admin", "GET", MAPS, JSON, "").await.0, code, "{mode:?}");
-        api.tasks.stop().await;
+        api.0.stop().await;
     }
 }

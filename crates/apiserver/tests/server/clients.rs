@@ -22,41 +22,31 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use corten_apiserver::{ApiServer, Config};
-use corten_store::sqlite;
-use corten_task::Tasks;
+use crate::running::Running;
 
 const NS: &str = "kube";
 
 struct Server {
     client: Client,
-    tasks: Tasks,
-    _directory: tempfile::TempDir,
+    running: Running,
 }
 
 impl Server {
     async fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let tokens = directory.path().join("tokens.csv");
-        std::fs::write(&tokens, "admin-token,admin,admin,system:masters\n").unwrap();
-        let tasks = Tasks::root("test");
-        let store = sqlite::Sqlite::open(sqlite::Config::new(directory.path().join("store")), &tasks).unwrap();
-        let config = Config {
-            bind_address: [127, 0, 0, 1].into(),
-            secure_port: 0,
-            advertise_address: Some([127, 0, 0, 1].into()),
-            token_auth_file: Some(tokens),
-            ..Config::new(directory.path().join("pki"))
-        };
-        let server = ApiServer::start(config, Arc::new(store), &tasks).await.unwrap();
-        let mut config = kube::Config::new(format!("https://{}", server.address()).parse().unwrap());
+        let running = Running::start(|directory, config| {
+            let tokens = directory.join("tokens.csv");
+            std::fs::write(&tokens, "admin-token,admin,admin,system:masters\n").unwrap();
+            config.token_auth_file = Some(tokens);
+        });
+        let running = running.await;
+        let mut config = kube::Config::new(format!("https://{}", running.server.address()).parse().unwrap());
         config.accept_invalid_certs = true;
         config.auth_info.token = Some("admin-token".to_owned().into());
         let client = Client::try_from(config).unwrap();
         let namespace =
             Namespace { metadata: kube::core::ObjectMeta { name: Some(NS.into()), ..Default::default() }, ..Default::default() };
         Api::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
-        Self { client, tasks, _directory: directory }
+        Self { client, running }
     }
 
     fn api<K>(&self) -> Api<K>
@@ -126,7 +116,7 @@ async fn typed_objects_live_and_are_patched() {
     let four = Patch::Merge(json!({"spec": {"replicas": 4}}));
     let scale = deployments.patch_scale("d", &PatchParams::default(), &four).await.unwrap();
     assert_eq!(scale.spec.unwrap().replicas, Some(4));
-    server.tasks.stop().await;
+    server.running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -164,7 +154,7 @@ async fn lists_are_paged_and_watches_go_on_from_them() {
     assert_eq!(objects.get("m2").await.unwrap().data["data"]["k"], "1");
     let groups = kube::discovery::Discovery::new(server.client.clone()).run_aggregated().await.unwrap();
     assert!(groups.has_group("apps"));
-    server.tasks.stop().await;
+    server.running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -182,7 +172,7 @@ async fn a_reflector_follows_by_lists_and_by_streams() {
         let second = soon("the object that came", events.try_next()).await.unwrap().unwrap();
         assert_eq!(second.name_any(), "later");
         assert_eq!(reader.state().len(), 2);
-        server.tasks.stop().await;
+        server.running.stop().await;
     }
 }
 
@@ -235,7 +225,7 @@ async fn a_controller_owns_and_cleans_up() {
         () = run => panic!("the controller ended"),
         () = steps => {}
     }
-    server.tasks.stop().await;
+    server.running.stop().await;
 }
 
 /// A kind as operators define theirs.
@@ -269,5 +259,5 @@ async fn derived_definitions_are_taken() {
         assert_eq!(applied.spec.scope, "Namespaced");
     }
     definitions.delete(name, &DeleteParams::default()).await.unwrap();
-    server.tasks.stop().await;
+    server.running.stop().await;
 }

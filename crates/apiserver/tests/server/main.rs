@@ -1,0 +1,11 @@
+//! The API server as a whole, in this process, on a temporary store.
+
+mod audit;
+mod clients;
+mod fuzz;
+mod hostile;
+mod policies;
+mod properties;
+mod registry;
+mod running;
+mod wire;

@@ -254,6 +254,17 @@ fn choose(accept: &str, restrictions: Restrictions) -> Option<(Clause<'_>, Encod
     })
 }
 
+/// The first of `offers`, subtypes of `application` and what they stand for, that fits the best clause of an `Accept` header
+/// that any of them fits.
+#[must_use]
+pub fn choose_offer<T: Copy>(accept: &str, offers: &[(&str, T)]) -> Option<T> {
+    let accept = if accept.is_empty() { "*/*" } else { accept };
+    clauses(accept).into_iter().find_map(|clause| {
+        let is_kind = matches!(clause.kind, "*" | "application");
+        offers.iter().find(|(sub, _)| is_kind && (clause.sub == "*" || clause.sub == *sub)).map(|(_, offer)| *offer)
+    })
+}
+
 /// One alternative of an `Accept` header.
 struct Clause<'a> {
     kind: &'a str,

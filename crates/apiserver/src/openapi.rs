@@ -13,14 +13,16 @@ mod schemas;
 
 use std::sync::Arc;
 
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use corten_api::catalogue::Catalogue;
 use corten_api::status::Status;
+use corten_schema::proto;
 
 use crate::discovery::GIT_VERSION;
+use crate::negotiate;
 use crate::pipeline::Call;
 use crate::response::{self, Response};
 use crate::state::State;
@@ -39,61 +41,91 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
     let path = call.info().path.clone();
     match path.as_str() {
         "/openapi/v2" => {
+            let Some(form) = Form::choose(call.header(header::ACCEPT), Dialect::V2) else {
+                return Ok(bare(StatusCode::NOT_ACCEPTABLE));
+            };
             let tag = hash(&catalogue, "v2");
             if is_fresh(call, &tag) {
                 return Ok(not_modified(&tag));
             }
             // Hundreds of types: not on a thread that serves others.
-            let body = blocking(move || version_2(&catalogue)).await?;
-            Ok(tagged(response::bytes(200, "application/json", body), &tag))
+            let body = blocking(move || form.write(&version_2(&catalogue), Dialect::V2)).await?;
+            Ok(tagged(response::bytes(200, form.content_type(Dialect::V2), body), &tag))
         }
         // Upstream lets the type be guessed, and that is what the guess is.
         "/openapi/v3" => Ok(response::text(200, index(&catalogue).to_string())),
-        other if !other.starts_with("/openapi/v3/") => Ok(response::no_such_page()),
-        other => match other.strip_prefix("/openapi/v3/").and_then(|name| find(&catalogue, name)) {
-            Some(_) if !accepts(call.header(header::ACCEPT)) => {
-                let mut response = Response::new(response::Body::empty());
-                *response.status_mut() = http::StatusCode::NOT_ACCEPTABLE;
-                response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
-                Ok(response)
-            }
-            Some((name, document)) => {
-                let tag = hash(&catalogue, &name);
-                if is_fresh(call, &tag) {
-                    return Ok(not_modified(&tag));
-                }
-                let body = blocking(move || version_3(&catalogue, &document)).await?;
-                let mut response = tagged(response::bytes(200, "application/json", body), &tag);
-                // The hash is in the URL: another content has another URL.
-                if call.query.text("hash") == tag {
-                    let forever = HeaderValue::from_static("public, immutable");
-                    response.headers_mut().insert(header::CACHE_CONTROL, forever);
-                }
-                Ok(response)
-            }
-            None => {
-                let mut response = Response::new(response::Body::empty());
-                *response.status_mut() = http::StatusCode::NOT_FOUND;
-                Ok(response)
-            }
+        other => match other.strip_prefix("/openapi/v3/").map(|name| find(&catalogue, name)) {
+            None => Ok(response::no_such_page()),
+            Some(None) => Ok(bare(StatusCode::NOT_FOUND)),
+            Some(Some((name, document))) => version_3_of(call, catalogue, name, document).await,
         },
     }
 }
 
-/// Whether a client takes a document. There is no protobuf form here; who asks for it reads JSON by its content type.
-fn accepts(accept: &str) -> bool {
-    let fits = |clause: &str| {
-        let media = clause.split(';').next().unwrap_or_default().trim();
-        matches!(media, "*/*" | "*" | "application/*" | "application/json")
-            || (media.starts_with("application/com.github.proto-openapi.spec.v3") && media.ends_with("+protobuf"))
+/// Answers with a document of version 3, or with where it is now.
+async fn version_3_of(call: &Call, catalogue: Arc<Catalogue>, name: String, document: Document) -> Result<Response, Status> {
+    let Some(form) = Form::choose(call.header(header::ACCEPT), Dialect::V3) else {
+        return Ok(bare(StatusCode::NOT_ACCEPTABLE));
     };
-    accept.is_empty() || accept.split(',').any(fits)
+    let tag = hash(&catalogue, &name);
+    let wanted = call.query.text("hash");
+    if !wanted.is_empty() && wanted != tag {
+        let mut response = bare(StatusCode::MOVED_PERMANENTLY);
+        if let Ok(location) = HeaderValue::from_str(&url(&name, &tag)) {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        return Ok(response);
+    }
+    if is_fresh(call, &tag) {
+        return Ok(not_modified(&tag));
+    }
+    let body = blocking(move || form.write(&version_3(&catalogue, &document), Dialect::V3)).await?;
+    let mut response = tagged(response::bytes(200, form.content_type(Dialect::V3), body), &tag);
+    // The hash is in the URL: another content has another URL.
+    if !wanted.is_empty() {
+        let forever = HeaderValue::from_static("public, immutable");
+        response.headers_mut().insert(header::CACHE_CONTROL, forever);
+    }
+    Ok(response)
 }
 
-async fn blocking(make: impl FnOnce() -> Value + Send + 'static) -> Result<Vec<u8>, Status> {
-    let made = tokio::task::spawn_blocking(move || serde_json::to_vec(&make()));
-    let body = made.await.map_err(|err| Status::internal(err.to_string()))?;
-    body.map_err(|err| Status::internal(err.to_string()))
+/// What a document is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Protobuf,
+}
+
+impl Form {
+    /// What suits a client best; the names with `@` are those of before they had to be media types.
+    fn choose(accept: &str, dialect: Dialect) -> Option<Self> {
+        let [old, new] = match dialect {
+            Dialect::V2 => ["com.github.proto-openapi.spec.v2@v1.0+protobuf", "com.github.proto-openapi.spec.v2.v1.0+protobuf"],
+            Dialect::V3 => ["com.github.proto-openapi.spec.v3@v1.0+protobuf", "com.github.proto-openapi.spec.v3.v1.0+protobuf"],
+        };
+        negotiate::choose_offer(accept, &[("json", Self::Json), (old, Self::Protobuf), (new, Self::Protobuf)])
+    }
+
+    fn content_type(self, dialect: Dialect) -> &'static str {
+        match (self, dialect) {
+            (Self::Json, _) => "application/json",
+            (Self::Protobuf, Dialect::V2) => "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+            (Self::Protobuf, Dialect::V3) => "application/com.github.proto-openapi.spec.v3.v1.0+protobuf",
+        }
+    }
+
+    fn write(self, document: &Value, dialect: Dialect) -> Result<Vec<u8>, serde_json::Error> {
+        match (self, dialect) {
+            (Self::Json, _) => serde_json::to_vec(document),
+            (Self::Protobuf, Dialect::V2) => Ok(proto::openapi::encode_v2(document)),
+            (Self::Protobuf, Dialect::V3) => Ok(proto::openapi::encode_v3(document)),
+        }
+    }
+}
+
+async fn blocking(write: impl FnOnce() -> Result<Vec<u8>, serde_json::Error> + Send + 'static) -> Result<Vec<u8>, Status> {
+    let written = tokio::task::spawn_blocking(write).await.map_err(|err| Status::internal(err.to_string()))?;
+    written.map_err(|err| Status::internal(err.to_string()))
 }
 
 /// What tells one content of a document from another without making it: the program and what it serves.
@@ -122,9 +154,15 @@ fn tagged(mut response: Response, tag: &str) -> Response {
 }
 
 fn not_modified(tag: &str) -> Response {
+    tagged(bare(StatusCode::NOT_MODIFIED), tag)
+}
+
+/// An answer without a body.
+fn bare(code: StatusCode) -> Response {
     let mut response = Response::new(response::Body::empty());
-    *response.status_mut() = http::StatusCode::NOT_MODIFIED;
-    tagged(response, tag)
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
 }
 
 /// What a document of version 3 is about.
@@ -161,10 +199,15 @@ fn find(catalogue: &Catalogue, wanted: &str) -> Option<(String, Document)> {
 fn index(catalogue: &Catalogue) -> Value {
     let mut paths = Map::new();
     for (name, _) in documents(catalogue) {
-        let hash = hash(catalogue, &name);
-        paths.insert(name.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{name}?hash={hash}")}));
+        let url = url(&name, &hash(catalogue, &name));
+        paths.insert(name, json!({"serverRelativeURL": url}));
     }
     json!({"paths": paths})
+}
+
+/// Where a document of version 3 is while its content has the hash.
+fn url(name: &str, hash: &str) -> String {
+    format!("/openapi/v3/{name}?hash={hash}")
 }
 
 /// The paths of a document; what they speak of is added to `schemas`.

@@ -6,6 +6,7 @@
 use corten_api::facts::Type;
 use serde_json::{Map, Value};
 
+pub mod openapi;
 mod read;
 mod wire;
 mod write;

@@ -62,3 +62,23 @@ fn parameters_of_many_operations_are_said_once() {
     let own: Vec<_> = item["post"]["parameters"].as_array().unwrap().iter().filter_map(|own| own["name"].as_str()).collect();
     assert_eq!(own, ["body", "dryRun", "fieldValidation"]);
 }
+
+#[test]
+fn a_client_gets_the_form_it_prefers() {
+    #[track_caller]
+    fn check(accept: &str, dialect: Dialect, expected: Option<Form>) {
+        assert_eq!(Form::choose(accept, dialect), expected, "{accept}");
+    }
+    check("", Dialect::V2, Some(Form::Json));
+    check("*/*", Dialect::V3, Some(Form::Json));
+    check("application/json", Dialect::V2, Some(Form::Json));
+    check("application/com.github.proto-openapi.spec.v2@v1.0+protobuf", Dialect::V2, Some(Form::Protobuf)); // client-go's
+    check("application/com.github.proto-openapi.spec.v3.v1.0+protobuf", Dialect::V3, Some(Form::Protobuf));
+    check(
+        "application/json;q=0.5, application/com.github.proto-openapi.spec.v3@v1.0+protobuf",
+        Dialect::V3,
+        Some(Form::Protobuf),
+    );
+    check("application/com.github.proto-openapi.spec.v3@v1.0+protobuf", Dialect::V2, None);
+    check("text/plain", Dialect::V2, None);
+}

@@ -92,6 +92,13 @@ pub trait Plugin: Send + Sync + 'static {
         true
     }
 
+    /// Whether the plugin, which handles this update, looks at more of the object than its metadata. When none does, a change of
+    /// metadata may come without the rest.
+    fn reads_content(&self, request: &AdmissionRequest) -> bool {
+        let _ = request;
+        true
+    }
+
     /// May change `request.object`.
     fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
         let _ = request;
@@ -137,6 +144,12 @@ impl Chain {
         if self.plugins.iter().any(|(plugin, _)| plugin.reads_managed_fields() && plugin.handles(request)) {
             request.object.iter_mut().chain(&mut request.old).for_each(corten_schema::apply::unfold);
         }
+    }
+
+    /// Whether a plugin wants to see more of an update than metadata.
+    #[must_use]
+    pub fn reads_content(&self, request: &AdmissionRequest) -> bool {
+        self.plugins.iter().any(|(plugin, _)| plugin.handles(request) && plugin.reads_content(request))
     }
 
     /// The changing pass.

@@ -14,6 +14,10 @@ const MAX_SIZE: usize = 1024 * 1024;
 pub(crate) struct ConfigMaps;
 
 impl Strategy for ConfigMaps {
+    fn labels_are_free(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
         let mut size = 0;
@@ -57,6 +61,10 @@ impl Strategy for ConfigMaps {
 pub(crate) struct Secrets;
 
 impl Strategy for Secrets {
+    fn labels_are_free(&self) -> bool {
+        true
+    }
+
     fn default(&self, object: &mut Value) {
         object.default_to("type", "Opaque");
         // `stringData` is a way to write `data`, and is never kept.

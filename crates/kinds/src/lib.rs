@@ -177,6 +177,12 @@ pub trait Strategy: Sync {
         true
     }
 
+    /// Whether labels and annotations that are in no domain of Kubernetes mean nothing to the kind's rules: a change of these alone
+    /// is then judged by what holds for all kinds, and leaves everything else as it is.
+    fn labels_are_free(&self) -> bool {
+        false
+    }
+
     /// The value of each selectable field besides `metadata.name` and `metadata.namespace`.
     /// An empty value is selectable too (`spec.nodeName=`), so every supported field is in the list.
     fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {

@@ -130,6 +130,10 @@ pub(crate) fn visit(spec: &Value, path: &Path<'_>, mut visitor: impl FnMut(&Valu
 pub(crate) struct Pods;
 
 impl Strategy for Pods {
+    fn labels_are_free(&self) -> bool {
+        true
+    }
+
     fn default(&self, object: &mut Value) {
         defaults::pod(object);
     }

@@ -151,6 +151,20 @@ impl Patch {
         }
     }
 
+    /// Whether the patch does nothing but set and remove labels and annotations whose names are not in the domains of Kubernetes,
+    /// which mean nothing to it. To apply it takes no more of an object than its metadata.
+    #[must_use]
+    pub fn relabels(&self) -> bool {
+        self.strict.is_empty()
+            && match &self.body {
+                Body::Json(operations) => operations.iter().all(json::Operation::relabels),
+                Body::Merge(Value::Object(patch)) | Body::Strategic(patch) => {
+                    patch.iter().all(|(name, change)| name == "metadata" && relabels(change))
+                }
+                Body::Merge(_) => false,
+            }
+    }
+
     /// The answer when the patched document cannot be decoded, or only with faults and the request is strict: 422 with
     /// `patch` as the field. `patched` is the document after [`Patch::apply`].
     #[must_use]
@@ -163,6 +177,29 @@ impl Patch {
         faults.invalid_str(&Path::new("patch"), &shown, fault);
         Status::invalid("", "", "", &faults)
     }
+}
+
+/// Whether a change of metadata is about labels and annotations that mean nothing to Kubernetes.
+fn relabels(metadata: &Value) -> bool {
+    let texts = |change: &Value| {
+        let set = |(name, value): (&String, &Value)| is_foreign(name) && (value.is_string() || value.is_null());
+        change.as_object().is_some_and(|change| change.iter().all(set))
+    };
+    let is_one = |(name, change): (&String, &Value)| is_labels(name) && texts(change);
+    metadata.as_object().is_some_and(|metadata| metadata.iter().all(is_one))
+}
+
+/// Whether a field of the metadata is one of the two.
+fn is_labels(field: &str) -> bool {
+    matches!(field, "labels" | "annotations")
+}
+
+/// Whether the name of a label or an annotation is in none of the domains that Kubernetes keeps for itself, and is no directive
+/// of a strategic merge patch.
+fn is_foreign(name: &str) -> bool {
+    let domain = name.split_once('/').map_or("", |(domain, _)| domain);
+    let is_own = |own: &str| domain.strip_suffix(own).is_some_and(|sub| sub.is_empty() || sub.ends_with('.'));
+    !is_own("kubernetes.io") && !is_own("k8s.io") && !name.starts_with('$')
 }
 
 /// What Go's decoder says of a body that is no object; `null` is taken for an empty one.

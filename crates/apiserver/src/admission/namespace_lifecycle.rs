@@ -52,6 +52,10 @@ impl Plugin for NamespaceLifecycle {
         false
     }
 
+    fn reads_content(&self, _: &AdmissionRequest) -> bool {
+        false
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         request.operation != Operation::Connect
     }

@@ -183,6 +183,11 @@ impl Plugin for Priority {
         false
     }
 
+    /// An update keeps what the pod has.
+    fn reads_content(&self, request: &AdmissionRequest) -> bool {
+        request.resource != "pods"
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         let writes = matches!(request.operation, Operation::Create | Operation::Update);
         writes && (request.is("", "pods") || request.is(SCHEDULING, "priorityclasses"))

@@ -164,6 +164,10 @@ impl Plugin for ResourceQuota {
         false
     }
 
+    fn reads_content(&self, request: &AdmissionRequest) -> bool {
+        !self.reader.list("", "resourcequotas", &request.namespace).is_empty()
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         matches!(request.operation, Operation::Create | Operation::Update)
             && request.subresource.is_empty()

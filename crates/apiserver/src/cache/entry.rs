@@ -101,32 +101,59 @@ impl Layout {
     #[must_use]
     pub fn encode_indexed(&self, document: &Value, fields: Vec<(&'static str, String)>) -> (Bytes, Index) {
         let (bytes, metadata_end) = self.write(document);
+        let fields = fields.into_iter().map(|(name, value)| (name, value.into())).collect();
+        (bytes, Self::index(document, metadata_end, fields))
+    }
+
+    /// [`Self::encode_indexed`] of an entry's object with the metadata of `document`, whose other members are not looked at.
+    #[must_use]
+    pub fn encode_relabeled(&self, document: &Value, entry: &Entry) -> (Bytes, Index) {
+        let mut out = self.write_metadata(document);
+        let metadata_end = out.len() as u32;
+        out.extend_from_slice(&entry.bytes[entry.metadata_end as usize..]);
+        out.shrink_to_fit();
+        (out.into(), Self::index(document, metadata_end, entry.fields.clone()))
+    }
+
+    fn index(document: &Value, metadata_end: u32, fields: Box<[(&'static str, Box<str>)]>) -> Index {
         let meta = &document["metadata"];
         let text = |field: &str| meta[field].as_str().unwrap_or_default().into();
         let text_of = |value: &Value| value.as_str().unwrap_or_default().into();
         let labels = meta["labels"].as_object().into_iter().flatten();
         let owners = meta["ownerReferences"].as_array().into_iter().flatten();
-        let index = Index {
+        Index {
             metadata_end,
             namespace: text("namespace"),
             name: text("name"),
             uid: text("uid"),
             labels: labels.map(|(key, value)| (key.as_str().into(), text_of(value))).collect(),
-            fields: fields.into_iter().map(|(name, value)| (name, value.into())).collect(),
+            fields,
             owners: owners.map(|owner| text_of(&owner["uid"])).collect(),
             deleting: !meta["deletionTimestamp"].is_null(),
-        };
-        (bytes, index)
+        }
     }
 
     /// The bytes of a document, and where the value of `metadata` ends in them.
     fn write(&self, document: &Value) -> (Bytes, u32) {
-        let empty = serde_json::Map::new();
-        let root = document.as_object().unwrap_or(&empty);
-        let metadata = root.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
-        let mut out = Vec::with_capacity(1024);
+        let mut out = self.write_metadata(document);
+        let metadata_end = out.len() as u32;
+        let members = document.as_object().into_iter().flatten();
+        for (key, value) in members.filter(|(key, _)| !matches!(key.as_str(), "kind" | "apiVersion" | "metadata")) {
+            out.push(b',');
+            write_member(&mut out, key, value);
+        }
+        out.push(b'}');
+        // These bytes stay for long: no room is kept for more.
+        out.shrink_to_fit();
+        (Bytes::from(out), metadata_end)
+    }
+
+    /// The bytes of a document up to the end of the value of `metadata`.
+    fn write_metadata(&self, document: &Value) -> Vec<u8> {
+        let metadata = document["metadata"].as_object().into_iter().flatten();
+        let mut out = Vec::with_capacity(4096);
         out.extend_from_slice(self.head.as_bytes());
-        for (i, (key, value)) in metadata.iter().filter(|(key, _)| *key != "resourceVersion").enumerate() {
+        for (i, (key, value)) in metadata.filter(|(key, _)| *key != "resourceVersion").enumerate() {
             if i > 0 {
                 out.push(b',');
             }
@@ -139,16 +166,7 @@ impl Layout {
             }
         }
         out.push(b'}');
-        let metadata_end = out.len() as u32;
-        let rest = root.iter().filter(|(key, _)| !matches!(key.as_str(), "kind" | "apiVersion" | "metadata"));
-        for (key, value) in rest {
-            out.push(b',');
-            write_member(&mut out, key, value);
-        }
-        out.push(b'}');
-        // These bytes stay for long: no room is kept for more.
-        out.shrink_to_fit();
-        (Bytes::from(out), metadata_end)
+        out
     }
 
     /// Whether bytes to store say just what an entry says.
@@ -289,6 +307,17 @@ impl Entry {
     #[must_use]
     pub fn decode_folded(&self) -> Value {
         let mut document = folded::read(&self.bytes).expect("an entry is made of bytes that were parsed once");
+        document["metadata"]["resourceVersion"] = self.revision.to_string().into();
+        document
+    }
+
+    /// What [`Self::decode_folded`] gives, but of kind, version and metadata alone.
+    #[must_use]
+    pub fn decode_metadata(&self) -> Value {
+        let mut object = Vec::with_capacity(self.metadata_end as usize + 1);
+        object.extend_from_slice(&self.bytes[..self.metadata_end as usize]);
+        object.push(b'}');
+        let mut document = folded::read(&object).expect("an entry is made of bytes that were parsed once");
         document["metadata"]["resourceVersion"] = self.revision.to_string().into();
         document
     }
@@ -450,6 +479,20 @@ mod tests {
             assert_eq!(format!("{made:?}"), format!("{read:?}"));
             assert!(layout.is_state_of(&bytes, &made));
         }
+    }
+
+    #[test]
+    fn new_metadata_leaves_the_rest_as_it_is() {
+        let mut document = json!({"kind": "Pod", "apiVersion": "v1", "spec": {"x": [1]}, "status": {"y": "metadata"},
+            "metadata": {"name": "b", "labels": {"z": "1"}, "managedFields": [{"manager": "m"}]}});
+        let (layout, entry) = entry(&document, 17);
+        let mut metadata = entry.decode_metadata();
+        assert_eq!((metadata["spec"].clone(), &metadata["metadata"]["resourceVersion"]), (Value::Null, &json!("17")));
+        metadata["metadata"]["labels"]["app"] = json!("w");
+        document["metadata"]["labels"]["app"] = json!("w");
+        let (bytes, index) = layout.encode_relabeled(&metadata, &entry);
+        let (whole, whole_index) = layout.encode_indexed(&document, Vec::new());
+        assert_eq!((bytes, format!("{index:?}")), (whole, format!("{whole_index:?}")));
     }
 
     #[test]

@@ -155,6 +155,10 @@ impl Change for Patching {
         let reads_changes = self.ty.is_some() && self.is_of_stored && target.is_stored_form();
         reads_changes && self.patch.as_ref().is_ok_and(|patch| !patch.concerns_managed_fields())
     }
+
+    fn relabels(&self, target: &Target) -> bool {
+        self.takes_folded(target) && self.patch.as_ref().is_ok_and(Patch::relabels)
+    }
 }
 
 /// A patch may not make another object of the one it patches.

@@ -1,6 +1,8 @@
 //! Update: a new state for an object, whether it came as a whole or as a patch. One loop reads, changes, judges and swaps;
 //! it starts over when somebody else was faster, unless the client named the revision it meant.
 
+mod relabel;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -54,6 +56,13 @@ pub(crate) trait Change: Sync {
     /// Whether the managed fields of the present document may be one text (see [`corten_schema::apply::unfold`]) because nobody
     /// looks at them here.
     fn takes_folded(&self, target: &Target) -> bool {
+        let _ = target;
+        false
+    }
+
+    /// Whether the change is about nothing but labels and annotations that mean nothing to Kubernetes. It is then made on kind,
+    /// version and metadata alone where that is enough.
+    fn relabels(&self, target: &Target) -> bool {
         let _ = target;
         false
     }
@@ -202,6 +211,11 @@ async fn attempt_update(
     change: &dyn Change,
 ) -> Result<Attempt, Status> {
     let target = writing.target;
+    if relabel::may(writing, entry, change)
+        && let Some(attempt) = relabel::attempt(writing, name, entry, change).await?
+    {
+        return Ok(attempt);
+    }
     let mut old = if change.takes_folded(target) { entry.decode_folded() } else { entry.decode() };
     let mut document = if target.is_stored_form() {
         change.make(writing, Some(&old))?

@@ -7,5 +7,6 @@ mod hostile;
 mod policies;
 mod properties;
 mod registry;
+mod relabel;
 mod running;
 mod wire;

@@ -22,8 +22,10 @@ pub(super) fn update<V: Versions>(
     writer: &Writer<'_>,
 ) -> Managers {
     let Some(found) = differences(versions, old, new, writer) else { return managers };
-    // The writer's own earlier ownership is treated like anybody's: what it changes now it owns anew.
-    let conflicts = others(versions, old, new, &mut managers, None, &found, writer);
+    // The writer's own earlier ownership is treated like anybody's: what it changes now it owns anew. Only what is gone makes a
+    // difference to it.
+    let aside = found.removed.is_empty().then_some(id);
+    let conflicts = others(versions, old, new, &mut managers, aside, &found, writer);
     settle(&mut managers, conflicts);
     let Comparison { modified, added, .. } = found;
     let set = writer.reset.filter(modified.merge(added)).difference(unowned());

@@ -29,6 +29,17 @@ impl Operation {
         };
         self.path.iter().chain(&self.from).all(aside)
     }
+
+    /// Whether it sets or removes a label or an annotation that means nothing to Kubernetes.
+    pub(super) fn relabels(&self) -> bool {
+        let sets = match self.op.as_str() {
+            "add" | "replace" => self.value.as_ref().is_some_and(Value::is_string),
+            "remove" => true,
+            _ => false,
+        };
+        let steps = self.path.as_deref().and_then(|path| path.strip_prefix("/metadata/")?.split_once('/'));
+        sets && steps.is_some_and(|(field, name)| super::is_labels(field) && super::is_foreign(&name.replace("~1", "/")))
+    }
 }
 
 /// Reads a patch and reports unknown and doubled members.

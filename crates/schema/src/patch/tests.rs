@@ -141,3 +141,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn foreign_labels_alone_are_told_from_everything_else() {
+    let relabels = |kind: PatchKind, body: Value| {
+        let patch = Patch::read(kind, body.to_string().as_bytes(), FieldValidation::Warn).unwrap();
+        patch.relabels()
+    };
+    for kind in [PatchKind::Merge, PatchKind::Strategic] {
+        let of = |metadata: Value| relabels(kind, json!({"metadata": metadata}));
+        assert!(of(json!({"labels": {"app": "a", "example.com/x": null}, "annotations": {"notkubernetes.io/x": ""}})));
+        assert!(!of(json!({"labels": {"kubernetes.io/os": "linux"}})));
+        assert!(!of(json!({"annotations": {"a.b.k8s.io/x": null}})));
+        assert!(!of(json!({"annotations": {"$patch": "replace"}})));
+        assert!(!of(json!({"annotations": {"a": 1}})) && !of(json!({"annotations": null})));
+        assert!(!of(json!({"labels": {"a": "b"}, "finalizers": []})) && !of(json!({"resourceVersion": "1"})));
+        assert!(!relabels(kind, json!({"metadata": {"labels": {"a": "b"}}, "spec": {}})));
+    }
+    let doubled = Patch::read(PatchKind::Merge, br#"{"metadata":{"labels":{"a":"b","a":"c"}}}"#, FieldValidation::Warn);
+    assert!(!doubled.unwrap().relabels());
+    let of = |op: Value| relabels(PatchKind::Json, json!([op]));
+    assert!(of(json!({"op": "add", "path": "/metadata/labels/example.com~1x", "value": "y"})));
+    assert!(of(json!({"op": "remove", "path": "/metadata/annotations/x"})));
+    assert!(!of(json!({"op": "add", "path": "/metadata/labels/node.kubernetes.io~1x", "value": "y"})));
+    assert!(!of(json!({"op": "add", "path": "/metadata/labels/x", "value": 1})));
+    assert!(!of(json!({"op": "add", "path": "/metadata/labels", "value": {}})));
+    assert!(!of(json!({"op": "test", "path": "/metadata/labels/x", "value": "y"})));
+    assert!(!of(json!({"op": "add", "path": "/spec/x/y", "value": "y"})));
+}

@@ -32,12 +32,17 @@ impl Plugin for DefaultTolerationSeconds {
         false
     }
 
+    /// Pods got their tolerations when they were created; one that was not is seen at its next change of more than labels.
+    fn reads_content(&self, _: &AdmissionRequest) -> bool {
+        false
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         matches!(request.operation, Operation::Create | Operation::Update) && request.is("", "pods")
     }
 
     fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
-        let Some(pod) = &mut request.object else { return done(Ok(())) };
+        let Some(pod) = request.object.as_mut().filter(|pod| !pod["spec"].is_null()) else { return done(Ok(())) };
         for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
             let tolerates = |toleration: &Value| {
                 let (own, effect) = (text(toleration, "/key"), text(toleration, "/effect"));

@@ -21,7 +21,9 @@ pub(super) fn update<V: Versions>(
     id: &Id,
     writer: &Writer<'_>,
 ) -> Managers {
-    let Some(found) = differences(versions, old, new, writer) else { return managers };
+    let Some(mut found) = differences(versions, old, new, writer) else { return managers };
+    // The managed fields themselves are among it: they are taken out of the new document while their successors are made.
+    found.removed = found.removed.difference(unowned());
     // The writer's own earlier ownership is treated like anybody's: what it changes now it owns anew. Only what is gone makes a
     // difference to it.
     let aside = found.removed.is_empty().then_some(id);

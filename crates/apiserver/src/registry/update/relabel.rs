@@ -37,6 +37,10 @@ pub(super) async fn attempt(
     let target = writing.target;
     let old = entry.decode_metadata();
     let mut document = change.make(writing, Some(&old))?;
+    if let Some(members) = document.as_object_mut() {
+        // The normal form has members that the type always has; here they would be taken for changed ones.
+        members.retain(|name, _| matches!(name.as_str(), "kind" | "apiVersion" | "metadata"));
+    }
     managed::track(writing, Some(&old), &mut document)?;
     if !is_valid(writing, &document, &old) {
         return Ok(None);

@@ -173,6 +173,11 @@ impl Allocators {
         self.reader.get("networking.k8s.io", "ipaddresses", "", &ip.to_string()).is_some()
     }
 
+    /// What a write that only tries is told: the address of the range, which no Service has.
+    pub fn tried_address(&self, family: Family) -> Result<IpAddr, Taken> {
+        self.ranges(family).first().map(IpNet::network).ok_or(Taken::Full)
+    }
+
     /// A free address, by chance from the upper part of the range and from the lower part, which people choose from, only
     /// when the upper is full (KEP-3070).
     pub fn free_address(&self, family: Family) -> Result<IpAddr, Taken> {

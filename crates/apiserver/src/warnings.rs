@@ -33,8 +33,11 @@ impl Warnings {
             let most = if length > ALL { ONE } else { usize::MAX };
             let shown: String = text.chars().take(most).collect();
             written += shown.chars().count();
-            let escaped: String = shown.chars().filter(|c| !c.is_control()).collect();
-            let escaped = escaped.replace('\\', "\\\\").replace('"', "\\\"");
+            // Such a text is none for a header, and nobody learns of it.
+            if shown.chars().any(char::is_control) {
+                continue;
+            }
+            let escaped = shown.replace('\\', "\\\\").replace('"', "\\\"");
             if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{escaped}\"").as_bytes()) {
                 headers.append(header::WARNING, value);
             }
@@ -55,7 +58,7 @@ mod tests {
             warnings.write(&mut headers);
             headers.get_all(header::WARNING).iter().map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
-        let texts = ["unknown field \"a\"", "b\\\n", "unknown field \"a\"", ""].map(str::to_owned);
+        let texts = ["unknown field \"a\"", "b\\", "c\n", "unknown field \"a\"", ""].map(str::to_owned);
         assert_eq!(sent(&texts), [r#"299 - "unknown field \"a\"""#, r#"299 - "b\\""#]);
         let long: Vec<_> = (0..30).map(|n| format!("{n:0300}")).collect();
         let shown = sent(&long);

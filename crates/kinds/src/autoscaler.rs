@@ -157,7 +157,7 @@ fn spec(faults: &mut Faults, spec: &Value, old: Option<&Value>) {
     }
     match most {
         0 => faults.required(&path.child("maxReplicas"), "must be set and greater than 0"),
-        ..0 => faults.invalid_int(&path.child("maxReplicas"), most, "must be greater than 0"),
+        ..0 => faults.invalid_int(&path.child("maxReplicas"), most, "must be greater than or equal to 1"),
         _ => {}
     }
     if least.is_some_and(|least| most < least) {
@@ -266,7 +266,7 @@ fn scaling_rules(faults: &mut Faults, path: &Path<'_>, rules: &Value) {
         }
     }
     if let Some(tolerance) = Quantity::of(&rules["tolerance"]).filter(Quantity::is_negative) {
-        faults.invalid_str(&path.child("tolerance"), &tolerance.to_string(), "must be greater or equal to zero");
+        faults.invalid_str(&path.child("tolerance"), &tolerance.to_string(), check::NEGATIVE);
     }
 }
 

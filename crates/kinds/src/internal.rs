@@ -40,6 +40,25 @@ static TYPES: LazyLock<HashMap<&'static str, Vec<Field>>> = LazyLock::new(|| {
     types
 });
 
+/// The fields of object metadata in the order of their declaration.
+const METADATA: &[(&str, &str)] = &[
+    ("name", "json"),
+    ("generateName", "json"),
+    ("namespace", "json"),
+    ("selfLink", "json"),
+    ("uid", "json"),
+    ("resourceVersion", "json"),
+    ("generation", "json"),
+    ("creationTimestamp", "json"),
+    ("deletionTimestamp", "json"),
+    ("deletionGracePeriodSeconds", "json"),
+    ("labels", "json"),
+    ("annotations", "json"),
+    ("ownerReferences", "[]OwnerReference"),
+    ("finalizers", "json"),
+    ("managedFields", "json"),
+];
+
 /// The value as compact JSON of its internal type.
 pub(crate) fn shown(kind: &str, value: &Value) -> String {
     let mut out = String::new();
@@ -145,8 +164,10 @@ impl Printer<'_> {
         let mut parts: Vec<(&str, &str, &Value)> = Vec::with_capacity(fields.len());
         for field in fields {
             if field.kind == "meta" && field.shown == "-" {
-                // Embedded metadata keeps the API's own names, and shows only what is set.
-                parts.extend(value.map(field.name).iter().map(|(key, value)| (key.as_str(), "json", value)));
+                // Embedded metadata keeps the API's own names and order, and shows only what is set.
+                let given = value.map(field.name);
+                let set = METADATA.iter().filter_map(|(name, kind)| Some((*name, *kind, given.get(*name)?)));
+                parts.extend(set.filter(|(_, _, value)| !is_empty(value)));
                 continue;
             }
             let found = match field.name.strip_prefix('^') {

@@ -8,6 +8,7 @@ use corten_api::facts::Type;
 use serde_json::Value;
 
 mod changed;
+mod convert;
 pub(crate) mod fields;
 pub(crate) mod go;
 mod scan;
@@ -135,6 +136,19 @@ pub fn normalize_changed(live: &Value, document: &Value, ty: &Type) -> Result<Ch
     changed::read(live, document, ty)
 }
 
+/// Does to a document that does not fit its type what upstream's converter does, which reads strategic merge patches and applied
+/// configurations: numbers are cut to the bits of their fields. The outcome has still to be normalized.
+///
+/// # Errors
+///
+/// The first value that does not fit.
+pub fn convert(document: &mut Value, ty: &Type) -> Result<(), DecodeError> {
+    match document {
+        Value::Object(map) => convert::structure(map, ty),
+        _ => Ok(()),
+    }
+}
+
 /// Gives the empty lists of a document the form they have once stored: absent, or null where the encoder always writes the field.
 pub fn settle(document: &mut Value, ty: &Type) {
     if let Value::Object(map) = document {
@@ -178,6 +192,15 @@ pub fn decode_any(bytes: &[u8], format: Format) -> Result<Decoded, DecodeError> 
         Format::Json => untyped::document(bytes),
         Format::Yaml => through_json(bytes, untyped::document),
     }
+}
+
+/// [`decode_any`] of JSON whose numbers keep their form: `1.0` stays a double, which no field of an integer takes.
+///
+/// # Errors
+///
+/// As [`decode`].
+pub fn decode_as_written(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    untyped::as_written(bytes)
 }
 
 /// Gives a document the form that [`decode`] would have given it: after a patch, or when a default was filled in by hand.

@@ -9,8 +9,6 @@ use corten_api::field::{Faults, Path};
 use corten_api::status::Status;
 use serde_json::Value;
 
-use crate::decode::DecodeError;
-
 use crate::decode::{self, FieldValidation, Format};
 
 mod json;
@@ -46,14 +44,10 @@ pub struct Patch {
 }
 
 impl Patch {
-    /// What upstream says of a patched document that does not fit its type: what a strategic merge patch made is converted, all
-    /// else is decoded.
+    /// Whether upstream converts the patched document instead of decoding it: [`decode::convert`].
     #[must_use]
-    pub fn misfit(&self, err: &DecodeError) -> String {
-        match self.body {
-            Body::Strategic(_) => err.converted(),
-            _ => err.to_string(),
-        }
+    pub fn is_converted(&self) -> bool {
+        matches!(self.body, Body::Strategic(_))
     }
 }
 
@@ -97,7 +91,7 @@ impl Patch {
                 Ok(Self { body: Body::Json(operations), strict: if checked { strict } else { Vec::new() } })
             }
             PatchKind::Merge => {
-                let decoded = decode::decode_any(bytes, Format::Json);
+                let decoded = decode::decode_as_written(bytes);
                 let decoded = decoded.map_err(|err| PatchError::BadRequest(format!("error decoding patch: {err}")))?;
                 if decoded.document.is_null() {
                     return Err(PatchError::BadRequest("Invalid JSON Patch".into()));
@@ -166,16 +160,20 @@ impl Patch {
     }
 
     /// The answer when the patched document cannot be decoded, or only with faults and the request is strict: 422 with
-    /// `patch` as the field. `patched` is the document after [`Patch::apply`].
+    /// `patch` as the field. `patched` is the document after [`Patch::apply`], `ty` its type.
     #[must_use]
-    pub fn invalid(&self, patched: &Value, fault: &str) -> Status {
-        let shown = match &self.body {
-            Body::Json(_) | Body::Merge(_) => patched.to_string(),
-            Body::Strategic(patch) => go_value(&Value::Object(patch.clone())),
-        };
+    pub fn invalid(&self, patched: &Value, ty: Option<&Type>, fault: &str) -> Status {
         let mut faults = Faults::default();
-        faults.invalid_str(&Path::new("patch"), &shown, fault);
+        faults.invalid_str(&Path::new("patch"), &self.shown(patched, ty), fault);
         Status::invalid("", "", "", &faults)
+    }
+
+    fn shown(&self, patched: &Value, ty: Option<&Type>) -> String {
+        match &self.body {
+            Body::Json(operations) => show::document(patched, ty, &json::touched(operations)),
+            Body::Merge(patch) => show::document(patched, ty, &merge::touched(patch)),
+            Body::Strategic(patch) => go_value(&Value::Object(patch.clone())),
+        }
     }
 }
 

@@ -247,6 +247,28 @@ const RETIRED: [(&str, &str, &[&str]); 3] = [
 
 /// Why a body of another kind is refused, in upstream's words: no such kind, another version of this kind, another kind.
 fn other_kind(writing: &Writing<'_>, expected: &Expected<'_>, kind: &str, api_version: &str) -> Status {
+    let wanted = expected.kind;
+    let version = api_version.split_once('/').map_or(api_version, |(_, version)| version);
+    Status::bad_request(match fault_of_kind(writing, expected, kind, api_version) {
+        Some(fault) => format!("{kind} in version {version:?} cannot be handled as a {wanted}: {fault}"),
+        // One internal type stands behind all versions of a kind, whichever group they are in.
+        None => {
+            let expected = join(expected.group, expected.version);
+            format!("the API version in the data ({api_version}) does not match the expected API version ({expected})")
+        }
+    })
+}
+
+/// What is wrong with a patch that makes a document of another kind; nothing when it is another version of the same.
+pub(crate) fn why_other_kind(writing: &Writing<'_>, kind: &str, api_version: &str) -> Option<String> {
+    if api_version.matches('/').count() > 1 {
+        return Some(format!("unexpected GroupVersion string: {api_version}"));
+    }
+    let expected = Expected::of(writing.target, &writing.subresource);
+    fault_of_kind(writing, &expected, kind, api_version.strip_prefix('/').unwrap_or(api_version))
+}
+
+fn fault_of_kind(writing: &Writing<'_>, expected: &Expected<'_>, kind: &str, api_version: &str) -> Option<String> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let catalogue = writing.state.catalogue();
     let is_kind = |kind: &str| catalogue.kind(group, kind).is_some_and(|resource| resource.version(version).is_some());
@@ -258,26 +280,18 @@ fn other_kind(writing: &Writing<'_>, expected: &Expected<'_>, kind: &str, api_ve
         || RETIRED.iter().any(|(g, v, kinds)| *g == group && *v == version && kinds.contains(&kind));
     let wanted = expected.kind;
     if !known {
-        return Status::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {wanted}: no kind {kind:?} is registered for version \
-             {api_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+        return Some(format!(
+            "no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
         ));
     }
-    // One internal type stands behind all versions of a kind, whichever group they are in.
     if kind == wanted {
-        let expected = join(expected.group, expected.version);
-        return Status::bad_request(format!(
-            "the API version in the data ({api_version}) does not match the expected API version ({expected})"
-        ));
+        return None;
     }
     let internal = match expected.group.split('.').next().unwrap_or_default() {
         "" => "core",
         first => first,
     };
-    Status::bad_request(format!(
-        "{kind} in version {version:?} cannot be handled as a {wanted}: converting ({version}.{kind}) to ({internal}.{wanted}): \
-         unknown conversion"
-    ))
+    Some(format!("converting ({version}.{kind}) to ({internal}.{wanted}): unknown conversion"))
 }
 
 /// Why a patch that changes kind or version is refused.

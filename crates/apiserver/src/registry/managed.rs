@@ -174,6 +174,7 @@ impl Configuration {
 
 /// A configuration is about the object of the path, by name and namespace.
 fn check_applied(writing: &Writing<'_>, applied: &Value, name: &str) -> Result<(), Status> {
+    super::patch::check_namespace(writing, applied)?;
     let given = meta_text(applied, "name");
     if given != name {
         let why = if given.is_empty() {
@@ -181,12 +182,6 @@ fn check_applied(writing: &Writing<'_>, applied: &Value, name: &str) -> Result<(
         } else {
             format!("the name of the object ({given}) does not match the name on the URL ({name})")
         };
-        return Err(Status::bad_request(why));
-    }
-    let namespace = meta_text(applied, "namespace");
-    if !namespace.is_empty() && namespace != writing.namespace && writing.target.resource.namespaced {
-        let expected = &writing.namespace;
-        let why = format!("the namespace of the object ({namespace}) does not match the namespace on the request ({expected})");
         return Err(Status::bad_request(why));
     }
     Ok(())
@@ -206,21 +201,24 @@ pub(crate) fn apply(writing: &mut Writing<'_>, live: Option<&Value>, applied: &V
         reset: reset.as_ref().map_or(ResetFields::None, ResetFields::Except),
     };
     let outcome = apply::apply(&kind, live, applied, &target.resource.kind, &writer, force)?;
-    let ty = Types::get().named(&target.version().type_name);
-    let decoded = match ty {
-        Some(ty) => decode::normalize(&outcome.document, ty),
-        None => decode::normalize_custom(&outcome.document),
+    let mut merged = outcome.document;
+    let decoded = match Types::get().named(&target.version().type_name) {
+        Some(ty) => decode::normalize(&merged, ty).or_else(|_| {
+            decode::convert(&mut merged, ty)?;
+            decode::normalize(&merged, ty)
+        }),
+        None => decode::normalize_custom(&merged),
     };
-    let mut decoded = decoded.map_err(|err| not_converted(&outcome.document, &err))?;
+    let mut decoded = decoded.map_err(|err| not_converted(applied, &err))?;
     decoded.document["kind"] = target.resource.kind.as_str().into();
     decoded.document["apiVersion"] = api_version.into();
     Ok(decoded.document)
 }
 
 /// What was merged does not fit into the type of its kind. Upstream's converter, which is not the decoder of requests, says so.
-fn not_converted(merged: &Value, err: &DecodeError) -> Status {
-    let (namespace, name) = (meta_text(merged, "namespace"), meta_text(merged, "name"));
-    let (api_version, kind) = (merged["apiVersion"].as_str().unwrap_or_default(), merged["kind"].as_str().unwrap_or_default());
+fn not_converted(applied: &Value, err: &DecodeError) -> Status {
+    let (namespace, name) = (meta_text(applied, "namespace"), meta_text(applied, "name"));
+    let (api_version, kind) = (applied["apiVersion"].as_str().unwrap_or_default(), applied["kind"].as_str().unwrap_or_default());
     let slash = if api_version.contains('/') { "" } else { "/" };
     let shown = format!("{slash}{api_version}, Kind={kind}");
     let why = err.converted();

@@ -89,53 +89,120 @@ impl Patching {
     /// The patched document in the form the encoder would give it.
     pub(crate) fn apply(&self, writing: &mut Writing<'_>, live: &Value) -> Result<Value, Status> {
         let patch = self.patch.as_ref().map_err(Clone::clone)?;
-        let patched = patch.apply(live, self.ty)?;
+        let mut patched = patch.apply(live, self.ty)?;
         let mut strict = patch.strict.clone();
-        let refused = |fault: &str| {
+        let refused = |patched: &Value, fault: &str| {
             let mut shown = patched.clone();
             apply::unfold(&mut shown);
-            patch.invalid(&shown, fault)
+            patch.invalid(&shown, self.ty, fault)
         };
-        let invalid = |err: decode::DecodeError| refused(&patch.misfit(&err));
+        if patch.is_converted() {
+            // The converter goes by the type it was given, whatever the document says of itself.
+            for field in ["kind", "apiVersion"] {
+                if matches!(patched[field], Value::Null | Value::String(_)) {
+                    patched[field] = live[field].clone();
+                }
+            }
+        } else if let Some(fault) = other_type(writing, live, &patched) {
+            return Err(refused(&patched, &fault));
+        } else if has_no_version(&patched) && !writing.target.resource.custom {
+            strict.extend(unread(&patched));
+            self.tell(writing, strict, |fault| refused(&patched, fault))?;
+            return Err(Status::bad_request(undeterminable(&self.name)));
+        }
         // What is stored is in its normal form already; what was converted or made by hand may not be.
         let is_stored = self.is_of_stored && writing.target.is_stored_form();
-        let normal = match self.ty {
-            Some(ty) if is_stored => {
-                let mut changed = decode::normalize_changed(live, &patched, ty).map_err(invalid)?;
-                strict.append(&mut changed.strict);
-                Normal::Changed(changed, ty)
+        let normal = match Normal::of(live, &patched, self.ty, is_stored) {
+            Err(_) if patch.is_converted() => {
+                apply::unfold(&mut patched);
+                let converted = self.ty.map_or(Ok(()), |ty| decode::convert(&mut patched, ty));
+                converted
+                    .and_then(|()| Normal::of(live, &patched, self.ty, is_stored))
+                    .map_err(|err| refused(&patched, &err.converted()))?
             }
-            ty => {
-                let decoded = match ty {
-                    Some(ty) => decode::normalize_as_sent(&patched, ty),
-                    None => decode::normalize_custom(&patched),
-                };
-                let mut decoded = decoded.map_err(invalid)?;
-                strict.append(&mut decoded.strict);
-                Normal::Whole(decoded.document)
-            }
+            outcome => outcome.map_err(|err| refused(&patched, &err.to_string()))?,
         };
-        match self.validation {
-            Validation::Ignore => {}
-            Validation::Warn => strict.into_iter().for_each(|text| writing.warn(text)),
-            Validation::Strict if strict.is_empty() => {}
-            Validation::Strict => {
-                let fault = format!("strict decoding error: {}", strict.join(", "));
-                return Err(refused(&fault));
-            }
-        }
+        strict.append(&mut normal.strict().to_vec());
+        self.tell(writing, strict, |fault| refused(&patched, fault))?;
         Ok(match normal {
-            Normal::Whole(document) => document,
+            Normal::Whole(decoded) => decoded.document,
             Normal::Changed(changed, ty) => changed.complete(patched, ty),
         })
+    }
+
+    /// Warns of what is questionable, or refuses the patch.
+    fn tell(&self, writing: &mut Writing<'_>, strict: Vec<String>, refused: impl Fn(&str) -> Status) -> Result<(), Status> {
+        match self.validation {
+            Validation::Warn => strict.into_iter().for_each(|text| writing.warn(text)),
+            Validation::Strict if !strict.is_empty() => {
+                return Err(refused(&format!("strict decoding error: {}", strict.join(", "))));
+            }
+            Validation::Ignore | Validation::Strict => {}
+        }
+        Ok(())
     }
 }
 
 /// The normal form of a patched document.
 enum Normal {
-    Whole(Value),
+    Whole(decode::Decoded),
     /// Of what the patch changed.
     Changed(decode::Changed, &'static Type),
+}
+
+impl Normal {
+    fn of(live: &Value, patched: &Value, ty: Option<&'static Type>, is_stored: bool) -> Result<Self, decode::DecodeError> {
+        match ty {
+            Some(ty) if is_stored => Ok(Self::Changed(decode::normalize_changed(live, patched, ty)?, ty)),
+            Some(ty) => decode::normalize_as_sent(patched, ty).map(Self::Whole),
+            None => decode::normalize_custom(patched).map(Self::Whole),
+        }
+    }
+
+    fn strict(&self) -> &[String] {
+        match self {
+            Self::Whole(decoded) => &decoded.strict,
+            Self::Changed(changed, _) => &changed.strict,
+        }
+    }
+}
+
+/// Whether a patch took the version away.
+fn has_no_version(patched: &Value) -> bool {
+    patched["apiVersion"].as_str().unwrap_or_default().is_empty()
+}
+
+/// Without a version a document is read as what the server holds inside, whose fields have other names: none is known.
+fn unread(patched: &Value) -> impl Iterator<Item = String> + '_ {
+    let names = patched.as_object().into_iter().flatten().map(|(name, _)| name);
+    names.filter(|name| !matches!(name.as_str(), "apiVersion" | "kind")).map(|name| format!("unknown field \"{name}\""))
+}
+
+fn undeterminable(name: &str) -> String {
+    format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")
+}
+
+/// What is wrong when a patch says that the document is of another kind: then nothing can be decoded.
+fn other_type(writing: &Writing<'_>, live: &Value, patched: &Value) -> Option<String> {
+    for field in ["apiVersion", "kind"] {
+        let found = match &patched[field] {
+            Value::Null | Value::String(_) => continue,
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "number",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        };
+        let mismatch = format!("json: cannot unmarshal {found} into Go struct field .{field} of type string");
+        return Some(format!("couldn't get version/kind; json parse error: {mismatch}"));
+    }
+    let text = |document: &Value, field: &str| document[field].as_str().unwrap_or_default().to_owned();
+    let api_version = text(patched, "apiVersion");
+    let kind = Some(text(patched, "kind")).filter(|kind| !kind.is_empty()).unwrap_or_else(|| text(live, "kind"));
+    let same = live["apiVersion"] == api_version && live["kind"] == kind;
+    if same || api_version.is_empty() || writing.target.resource.custom {
+        return None;
+    }
+    codec::why_other_kind(writing, &kind, &api_version)
 }
 
 impl Change for Patching {
@@ -170,19 +237,24 @@ fn check_identity(writing: &Writing<'_>, document: &mut Value, live: &Value, nam
             return Err(codec::wrong_kind(writing, document));
         }
     }
+    check_namespace(writing, document)?;
     let given = meta_text(document, "name");
     if given != name {
         let why = if given.is_empty() {
-            format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")
+            undeterminable(name)
         } else {
             format!("the name of the object ({given}) does not match the name on the URL ({name})")
         };
         return Err(Status::bad_request(why));
     }
-    let namespace = meta_text(document, "namespace");
-    if !namespace.is_empty() && !writing.namespace.is_empty() && namespace != writing.namespace {
-        let expected = &writing.namespace;
-        let why = format!("the namespace of the object ({namespace}) does not match the namespace on the request ({expected})");
+    Ok(())
+}
+
+/// An object stays in its namespace.
+pub(crate) fn check_namespace(writing: &Writing<'_>, document: &Value) -> Result<(), Status> {
+    let given = meta_text(document, "namespace");
+    if !given.is_empty() && given != writing.namespace && writing.target.resource.namespaced {
+        let why = "the namespace of the provided object does not match the namespace sent on the request";
         return Err(Status::bad_request(why));
     }
     Ok(())

@@ -248,7 +248,11 @@ impl Addresses {
         let Ok(ip) = asked.parse::<IpAddr>() else {
             return Ok(());
         };
-        writing.state.allocators.check(ip).map_err(|why| refuse(&why))?;
+        match writing.state.allocators.check(ip) {
+            // A write that only tries does not ask who has it.
+            Err(Taken::Address) if self.dry_run => {}
+            outcome => outcome.map_err(|why| refuse(&why))?,
+        }
         if !self.make(writing, service, ip).await? {
             return Err(refuse(&Taken::Address));
         }
@@ -256,9 +260,12 @@ impl Addresses {
     }
 
     async fn take_any(&mut self, writing: &Writing<'_>, service: &Value, family: Family) -> Result<String, Status> {
+        let full = |why| Status::internal(format!("failed to allocate a serviceIP: {why}"));
+        if self.dry_run {
+            return Ok(writing.state.allocators.tried_address(family).map_err(full)?.to_string());
+        }
         loop {
-            let ip = writing.state.allocators.free_address(family);
-            let ip = ip.map_err(|why| Status::internal(format!("failed to allocate a serviceIP: {why}")))?;
+            let ip = writing.state.allocators.free_address(family).map_err(full)?;
             if self.make(writing, service, ip).await? {
                 return Ok(ip.to_string());
             }
@@ -267,10 +274,10 @@ impl Addresses {
 
     /// Makes the IPAddress object, which is what takes the address. False when somebody was faster.
     async fn make(&mut self, writing: &Writing<'_>, service: &Value, ip: IpAddr) -> Result<bool, Status> {
-        self.name = meta_text(service, "name").to_owned();
         if self.dry_run {
             return Ok(true);
         }
+        self.name = meta_text(service, "name").to_owned();
         let target = addresses(writing.state)?;
         let user = User::apiserver();
         let mut own = Writing::own(writing.state, &target, &user, "");

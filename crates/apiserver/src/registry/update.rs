@@ -117,11 +117,7 @@ impl Change for Replacement {
 
 /// The name and namespace of the body are those of the path.
 pub(crate) fn check_name(writing: &Writing<'_>, document: &mut Value, name: &str) -> Result<(), Status> {
-    let given = meta_text(document, "namespace");
-    if !given.is_empty() && given != writing.namespace && writing.target.resource.namespaced {
-        let why = "the namespace of the provided object does not match the namespace sent on the request";
-        return Err(Status::bad_request(why));
-    }
+    super::patch::check_namespace(writing, document)?;
     let given = meta_text(document, "name");
     if given != name {
         let why = if given.is_empty() {

@@ -25,6 +25,13 @@ impl Strategy for DaemonSets {
                     rolling.put(key, value);
                 }
             }
+        } else if let Some(rolling) = strategy.child("rollingUpdate") {
+            // Of no use, but the server holds both amounts by value.
+            for key in ["maxUnavailable", "maxSurge"] {
+                if !rolling.has(key) {
+                    rolling.put(key, 0);
+                }
+            }
         }
         if !spec.has("revisionHistoryLimit") {
             spec.put("revisionHistoryLimit", 10);

@@ -8,6 +8,8 @@ use super::DecodeError;
 pub(super) struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Numbers with a fraction or an exponent stay doubles when they are read without a type.
+    pub keeps_doubles: bool,
 }
 
 /// Deepest nesting that Go's scanner passes over.
@@ -24,7 +26,7 @@ pub(super) enum After {
 
 impl<'a> Scanner<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self { bytes, at: 0, keeps_doubles: false }
     }
 
     /// Where the next byte is.

@@ -54,6 +54,13 @@ pub(super) fn custom(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     reader.finish(Value::Object(map))
 }
 
+/// Reads a value that stands for itself, and says what is wrong with it.
+pub(super) fn alone(bytes: &[u8], kind: &Kind) -> Result<(), DecodeError> {
+    let mut reader = Reader::new(bytes);
+    reader.value(kind, Name::Kind, &At::Root, 0)?;
+    reader.wrong.map_or(Ok(()), |wrong| Err(DecodeError::Value(wrong.converted())))
+}
+
 /// Faults of strict decoding: each once, and not too many.
 #[derive(Default)]
 pub(super) struct Strict {

@@ -7,7 +7,17 @@ use super::typed::Strict;
 use super::{DecodeError, Decoded, MAX_DEPTH, TypeMeta, go};
 
 pub(super) fn document(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    read(Scanner::new(bytes))
+}
+
+/// [`document`] with numbers as they are written.
+pub(super) fn as_written(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let mut scanner = Scanner::new(bytes);
+    scanner.keeps_doubles = true;
+    read(scanner)
+}
+
+fn read(mut scanner: Scanner<'_>) -> Result<Decoded, DecodeError> {
     let mut strict = Strict::default();
     let document = value(&mut scanner, 0, Some((&mut strict, &Path::Root)))?;
     scanner.end()?;
@@ -142,7 +152,13 @@ pub(super) fn value(
             scanner.literal("null")?;
             Value::Null
         }
-        b'-' | b'0'..=b'9' => go::number(scanner.number()?)?,
+        b'-' | b'0'..=b'9' => {
+            let text = scanner.number()?;
+            match text.parse::<f64>() {
+                Ok(double) if scanner.keeps_doubles && text.contains(['.', 'e', 'E']) && double.is_finite() => double.into(),
+                _ => go::number(text)?,
+            }
+        }
         _ => return Err(scanner.unexpected(After::Value)),
     })
 }

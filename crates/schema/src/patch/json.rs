@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use super::show::Touched;
 use super::{MAX_COPIED, MAX_OPERATIONS, PatchError};
-use crate::decode::{self, Format};
+use crate::decode;
 
 /// One operation; what it lacks is noticed when it is carried out.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +46,7 @@ impl Operation {
 /// Reads a patch and reports unknown and doubled members.
 pub(super) fn read(bytes: &[u8]) -> Result<(Vec<Operation>, Vec<String>), PatchError> {
     let bad = |text: String| PatchError::BadRequest(format!("error decoding patch: {text}"));
-    let decoded = decode::decode_any(bytes, Format::Json).map_err(|err| bad(err.to_string()))?;
+    let decoded = decode::decode_as_written(bytes).map_err(|err| bad(err.to_string()))?;
     let mut strict: Vec<String> = decoded.strict.iter().map(|fault| format!("json patch {fault}")).collect();
     let list = match decoded.document {
         Value::Array(list) => list,
@@ -90,6 +91,26 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Vec<Operation>, Vec<String>), PatchE
         operations.push(operation);
     }
     Ok((operations, strict))
+}
+
+/// What the operations look into.
+pub(super) fn touched(operations: &[Operation]) -> Touched {
+    let mut root = Touched::default();
+    for operation in operations {
+        for path in operation.path.iter().chain(&operation.from) {
+            let mut at = &mut root;
+            let steps: Vec<String> = path.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
+            for (i, step) in steps.iter().enumerate() {
+                let is_last = i + 1 == steps.len();
+                if is_last && operation.value.is_none() {
+                    break;
+                }
+                at = at.members.entry(step.clone()).or_default();
+                at.is_new |= is_last;
+            }
+        }
+    }
+    root
 }
 
 /// Carries the operations out, all or none.

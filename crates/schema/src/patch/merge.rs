@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::show::Touched;
+
 /// Merges: members that are null in the patch are removed, objects are merged, everything else is replaced.
 pub(super) fn apply(document: Value, patch: &Value) -> Value {
     let (Value::Object(mut map), Value::Object(patch)) = (document, patch) else {
@@ -19,6 +21,12 @@ pub(super) fn apply(document: Value, patch: &Value) -> Value {
         map.insert(key.clone(), merged);
     }
     Value::Object(map)
+}
+
+/// What a patch looks into.
+pub(super) fn touched(patch: &Value) -> Touched {
+    let Value::Object(map) = patch else { return Touched::new() };
+    Touched { members: map.iter().map(|(name, change)| (name.clone(), touched(change))).collect(), is_new: false }
 }
 
 /// What a patch adds: null members of objects are gone, also of those in lists; null items of lists stay.

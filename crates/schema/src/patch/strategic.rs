@@ -21,6 +21,8 @@ type Result<T> = std::result::Result<T, PatchError>;
 pub(super) enum Place<'t> {
     /// A struct.
     Struct(&'t Type),
+    /// A struct of this name that no field is known of.
+    Opaque(&'static str),
     /// Something else, by the name of its Go kind: nothing below it can be looked up.
     Other(&'static str),
 }
@@ -123,6 +125,7 @@ fn set_orders(original: &mut Map<String, Value>, patch: &mut Map<String, Value>,
         let strategy = place.list(key)?;
         list::check_order(change.as_deref().unwrap_or_default(), &order, &strategy)?;
         let server_order = old.clone().unwrap_or_default();
+        let sent = change.clone().unwrap_or_default();
         let merged = match (old, change) {
             (None, None) => continue,
             (Some(old), None) => old,
@@ -133,6 +136,7 @@ fn set_orders(original: &mut Map<String, Value>, patch: &mut Map<String, Value>,
             (Some(old), Some(change)) if strategy.merge => list::merge(old, change, &strategy, false)?,
             (Some(_), Some(change)) => change,
         };
+        list::check_keys(&merged, &order, &server_order, &sent, &strategy)?;
         let ordered = list::in_order(merged, &order, &server_order, &strategy)?;
         original.insert(key.into(), Value::Array(ordered));
         patch.remove(key);
@@ -185,15 +189,17 @@ fn bad_type(expected: &str, found: &Value) -> PatchError {
     PatchError::Strategic(format!("expected a {expected}, but received a {}", go_type(found)))
 }
 
+fn no_field(name: &str, key: &str) -> PatchError {
+    PatchError::Strategic(format!("unable to find api field in struct {name} for the json field \"{key}\""))
+}
+
 // === impl Place ===
 
 impl<'t> Place<'t> {
     fn lookup(self, key: &str, what: &str) -> Result<&'t Field> {
         match self {
-            Self::Struct(ty) => ty.field(key).ok_or_else(|| {
-                let name = ty.short_name();
-                PatchError::Strategic(format!("unable to find api field in struct {name} for the json field \"{key}\""))
-            }),
+            Self::Struct(ty) => ty.field(key).ok_or_else(|| no_field(ty.short_name(), key)),
+            Self::Opaque(name) => Err(no_field(name, key)),
             Self::Other(kind) => {
                 let text = format!("merging {what} in json but data type is not struct, instead is: {kind}");
                 Err(PatchError::Strategic(text))
@@ -217,7 +223,7 @@ impl<'t> Place<'t> {
     fn name(self) -> &'t str {
         match self {
             Self::Struct(ty) => ty.short_name(),
-            Self::Other(kind) => kind,
+            Self::Opaque(name) | Self::Other(name) => name,
         }
     }
 }
@@ -226,7 +232,10 @@ impl<'t> Strategy<'t> {
     fn of(field: &'t Field, kind: &'t Kind) -> Self {
         let place = match kind {
             Kind::Struct(id) => Place::Struct(Types::get().of(*id)),
-            Kind::Map(_) | Kind::FieldsV1 => Place::Other("map"),
+            Kind::FieldsV1 => Place::Opaque("FieldsV1"),
+            Kind::RawExtension => Place::Opaque("RawExtension"),
+            Kind::Json => Place::Opaque("JSON"),
+            Kind::Map(_) => Place::Other("map"),
             Kind::List(_) | Kind::Bytes => Place::Other("slice"),
             Kind::String => Place::Other("string"),
             _ => Place::Other("struct"),

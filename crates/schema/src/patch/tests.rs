@@ -120,6 +120,36 @@ fn faults_of_strategic_patches() {
     check(json!({"$retainKeys": ["x"], "hostPID": true}), "invalid patch format of retainKeys");
     check(json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}], "containers": [{"name": "a"}, {"name": "b"}]}),
         "The order in patch list:\n[map[name:a] map[name:b]]\n doesn't match $setElementOrder list:\n[map[name:b] map[name:a]]\n");
+    check(json!({"$setElementOrder/containers": ["x"], "containers": [{"$patch": "replace"}]}), "expected a map[string]interface {}, but received a string");
+    check(json!({"$setElementOrder/containers": ["x"]}), "value for key 0 is not a map");
+    check(json!({"$setElementOrder/volumes": [], "volumes": []}), "no elements in any of the given slices");
+}
+
+/// What a patch looked into is sorted, the rest is as the server's encoder wrote it.
+#[test]
+#[rustfmt::skip]
+fn a_refused_document_is_shown_in_the_order_of_its_parts() {
+    let document = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "creationTimestamp": null, "labels": {"b": "<"}}, "spec": {}});
+    let name_first = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","creationTimestamp":null,"labels":{"b":"\u003c"}},"spec":{}}"#;
+    let name_last = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"creationTimestamp":null,"labels":{"b":"\u003c"},"name":"a"},"spec":{}}"#;
+    let check = |kind: PatchKind, patch: Value, shown: &str| {
+        let patch = Patch::read(kind, patch.to_string().as_bytes(), FieldValidation::Warn).unwrap();
+        assert_eq!(patch.shown(&document, Types::get().named("core.v1.Pod")), shown);
+    };
+    check(PatchKind::Merge, json!({"spec": {"x": 1}}), name_first);
+    check(PatchKind::Merge, json!({"metadata": {"x": 1}}), name_last);
+    check(PatchKind::Json, json!([{"op": "add", "path": "/spec/x", "value": 1}]), name_first);
+    check(PatchKind::Json, json!([{"op": "add", "path": "/metadata/x", "value": 1}]), name_last);
+    check(PatchKind::Json, json!([{"op": "remove", "path": "/metadata"}]), name_first);
+}
+
+/// A number keeps its form in these patches, and no integer has a point.
+#[test]
+fn numbers_of_merge_patches_are_as_written() {
+    let merged = patched(PatchKind::Merge, &json!({}), &json!({"spec": {"replicas": 1.0}}), "").unwrap();
+    let ty = Types::get().named("apps.v1.Deployment").unwrap();
+    let told = crate::decode::normalize(&merged, ty).unwrap_err().to_string();
+    assert_eq!(told, "json: cannot unmarshal number 1.0 into Go struct field DeploymentSpec.spec.replicas of type int32");
 }
 
 proptest! {

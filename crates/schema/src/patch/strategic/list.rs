@@ -82,6 +82,31 @@ pub(super) fn in_order(
     }
 }
 
+/// What an order lists must be like the items that it orders, which are those of the server and of the patch.
+pub(super) fn check_keys(
+    merged: &[Value],
+    order: &[Value],
+    server: &[Value],
+    patch: &[Value],
+    strategy: &Strategy<'_>,
+) -> Result<()> {
+    let key = strategy.key;
+    let value_of = |item: &Value| -> Result<Value> {
+        let map = item.as_object().ok_or_else(|| bad_type("map[string]interface {}", item))?;
+        map.get(key).cloned().ok_or_else(|| no_key(map, key))
+    };
+    for item in merged.iter().filter(|_| !key.is_empty()) {
+        find(order, key, &value_of(item)?)?;
+    }
+    if server.is_empty() && patch.is_empty() {
+        return Err(PatchError::Strategic("no elements in any of the given slices".into()));
+    }
+    if of_objects(server, patch)? {
+        order.iter().chain(server).try_for_each(|item| value_of(item).map(drop))?;
+    }
+    Ok(())
+}
+
 /// The items of a patch must come in the order that the patch itself asks for.
 pub(super) fn check_order(patch: &[Value], order: &[Value], strategy: &Strategy<'_>) -> Result<()> {
     if patch.is_empty() || order.is_empty() {

@@ -140,7 +140,14 @@ impl Table {
             IncludeObject::Object => shown.clone(),
             IncludeObject::None => Value::Null,
         };
-        json!({"cells": cells, "object": object})
+        let mut row = json!({"cells": cells, "object": object});
+        if let Rows::Of(strategy) = self.rows {
+            let conditions = strategy.row_conditions(stored);
+            if !conditions.is_empty() {
+                row["conditions"] = conditions.into();
+            }
+        }
+        row
     }
 
     /// The Table. Later events of a watch leave the columns out.

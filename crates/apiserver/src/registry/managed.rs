@@ -158,7 +158,7 @@ impl Configuration {
     }
 
     /// What remains to be checked once it has been applied: questionable fields, then name and namespace.
-    pub(crate) fn check(&self, writing: &mut Writing<'_>, name: &str) -> Result<(), Status> {
+    pub(crate) fn check(&self, writing: &mut Writing<'_>, merged: &Value, name: &str) -> Result<(), Status> {
         match writing.options.validation {
             Validation::Strict if !self.strict.strict.is_empty() => {
                 let faults = self.strict.strict.join(", ");
@@ -168,14 +168,14 @@ impl Configuration {
             Validation::Warn => codec::warn_of_strict(writing, &self.strict),
             _ => {}
         }
-        check_applied(writing, &self.document, name)
+        check_merged(writing, merged, name)
     }
 }
 
-/// A configuration is about the object of the path, by name and namespace.
-fn check_applied(writing: &Writing<'_>, applied: &Value, name: &str) -> Result<(), Status> {
-    super::patch::check_namespace(writing, applied)?;
-    let given = meta_text(applied, "name");
+/// What becomes of a configuration is the object of the path, by name and namespace. Both may be left out where it is there.
+fn check_merged(writing: &Writing<'_>, merged: &Value, name: &str) -> Result<(), Status> {
+    super::patch::check_namespace(writing, merged)?;
+    let given = meta_text(merged, "name");
     if given != name {
         let why = if given.is_empty() {
             format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")
@@ -203,9 +203,9 @@ pub(crate) fn apply(writing: &mut Writing<'_>, live: Option<&Value>, applied: &V
     let outcome = apply::apply(&kind, live, applied, &target.resource.kind, &writer, force)?;
     let mut merged = outcome.document;
     let decoded = match Types::get().named(&target.version().type_name) {
-        Some(ty) => decode::normalize(&merged, ty).or_else(|_| {
+        Some(ty) => decode::normalize_as_sent(&merged, ty).or_else(|_| {
             decode::convert(&mut merged, ty)?;
-            decode::normalize(&merged, ty)
+            decode::normalize_as_sent(&merged, ty)
         }),
         None => decode::normalize_custom(&merged),
     };
@@ -240,21 +240,48 @@ pub(crate) fn apply_scale(
     applied: &Value,
     force: bool,
 ) -> Result<AppliedScale, Status> {
-    const REPLICAS: &[&str] = &["spec", "replicas"];
-    let ty = Types::get().named("autoscaling.v1.Scale").ok_or_else(|| Status::internal("the type of Scale is unknown"))?;
-    let versions = apply::OneVersion::new("autoscaling/v1", ty);
-    let parent = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let versions = versions_of_scale()?;
+    let parent = entries_of(object);
     let mut live = scale.clone();
     live["metadata"]["managedFields"] = apply::scale_from_parent(&parent, REPLICAS).into();
-    let writer = Writer {
+    let outcome = apply::apply(&versions, Some(&live), applied, "Scale", &writer_of_scale(writing), force)?;
+    Ok(scale_of(writing, &parent, outcome.document))
+}
+
+/// Records who changed the Scale of an object from what it was (`live`) to what it will be.
+pub(crate) fn track_scale(writing: &Writing<'_>, object: &Value, live: &Value, scale: Value) -> Result<AppliedScale, Status> {
+    let versions = versions_of_scale()?;
+    let parent = entries_of(object);
+    let mut live = live.clone();
+    live["metadata"]["managedFields"] = apply::scale_from_parent(&parent, REPLICAS).into();
+    let mut scale = apply::update(&versions, Some(&live), scale, &writer_of_scale(writing));
+    apply::unfold(&mut scale);
+    Ok(scale_of(writing, &parent, scale))
+}
+
+/// Where the number of replicas is, in a Scale and in all that it scales.
+const REPLICAS: &[&str] = &["spec", "replicas"];
+
+fn versions_of_scale() -> Result<apply::OneVersion, Status> {
+    let ty = Types::get().named("autoscaling.v1.Scale").ok_or_else(|| Status::internal("the type of Scale is unknown"))?;
+    Ok(apply::OneVersion::new("autoscaling/v1", ty))
+}
+
+fn writer_of_scale<'w>(writing: &'w Writing<'_>) -> Writer<'w> {
+    Writer {
         manager: &writing.manager,
         api_version: "autoscaling/v1",
         subresource: &writing.subresource,
         now: writing.now,
         reset: ResetFields::None,
-    };
-    let outcome = apply::apply(&versions, Some(&live), applied, "Scale", &writer, force)?;
-    let entries = outcome.document["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
-    let managed_fields = apply::scale_to_parent(&parent, &entries, &writing.target.api_version(), REPLICAS);
-    Ok(AppliedScale { scale: outcome.document, managed_fields: managed_fields.into() })
+    }
+}
+
+fn entries_of(document: &Value) -> Vec<Value> {
+    document["metadata"]["managedFields"].as_array().cloned().unwrap_or_default()
+}
+
+fn scale_of(writing: &Writing<'_>, parent: &[Value], scale: Value) -> AppliedScale {
+    let managed_fields = apply::scale_to_parent(parent, &entries_of(&scale), &writing.target.api_version(), REPLICAS);
+    AppliedScale { scale, managed_fields: managed_fields.into() }
 }

@@ -271,7 +271,7 @@ pub(crate) struct Applying {
 impl Change for Applying {
     fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
         let mut document = managed::apply(writing, live, &self.applied.document, self.force)?;
-        self.applied.check(writing, &self.name)?;
+        self.applied.check(writing, &document, &self.name)?;
         if live.is_none() {
             metadata(&mut document).remove("resourceVersion");
         }

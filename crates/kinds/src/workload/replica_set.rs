@@ -77,10 +77,6 @@ impl Strategy for ReplicaSets {
         super::name_warning(object, old).into_iter().chain(super::template_warnings(object, old)).collect()
     }
 
-    fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        vec![("status.replicas", object["status"].int("replicas").to_string())]
-    }
-
     fn columns(&self) -> &'static [Column] {
         columns::REPLICASETS
     }

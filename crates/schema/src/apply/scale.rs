@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::managers::{Id, Managers, Owned};
+use super::managers::{Managers, Owned};
 use super::set::{Element, Set};
 use super::text::Fields;
 
@@ -49,7 +49,7 @@ pub fn scale_to_parent(parent: &[Value], scale: &[Value], api_version: &str, pat
         if !owned.fields.tree().has(&elements(REPLICAS)) {
             continue;
         }
-        let id = Id { api_version: if id.applies { String::new() } else { api_version.into() }, ..id };
+        // An updater is another one in the version of the Scale, so upstream finds no time for it, and it may come twice.
         out.owned.insert(id, Owned { fields: Fields::Read(Set::of(&[path])), api_version: api_version.into() });
     }
     out.write()

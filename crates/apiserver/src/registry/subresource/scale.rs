@@ -10,7 +10,8 @@ use corten_api::selector::LabelSelector;
 use corten_api::status::Status;
 
 use super::super::codec;
-use super::super::managed::{self, Configuration};
+use super::super::create::Ownership;
+use super::super::managed::{self, AppliedScale, Configuration};
 use super::super::options::WriteOptions;
 use super::super::patch::{Patching, patch_kind};
 use super::super::render;
@@ -129,15 +130,27 @@ fn onto(live: &Value, scale: &Value, name: &str) -> Result<Value, Status> {
     Ok(object)
 }
 
+/// The same, and who owns the replicas now.
+fn with_owners(live: &Value, scale: AppliedScale, name: &str) -> Result<Value, Status> {
+    let mut object = onto(live, &scale.scale, name)?;
+    metadata(&mut object).insert("managedFields".into(), scale.managed_fields);
+    Ok(object)
+}
+
 struct Replacement {
     scale: Value,
     uid: Option<String>,
 }
 
 impl Change for Replacement {
-    fn make(&self, _: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
+    fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
         let live = live.ok_or_else(|| Status::internal("a scale has an object"))?;
-        onto(live, &self.scale, meta_text(&self.scale, "name"))
+        let scale = managed::track_scale(writing, live, &of(live), self.scale.clone())?;
+        with_owners(live, scale, meta_text(&self.scale, "name"))
+    }
+
+    fn ownership(&self) -> Ownership {
+        Ownership::Given
     }
 
     fn uid(&self) -> Option<&str> {
@@ -153,8 +166,14 @@ struct Patched {
 impl Change for Patched {
     fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
         let live = live.ok_or_else(|| writing.target.not_found(&self.name))?;
-        let scale = self.patching.apply(writing, &of(live))?;
-        onto(live, &scale, &self.name)
+        let before = of(live);
+        let scale = self.patching.apply(writing, &before)?;
+        let scale = managed::track_scale(writing, live, &before, scale)?;
+        with_owners(live, scale, &self.name)
+    }
+
+    fn ownership(&self) -> Ownership {
+        Ownership::Given
     }
 
     fn retries(&self) -> bool {
@@ -172,17 +191,15 @@ impl Change for Applied {
     fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
         let live = live.ok_or_else(|| writing.target.not_found(&self.name))?;
         let scale = managed::apply_scale(writing, live, &of(live), &self.applied.document, self.force)?;
-        self.applied.check(writing, &self.name)?;
-        let mut object = onto(live, &scale.scale, &self.name)?;
-        metadata(&mut object).insert("managedFields".into(), scale.managed_fields);
-        Ok(object)
+        self.applied.check(writing, &scale.scale, &self.name)?;
+        with_owners(live, scale, &self.name)
     }
 
     fn retries(&self) -> bool {
         true
     }
 
-    fn ownership(&self) -> super::super::create::Ownership {
-        super::super::create::Ownership::Given
+    fn ownership(&self) -> Ownership {
+        Ownership::Given
     }
 }

@@ -213,7 +213,10 @@ impl Chain {
             Box::new(pods::TaintNodesByCondition),
             Box::new(pod_security::PodSecurity { reader: reader() }),
             Box::new(pods::Priority { reader: reader() }),
-            Box::new(pods::DefaultTolerationSeconds),
+            Box::new(pods::DefaultTolerationSeconds {
+                not_ready: config.not_ready_toleration_seconds,
+                unreachable: config.unreachable_toleration_seconds,
+            }),
             Box::new(storage::DefaultStorageClass { reader: reader() }),
             Box::new(storage::StorageObjectInUseProtection),
             Box::new(storage::PersistentVolumeClaimResize { reader: reader() }),

@@ -205,6 +205,30 @@ impl Allocators {
             .find(|ip| usable(range, *ip) && !self.is_taken(*ip))
     }
 
+    /// How many addresses of each range are given out and are free.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(String, u128, u128)> {
+        let taken = self.reader.snapshot("networking.k8s.io", "ipaddresses");
+        let taken: Vec<IpAddr> = taken.keys().filter_map(|key| key.parse().ok()).collect();
+        let families = [Family::of_range(&self.ranges[0])].into_iter().chain(self.ranges.get(1).map(Family::of_range));
+        let ranges = families.flat_map(|family| self.ranges(family));
+        let counted = ranges.map(|range| {
+            let used = taken.iter().filter(|ip| range.contains(*ip)).count() as u128;
+            let usable = size(&range).saturating_sub(if range.network().is_ipv4() { 2 } else { 1 });
+            (range.to_string(), used, usable.saturating_sub(used))
+        });
+        counted.collect()
+    }
+
+    /// How many node ports are given out and are free.
+    #[must_use]
+    pub fn ports_used(&self) -> (usize, usize) {
+        let mut state = self.ports.state.lock();
+        state.follow(self.reader.snapshot("", "services"));
+        let used = state.used.keys().filter(|port| self.ports.range.contains(port)).count();
+        (used, self.ports.range.len().saturating_sub(used))
+    }
+
     /// Begins taking ports for one write. One that only tries (`dryRun`) takes none: it is told whether the ports it asks for
     /// are free, and gets numbers that nobody can have for others.
     #[must_use]

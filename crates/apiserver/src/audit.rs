@@ -120,6 +120,7 @@ impl Audit {
             verb: info.verb.clone(),
             user: user.map_or_else(|| json!({}), user_info),
             impersonated: None,
+            constraint: None,
             object: info.is_resource.then(|| event::object_ref(info)).unwrap_or_default(),
             status: None,
             request_object: None,
@@ -150,9 +151,10 @@ impl Trail {
         self.target.sink.write(&event, stage, at)
     }
 
-    /// In whose name the request is made.
-    pub fn impersonated(&self, user: &User) {
-        self.event.lock().impersonated = Some(user_info(user));
+    /// In whose name the request is made, and by which verb of constrained impersonation, if by one (KEP-5284).
+    pub fn impersonated(&self, user: &User, constraint: Option<&'static str>) {
+        let mut event = self.event.lock();
+        (event.impersonated, event.constraint) = (Some(user_info(user)), constraint);
     }
 
     /// Adds an annotation; the first one of a key stays.
@@ -182,6 +184,12 @@ impl Trail {
         if let Ok(document) = document {
             self.event.lock().request_object = Some(document);
         }
+    }
+
+    /// Whether the policy wants the request's body.
+    #[must_use]
+    pub fn wants_request(&self) -> bool {
+        self.recording.level >= Level::Request
     }
 
     /// Whether the policy wants the answer's body.

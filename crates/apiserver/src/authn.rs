@@ -27,6 +27,7 @@ use crate::reader::Reader;
 use crate::tokens::{Audiences, Tokens};
 use crate::user::{AUTHENTICATED, UNAUTHENTICATED, User};
 
+use front_proxy::FrontProxy;
 use static_tokens::StaticTokens;
 
 /// Where a request came from.
@@ -42,7 +43,7 @@ pub struct Peer {
 pub struct Authenticator {
     anonymous: bool,
     certificates: certificate::Verifier,
-    front_proxy: certificate::Verifier,
+    front_proxy: FrontProxy,
     static_tokens: StaticTokens,
     tokens: Arc<Tokens>,
     reader: Reader,
@@ -94,7 +95,7 @@ impl Authenticator {
         Ok(Self {
             anonymous: config.anonymous_auth,
             certificates: certificate::Verifier::new(certs.client_roots())?,
-            front_proxy: certificate::Verifier::new(certs.front_proxy_roots())?,
+            front_proxy: FrontProxy::new(config, certs.front_proxy_roots())?,
             static_tokens,
             tokens: tokens.clone(),
             reader: reader.clone(),
@@ -111,7 +112,7 @@ impl Authenticator {
     }
 
     fn user_of(&self, headers: &HeaderMap, peer: &Peer) -> Option<User> {
-        if let Some(user) = front_proxy::user(headers).filter(|_| self.front_proxy.accepts(&peer.certificates)) {
+        if let Some(user) = self.front_proxy.user(headers, &peer.certificates) {
             return Some(with_group(user));
         }
         // A certificate and a token may come together: either is enough (upstream's union).

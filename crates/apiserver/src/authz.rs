@@ -122,8 +122,8 @@ impl Authorizer {
         match impersonation::wanted(headers)? {
             None => Ok(who),
             Some(wanted) => {
-                let user = impersonation::check(self, who.user(), &wanted, info)?;
-                Ok(who.impersonate(user))
+                let (user, constraint) = impersonation::check(self, who.user(), &wanted, info)?;
+                Ok(who.impersonate(user, constraint))
             }
         }
     }

@@ -6,7 +6,7 @@
 //! `kubernetes` endpoints follow this server's address.
 
 mod api_services;
-mod flow;
+pub(crate) mod flow;
 mod objects;
 mod rbac;
 mod service;

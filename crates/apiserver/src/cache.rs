@@ -55,6 +55,8 @@ struct State {
     floor: u64,
     /// Revision of the newest change of this resource.
     changed: u64,
+    /// Changes since the start.
+    received: u64,
     watchers: watchers::Index,
 }
 
@@ -83,7 +85,7 @@ pub enum EventKind {
 }
 
 /// How much of the past is kept for each resource.
-const RING_EVENTS: usize = 8192;
+pub(crate) const RING_EVENTS: usize = 8192;
 /// How many bytes of objects the past may keep alive, for each resource.
 const RING_BYTES: usize = 8 << 20;
 
@@ -143,9 +145,16 @@ impl Cache {
             ring_bytes: 0,
             floor: revision,
             changed: revision,
+            received: 0,
             watchers: watchers::Index::default(),
         };
         Self { spec, state: RwLock::new(state) }
+    }
+
+    /// How many changes have come since the start.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.state.read().received
     }
 
     /// What the cache is of.
@@ -315,6 +324,7 @@ impl State {
         };
         let event = Arc::new(event);
         self.changed = revision;
+        self.received += 1;
         self.watchers.send(&event);
         self.ring_bytes += event.weight();
         self.ring.push_back(event);

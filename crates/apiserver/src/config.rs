@@ -102,6 +102,36 @@ pub struct Config {
     pub encryption_provider_config: Option<PathBuf>,
     /// How long a stopping server waits for requests to end.
     pub shutdown_grace: Duration,
+    /// Common names of front proxies' certificates; any when empty.
+    pub requestheader_allowed_names: Vec<String>,
+    /// Headers in which a front proxy names the user; the first that is there counts.
+    pub requestheader_username_headers: Vec<String>,
+    /// Headers with the user's UID; the first that is there counts.
+    pub requestheader_uid_headers: Vec<String>,
+    /// Headers with the user's groups.
+    pub requestheader_group_headers: Vec<String>,
+    /// What the names of headers with more of the user begin with.
+    pub requestheader_extra_headers_prefix: Vec<String>,
+    /// Part of the HTTP/2 requests after which the client is told to connect anew, so that clients spread over servers.
+    pub goaway_chance: f64,
+    /// Streams of one HTTP/2 connection at one time.
+    pub http2_max_streams: u32,
+    /// Directives of `Strict-Transport-Security`; no such header without any.
+    pub strict_transport_security: Vec<String>,
+    /// The oldest TLS that is spoken.
+    pub tls_min_version: TlsVersion,
+    /// Cipher suites of TLS 1.2 by their IANA names; all that are safe when empty.
+    pub tls_cipher_suites: Vec<String>,
+    /// Host name in URLs that others are given, instead of the address.
+    pub external_hostname: Option<String>,
+    /// Where the keys of service account tokens are said to be found, instead of at this server.
+    pub service_account_jwks_uri: Option<String>,
+    /// Seconds that pods stay on a node that is not ready, unless they say otherwise.
+    pub not_ready_toleration_seconds: i64,
+    /// Seconds that pods stay on a node that is unreachable, unless they say otherwise.
+    pub unreachable_toleration_seconds: i64,
+    /// Flags that were given and are no setting of this server, to be shown by `/flagz`.
+    pub other_flags: BTreeMap<String, String>,
 }
 
 impl Config {
@@ -157,6 +187,21 @@ impl Config {
             kubelet_preferred_address_types: owned(&["Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"]),
             encryption_provider_config: None,
             shutdown_grace: Duration::from_secs(10),
+            requestheader_allowed_names: Vec::new(),
+            requestheader_username_headers: owned(&["X-Remote-User"]),
+            requestheader_uid_headers: owned(&["X-Remote-Uid"]),
+            requestheader_group_headers: owned(&["X-Remote-Group"]),
+            requestheader_extra_headers_prefix: owned(&["X-Remote-Extra-"]),
+            goaway_chance: 0.0,
+            http2_max_streams: 1000,
+            strict_transport_security: Vec::new(),
+            tls_min_version: TlsVersion::default(),
+            tls_cipher_suites: Vec::new(),
+            external_hostname: None,
+            service_account_jwks_uri: None,
+            not_ready_toleration_seconds: 300,
+            unreachable_toleration_seconds: 300,
+            other_flags: BTreeMap::new(),
         }
     }
 
@@ -165,6 +210,16 @@ impl Config {
     pub fn feature(&self, name: &str, default: bool) -> bool {
         self.feature_gates.get(name).copied().unwrap_or(default)
     }
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2
+    #[default]
+    V1_2,
+    /// 1.3
+    V1_3,
 }
 
 /// How audit events are written.

@@ -10,14 +10,19 @@ use http::{HeaderValue, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use corten_api::catalogue::Catalogue;
 use corten_api::facts::Types;
 use corten_api::status::{Details, Status};
 use corten_schema::proto;
 
+use crate::health;
 use crate::negotiate::{self, Encoding, Form};
 use crate::pipeline::Call;
 use crate::response::{self, Response};
 use crate::state::State;
+
+/// The version of Kubernetes that the API is of.
+pub const VERSION: &str = "1.36";
 
 /// The `gitVersion` of `/version`: upstream's, with ours as build metadata.
 pub const GIT_VERSION: &str = concat!("v1.36.0+corten-", env!("CARGO_PKG_VERSION"));
@@ -30,7 +35,7 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
     let catalogue = state.catalogue();
     let parts: Vec<&str> = parts_of(&call.info().path).collect();
     match parts.as_slice() {
-        [] | ["index.html"] => Ok(response::indented(200, &documents::paths(&catalogue))),
+        [] | ["index.html"] => Ok(response::indented(200, &json!({"paths": paths(&catalogue)}))),
         ["version", _, ..] => Err(not_found()),
         ["version"] => {
             routed(call, "application/json")?;
@@ -50,11 +55,20 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
         ["apis", group] => {
             let document = documents::group(&catalogue, group).ok_or_else(not_found)?;
             let (form, _) = negotiated(call, false)?;
-            encoded(200, &document, "meta.v1.APIGroup", form)
+            encoded(call, 200, &document, "meta.v1.APIGroup", form)
         }
         ["apis", group, version] => one_version(call, documents::resources(&catalogue, group, version)),
         _ => Ok(response::no_such_page()),
     }
+}
+
+/// The paths there are, in order.
+#[must_use]
+pub fn paths(catalogue: &Catalogue) -> Vec<String> {
+    let mut paths = documents::paths(catalogue);
+    paths.extend(health::paths());
+    paths.sort_unstable();
+    paths
 }
 
 fn parts_of(path: &str) -> impl Iterator<Item = &str> {
@@ -65,13 +79,13 @@ fn one_version(call: &Call, document: Option<Value>) -> Result<Response, Status>
     let document = document.ok_or_else(not_found)?;
     routed(call, negotiate::MEDIA_TYPES)?;
     let (form, _) = negotiated(call, false)?;
-    encoded(200, &document, "meta.v1.APIResourceList", form)
+    encoded(call, 200, &document, "meta.v1.APIResourceList", form)
 }
 
 /// A list of versions or groups, or all there is to know of them when the client prefers that.
 fn listed(call: &Call, kind: &str, plain: &dyn Fn() -> Value, all: &dyn Fn() -> Value) -> Result<Response, Status> {
     match negotiated(call, true)? {
-        (form, false) => encoded(200, &plain(), &format!("meta.v1.{kind}"), form),
+        (form, false) => encoded(call, 200, &plain(), &format!("meta.v1.{kind}"), form),
         (form, true) => aggregated(call, &all(), form),
     }
 }
@@ -85,7 +99,10 @@ fn negotiated(call: &Call, has_aggregated: bool) -> Result<(Form, bool), Status>
     negotiate::accept_document(call.header(header::ACCEPT), pretty, has_aggregated)
 }
 
-fn encoded(code: u16, document: &Value, type_name: &str, form: Form) -> Result<Response, Status> {
+fn encoded(call: &Call, code: u16, document: &Value, type_name: &str, form: Form) -> Result<Response, Status> {
+    if let Some(trail) = call.trail().filter(|trail| trail.wants_response()) {
+        trail.response_object(document.clone());
+    }
     let body = match form.encoding {
         Encoding::Protobuf => in_protobuf(document, type_name)?,
         _ => negotiate::document(document, form)?,
@@ -106,7 +123,7 @@ fn aggregated(call: &Call, document: &Value, form: Form) -> Result<Response, Sta
         *unchanged.status_mut() = http::StatusCode::NOT_MODIFIED;
         unchanged
     } else {
-        let mut response = encoded(200, document, "apidiscovery.v2.APIGroupDiscoveryList", form)?;
+        let mut response = encoded(call, 200, document, "apidiscovery.v2.APIGroupDiscoveryList", form)?;
         let kind = format!("{};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", negotiate::content_type_of(form.encoding));
         if let Ok(kind) = HeaderValue::from_str(&kind) {
             response.headers_mut().insert(header::CONTENT_TYPE, kind);

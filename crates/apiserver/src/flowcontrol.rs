@@ -8,6 +8,9 @@ mod borrowing;
 mod config;
 pub(crate) mod dangling;
 mod demand;
+mod dump;
+mod executing;
+mod fair;
 mod lingering;
 mod metrics;
 mod queues;
@@ -33,7 +36,7 @@ use crate::user::User;
 use config::{GROUP, Plan};
 use lingering::Lingering;
 use metrics::{FlowMetrics, SchemaMetrics};
-use queues::{Level, Taken};
+use queues::{Level, Taken, Ticket};
 use watches::Watches;
 pub use watches::Watching;
 use width::Surroundings;
@@ -120,7 +123,7 @@ impl Flow {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn seat(&self, user: &User, info: &RequestInfo, query: &Query, patience: Duration) -> Result<Seat, Rejected> {
+    pub async fn seat(&self, user: &User, info: &Arc<RequestInfo>, query: &Query, patience: Duration) -> Result<Seat, Rejected> {
         let free = Seat { taken: None, after: None, classified: None, running: None };
         if !self.enabled || (info.is_long_running() && info.verb != "watch") {
             return Ok(free);
@@ -132,22 +135,38 @@ impl Flow {
             return Ok(free); // before the first objects are written
         };
         let classified = Some((schema.uid.clone(), level.uid.clone()));
-        let flow = schema.flow(user, info);
+        let (flow, distinguisher) = schema.flow(user, info);
+        // With one queue there is nothing to tell flows apart for.
+        let distinguisher = if level.tells_flows_apart() { distinguisher } else { "" };
         let metrics = &schema.metrics;
         let width = width::of(info, query, self.surroundings(info, level.widest(), metrics));
         metrics.widths.observe(width.most() as f64);
         let since = Instant::now();
+        let ticket = Ticket {
+            schema: schema.name.clone(),
+            distinguisher: distinguisher.to_owned(),
+            flow,
+            user: user.name.clone(),
+            info: info.clone(),
+            width,
+            arrived: jiff::Timestamp::now(),
+            counted: metrics.counted.clone(),
+        };
         let outcome = {
             let _queued = (Counted::new(&metrics.queued), Counted::new(self.metrics.inqueue(info.is_read_only())));
-            Level::take(level, flow, width.most(), patience).await
+            let mut gone = Gone(Some(metrics));
+            let outcome = Level::take(level, ticket, patience).await;
+            gone.0 = None;
+            outcome
         };
         match outcome {
             Ok(mut taken) => {
                 // What is needed later has been waited for, and is used now by whoever runs with it.
                 let after = width.after.map(|(seats, lasting)| (seats, lasting, self.lingering.clone()));
-                if let Some(taken) = taken.as_mut().filter(|_| after.is_none()) {
+                if after.is_none() {
                     taken.shrink(width.running);
                 }
+                let taken = Some(taken);
                 metrics.waited.observe(since.elapsed().as_secs_f64());
                 metrics.dispatched.inc();
                 metrics.executing.inc();
@@ -185,6 +204,22 @@ impl Flow {
             let part = borrowing::rebalance(plan.levels(), *last);
             self.metrics.divided(part);
         }
+    }
+
+    /// What `/debug/api_priority_and_fairness` shows under `path`: levels, queues or requests as a table; `None` for another path.
+    #[must_use]
+    pub fn dump(&self, path: &str, query: &Query) -> Option<Response> {
+        let kind = path.strip_prefix("/debug/api_priority_and_fairness/").filter(|_| self.enabled)?;
+        let plan = self.plan.load();
+        let mut levels: Vec<&Arc<Level>> = plan.levels().collect();
+        levels.sort_by(|a, b| a.name.cmp(&b.name));
+        let table = match kind {
+            "dump_priority_levels" => dump::levels(&levels),
+            "dump_queues" => dump::queues(&levels),
+            "dump_requests" => dump::requests(&levels, !query.text("includeRequestDetails").is_empty()),
+            _ => return None,
+        };
+        Some(response::text(200, table))
     }
 
     /// Brings the gauges of seats up to date, before they are shown.
@@ -238,6 +273,17 @@ fn mark(classified: &Classified, headers: &mut HeaderMap) {
             if let Ok(value) = HeaderValue::from_str(uid) {
                 headers.insert(name, value);
             }
+        }
+    }
+}
+
+/// Counts a request whose client went while it waited.
+struct Gone<'a>(Option<&'a SchemaMetrics>);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        if let Some(metrics) = self.0 {
+            metrics.reject("cancelled");
         }
     }
 }

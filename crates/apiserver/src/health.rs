@@ -1,5 +1,6 @@
 //! `/healthz`, `/livez`, `/readyz`: whether the server lives and may be sent requests, check by check.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -47,6 +48,9 @@ const STARTED: [&str; 31] = [
 /// The hook that stands for the store in `/readyz`.
 const STORAGE: &str = "poststarthook/storage-readiness";
 
+/// What `/readyz` is asked for one by one, though its verdict does not name them: the hook stands for them there.
+const ALONE: [&str; 2] = ["etcd", "etcd-readiness"];
+
 /// Answers `/healthz`, `/livez`, `/readyz` and single checks under them.
 ///
 /// # Errors
@@ -57,29 +61,55 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
     };
     let (endpoint, only) = path.split_once('/').map_or((path, None), |(endpoint, check)| (endpoint, Some(check)));
     let stored = store_answers(state).await;
-    let mut checks = vec![("ping", true), ("log", true)];
-    match endpoint {
-        "readyz" => checks.push(("informer-sync", true)),
-        _ => checks.push(("etcd", stored)),
-    }
-    checks.extend(STARTED.map(|name| (name, stored || name != STORAGE)));
-    if endpoint == "readyz" {
-        checks.push(("shutdown", !state.tasks.is_stopping()));
-    }
+    let stopping = state.tasks.is_stopping();
+    let judged = |name: &'static str| {
+        let good = match name {
+            "shutdown" => !stopping,
+            "etcd" | "etcd-readiness" | STORAGE => stored,
+            _ => true,
+        };
+        (name, good)
+    };
+    let checks: Vec<_> = of(endpoint).map(judged).collect();
     if let Some(only) = only {
-        return Ok(match checks.iter().find(|(name, _)| *name == only) {
+        let alone = ALONE.into_iter().filter(|_| endpoint == "readyz").map(judged);
+        return Ok(match checks.iter().copied().chain(alone).find(|(name, _)| *name == only) {
             Some((_, true)) => response::text(200, "ok"),
             Some((_, false)) => response::plain(500, "internal server error: reason withheld\n"),
             None => response::no_such_page(),
         });
     }
-    let excluded: Vec<&str> =
-        call.query.all("exclude").flat_map(|names| names.split(',')).filter(|name| !name.is_empty()).collect();
+    let excluded: BTreeSet<&str> = call.query.all("exclude").collect();
+    for (name, good) in checks.iter().filter(|(name, _)| !excluded.contains(name)) {
+        state.metrics.health.checked(name, endpoint, *good);
+    }
     Ok(report(endpoint, &checks, &excluded, call.query.get("verbose").is_some()))
 }
 
+/// Answers `/metrics/slis`: how single checks went when they were made last, and how often.
+///
+/// # Errors
+/// 500 when the metrics cannot be written.
+pub fn slis(state: &Arc<State>) -> Result<Response, Status> {
+    crate::metrics::exposition(state.metrics.health.gather())
+}
+
+/// The paths of the single checks.
+pub(crate) fn paths() -> impl Iterator<Item = String> {
+    let endpoints = ["healthz", "livez", "readyz"].into_iter();
+    let named = endpoints.flat_map(|endpoint| of(endpoint).map(move |name| format!("/{endpoint}/{name}")));
+    named.chain(ALONE.into_iter().map(|name| format!("/readyz/{name}")))
+}
+
+/// The checks of an endpoint, in order.
+fn of(endpoint: &str) -> impl Iterator<Item = &'static str> + use<> {
+    let is_ready = endpoint == "readyz";
+    let own = if is_ready { "informer-sync" } else { "etcd" };
+    ["ping", "log", own].into_iter().chain(STARTED).chain(is_ready.then_some("shutdown"))
+}
+
 /// The verdict over all checks but the excluded ones; in detail when it is asked for or bad.
-fn report(endpoint: &str, checks: &[(&str, bool)], excluded: &[&str], verbose: bool) -> Response {
+fn report(endpoint: &str, checks: &[(&str, bool)], excluded: &BTreeSet<&str>, verbose: bool) -> Response {
     let mut lines = String::new();
     let mut failed = Vec::new();
     for (name, good) in checks {
@@ -122,11 +152,14 @@ mod tests {
             (response.status().as_u16(), body)
         };
         let (good, bad) = ([("ping", true), ("etcd", true)], [("ping", true), ("etcd", false)]);
-        assert_eq!(text(&report("readyz", &good, &[], false)), (200, "ok".into()));
-        assert_eq!(text(&report("readyz", &good, &["etcd"], true)).1, "[+]ping ok\n[+]etcd excluded: ok\nreadyz check passed\n");
+        assert_eq!(text(&report("readyz", &good, &[].into(), false)), (200, "ok".into()));
+        assert_eq!(
+            text(&report("readyz", &good, &["etcd"].into(), true)).1,
+            "[+]ping ok\n[+]etcd excluded: ok\nreadyz check passed\n"
+        );
         let expected = "[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n";
-        assert_eq!(text(&report("readyz", &bad, &[], false)), (500, expected.into()));
-        assert_eq!(text(&report("readyz", &bad, &["etcd"], false)).0, 200);
-        assert!(text(&report("livez", &good, &["x"], true)).1.contains("no matches for \"x\""));
+        assert_eq!(text(&report("readyz", &bad, &[].into(), false)), (500, expected.into()));
+        assert_eq!(text(&report("readyz", &bad, &["etcd"].into(), false)).0, 200);
+        assert!(text(&report("livez", &good, &["x"].into(), true)).1.contains("no matches for \"x\""));
     }
 }

@@ -47,6 +47,7 @@ mod duration;
 pub mod health;
 pub mod metrics;
 pub mod openapi;
+pub mod zpages;
 
 pub mod bootstrap;
 pub mod certs;

@@ -1,10 +1,15 @@
 //! `/metrics`: counters, gauges and histograms in the Prometheus text format, by upstream's names.
 
 mod families;
+mod health;
+mod parts;
 mod stability;
 
 use families::Watches;
 pub use families::{Access, Admission, Audited, Storage, Timed, Watched};
+pub use health::Health;
+use parts::{Caches, Services};
+pub use parts::{Filters, Listener};
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,9 +20,11 @@ use prometheus::{
     Counter, Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use prometheus::proto::MetricFamily;
+
 use corten_api::status::Status;
 
-use crate::discovery::GIT_VERSION;
+use crate::discovery::{GIT_VERSION, VERSION};
 use crate::pipeline::Call;
 use crate::request::RequestInfo;
 use crate::response::{self, Response};
@@ -40,18 +47,27 @@ pub async fn serve(state: &Arc<State>, _call: &Call) -> Result<Response, Status>
         metrics.storage_objects.with_label_values(&[&resource.qualified()]).set(count as i64);
         metrics.resource_objects.with_label_values(&labels).set(count as i64);
     }
+    metrics.caches.read(&state.caches);
+    metrics.services.read(&state.allocators);
     if let Ok(size) = state.store.size().await {
         metrics.storage_size.with_label_values(&["store-0"]).set(size as f64);
     }
     state.flow.read_metrics();
     metrics.process.read();
-    let mut body = Vec::new();
-    let encoder = TextEncoder::new();
     let mut families = metrics.registry.gather();
     // What clients in this process count is in the registry of the process.
     families.extend(prometheus::gather().into_iter().filter(|family| family.name().starts_with("rest_client_")));
+    exposition(families)
+}
+
+/// Metrics as text, each with its level of stability.
+///
+/// # Errors
+/// 500 when they cannot be written.
+pub(crate) fn exposition(mut families: Vec<MetricFamily>) -> Result<Response, Status> {
     stability::mark(&mut families);
-    encoder.encode(&families, &mut body).map_err(|err| Status::internal(err.to_string()))?;
+    let mut body = Vec::new();
+    TextEncoder::new().encode(&families, &mut body).map_err(|err| Status::internal(err.to_string()))?;
     Ok(response::bytes(200, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", body))
 }
 
@@ -68,6 +84,14 @@ pub struct Metrics {
     pub storage: Storage,
     /// Audit.
     pub audited: Audited,
+    /// Checks of health.
+    pub health: Health,
+    /// What the listener refuses.
+    pub listener: Listener,
+    /// Parts of the way of a request.
+    pub filters: Filters,
+    caches: Caches,
+    services: Services,
     watches: Watches,
     terminations: IntCounterVec,
     aborts: IntCounterVec,
@@ -126,6 +150,15 @@ impl Metrics {
         )
         .expect(VALID);
         info.with_label_values(&["1", "36", GIT_VERSION]).set(1);
+        let versions = IntGaugeVec::new(
+            Opts::new(
+                "version_info",
+                "Provides the compatibility version info of the component. The component label is the name of the component, usually kube, but is relevant for aggregated-apiservers.",
+            ),
+            &["component", "binary", "emulation", "min_compat"],
+        )
+        .expect(VALID);
+        versions.with_label_values(&["kube", VERSION, VERSION, "1.35"]).set(1);
         let metrics = Self {
             requests: requests.expect(VALID),
             durations: durations.expect(VALID),
@@ -134,6 +167,11 @@ impl Metrics {
             access: Access::new(&registry),
             storage: Storage::new(&registry),
             audited: Audited::new(&registry),
+            health: Health::new(),
+            listener: Listener::new(&registry),
+            filters: Filters::new(&registry),
+            caches: Caches::new(&registry),
+            services: Services::new(&registry),
             watches: Watches::new(&registry),
             terminations: counters(
                 "apiserver_request_terminations_total",
@@ -193,6 +231,7 @@ impl Metrics {
             Box::new(metrics.resource_objects.clone()),
             Box::new(metrics.storage_size.clone()),
             Box::new(info),
+            Box::new(versions),
         ] {
             metrics.registry.register(collector).expect(VALID);
         }
@@ -241,6 +280,12 @@ impl Metrics {
     #[must_use]
     pub fn watched(&self, info: &RequestInfo) -> Watched {
         self.watches.of(&info.group, &info.version, &info.resource)
+    }
+
+    /// Where it is told how long a watch took to send what there was at its start.
+    #[must_use]
+    pub fn watch_list(&self, info: &RequestInfo) -> prometheus::Histogram {
+        self.watches.list(&info.group, &info.version, &info.resource, scope(info))
     }
 
     /// Where the size of the answer to a request that reads is counted.

@@ -130,6 +130,55 @@ pub fn accept_document(accept: &str, pretty: bool, has_aggregated: bool) -> Resu
     Ok((Form { encoding, pretty, ..Form::default() }, wanted == Wanted::Discovery))
 }
 
+/// The form of a page for debugging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// Text for people.
+    Text,
+    /// A document of this version of `config.k8s.io`.
+    Structured(Form, &'static str),
+}
+
+/// Picks the form of a page for debugging whose document is of `kind`, from `Accept`. A document is sent only to who names its
+/// kind and version, so that nobody takes the text of one release for an interface.
+///
+/// # Errors
+/// 406, when none of the clauses can be fulfilled.
+pub fn accept_page(accept: &str, kind: &str, pretty: bool) -> Result<Page, Status> {
+    if accept.trim().is_empty() {
+        return Ok(Page::Text);
+    }
+    let page_of = |clause: &Clause<'_>| {
+        if clause.has("stream") || clause.has("sv") {
+            return None;
+        }
+        let version = match (clause.parameter("g"), clause.parameter("v"), clause.parameter("as")) {
+            (None, None, None) => None,
+            (Some("config.k8s.io"), Some("v1alpha1"), Some(wanted)) if wanted == kind => Some("v1alpha1"),
+            (Some("config.k8s.io"), Some("v1beta1"), Some(wanted)) if wanted == kind => Some("v1beta1"),
+            _ => return None,
+        };
+        let Some(version) = version else {
+            let is_text = matches!((clause.kind, clause.sub), ("*", "*") | ("text", "*" | "plain"));
+            return is_text.then_some(Page::Text);
+        };
+        let encoding = [Encoding::Json, Encoding::Yaml].into_iter().find(|encoding| clause.fits(*encoding))?;
+        let pretty = pretty || clause.parameter("pretty") == Some("1");
+        Some(Page::Structured(Form { encoding, pretty, ..Form::default() }, version))
+    };
+    let page = clauses(accept).iter().find_map(page_of);
+    page.ok_or_else(|| not_acceptable("application/json, application/yaml, text/plain"))
+}
+
+/// An `Accept` for failures of what has no protobuf form: who wants that gets JSON.
+#[must_use]
+pub fn without_protobuf(accept: &str) -> &str {
+    match choose(accept, Restrictions::Plain) {
+        Some((_, Encoding::Protobuf, _)) => "none/none",
+        _ => accept,
+    }
+}
+
 impl Form {
     /// Refuses an object where a list was asked for, and the other way round. `type_name` is what upstream calls the type of
     /// the answer (`core.Pod`).
@@ -295,6 +344,11 @@ impl<'a> Clause<'a> {
     fn parameter(&self, name: &str) -> Option<&'a str> {
         // Of a parameter that is there twice the last one counts.
         self.parameters.iter().rev().find(|(key, _)| *key == name).map(|(_, value)| *value)
+    }
+
+    /// Whether a parameter has a value.
+    fn has(&self, name: &str) -> bool {
+        self.parameter(name).is_some_and(|value| !value.is_empty())
     }
 
     fn fits(&self, encoding: Encoding) -> bool {

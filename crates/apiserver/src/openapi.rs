@@ -12,6 +12,7 @@ mod paths;
 mod schemas;
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
@@ -21,16 +22,17 @@ use corten_api::catalogue::Catalogue;
 use corten_api::status::Status;
 use corten_schema::proto;
 
-use crate::discovery::GIT_VERSION;
+use crate::discovery::{GIT_VERSION, VERSION};
 use crate::negotiate;
 use crate::pipeline::Call;
+use crate::registry;
 use crate::response::{self, Response};
 use crate::state::State;
 
 use schemas::{Dialect, Schemas};
 
-/// The version of the API that the documents are about, not of the program.
-const VERSION: &str = "1.36";
+/// For how long a document under its hash may be kept.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Answers `/openapi/v2` and `/openapi/v3` and what is under it.
 ///
@@ -41,29 +43,41 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
     let path = call.info().path.clone();
     match path.as_str() {
         "/openapi/v2" => {
+            let varies = HeaderValue::from_static("Accept-Encoding");
             let Some(form) = Form::choose(call.header(header::ACCEPT), Dialect::V2) else {
-                return Ok(bare(StatusCode::NOT_ACCEPTABLE));
+                let mut response = bare(StatusCode::NOT_ACCEPTABLE);
+                response.headers_mut().append(header::VARY, varies);
+                return Ok(response);
             };
             let tag = hash(&catalogue, "v2");
-            if is_fresh(call, &tag) {
+            if is_fresh(call, &tag, state.began) {
                 return Ok(not_modified(&tag));
             }
             // Hundreds of types: not on a thread that serves others.
             let body = blocking(move || form.write(&version_2(&catalogue), Dialect::V2)).await?;
-            Ok(tagged(response::bytes(200, form.content_type(Dialect::V2), body), &tag))
+            let response = registry::maybe_compressed(200, form.content_type(Dialect::V2), body.into(), call);
+            let mut response = tagged(response, &tag);
+            response.headers_mut().append(header::VARY, varies);
+            Ok(dated(response, state.began))
         }
         // Upstream lets the type be guessed, and that is what the guess is.
-        "/openapi/v3" => Ok(response::text(200, index(&catalogue).to_string())),
+        "/openapi/v3" => Ok(dated(response::text(200, index(&catalogue).to_string()), state.began)),
         other => match other.strip_prefix("/openapi/v3/").map(|name| find(&catalogue, name)) {
             None => Ok(response::no_such_page()),
             Some(None) => Ok(bare(StatusCode::NOT_FOUND)),
-            Some(Some((name, document))) => version_3_of(call, catalogue, name, document).await,
+            Some(Some((name, document))) => version_3_of(state, call, catalogue, name, document).await,
         },
     }
 }
 
 /// Answers with a document of version 3, or with where it is now.
-async fn version_3_of(call: &Call, catalogue: Arc<Catalogue>, name: String, document: Document) -> Result<Response, Status> {
+async fn version_3_of(
+    state: &Arc<State>,
+    call: &Call,
+    catalogue: Arc<Catalogue>,
+    name: String,
+    document: Document,
+) -> Result<Response, Status> {
     let Some(form) = Form::choose(call.header(header::ACCEPT), Dialect::V3) else {
         return Ok(bare(StatusCode::NOT_ACCEPTABLE));
     };
@@ -76,15 +90,18 @@ async fn version_3_of(call: &Call, catalogue: Arc<Catalogue>, name: String, docu
         }
         return Ok(response);
     }
-    if is_fresh(call, &tag) {
+    if is_fresh(call, &tag, state.began) {
         return Ok(not_modified(&tag));
     }
     let body = blocking(move || form.write(&version_3(&catalogue, &document), Dialect::V3)).await?;
-    let mut response = tagged(response::bytes(200, form.content_type(Dialect::V3), body), &tag);
+    let response = tagged(response::bytes(200, form.content_type(Dialect::V3), body), &tag);
+    let mut response = dated(response, state.began);
     // The hash is in the URL: another content has another URL.
     if !wanted.is_empty() {
-        let forever = HeaderValue::from_static("public, immutable");
-        response.headers_mut().insert(header::CACHE_CONTROL, forever);
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        let in_a_year = httpdate::fmt_http_date(SystemTime::now() + YEAR);
+        headers.extend(HeaderValue::from_str(&in_a_year).ok().map(|date| (header::EXPIRES, date)));
     }
     Ok(response)
 }
@@ -141,8 +158,22 @@ fn hash(catalogue: &Catalogue, name: &str) -> String {
     digest.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-fn is_fresh(call: &Call, tag: &str) -> bool {
-    call.header(header::IF_NONE_MATCH).split(',').any(|known| known.trim().trim_matches('"') == tag)
+/// Whether the client has this content already: by the tag, or by the date when it tells none (RFC 9110).
+fn is_fresh(call: &Call, tag: &str, made: SystemTime) -> bool {
+    let known = call.header(header::IF_NONE_MATCH);
+    if !known.is_empty() {
+        let is_this = |known: &str| known == "*" || known.trim_start_matches("W/").trim_matches('"') == tag;
+        return known.split(',').any(|known| is_this(known.trim()));
+    }
+    let since = httpdate::parse_http_date(call.header(header::IF_MODIFIED_SINCE));
+    since.is_ok_and(|since| httpdate::HttpDate::from(made) <= httpdate::HttpDate::from(since))
+}
+
+/// Says when a document was as it is for the first time: what documents are made from does not change while the server runs.
+fn dated(mut response: Response, made: SystemTime) -> Response {
+    let date = HeaderValue::from_str(&httpdate::fmt_http_date(made)).ok();
+    response.headers_mut().extend(date.map(|date| (header::LAST_MODIFIED, date)));
+    response
 }
 
 fn tagged(mut response: Response, tag: &str) -> Response {

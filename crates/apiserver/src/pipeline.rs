@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
-use http::{Extensions, HeaderMap, HeaderValue, Method, Uri, header};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 
@@ -23,7 +23,7 @@ use crate::response::{self, RequestBody, Response};
 use crate::state::State;
 use crate::user::User;
 use crate::warnings::Warnings;
-use crate::{discovery, duration, health, metrics, openapi, registry, tokens};
+use crate::{discovery, duration, health, metrics, openapi, registry, tokens, zpages};
 
 /// A request that may run, with all that a handler needs of it.
 pub struct Call {
@@ -41,6 +41,8 @@ pub struct Call {
     body: Mutex<RequestBody>,
     /// What the transport adds, such as the right to upgrade the connection.
     pub extensions: Extensions,
+    /// Address of the client; none for requests from inside the process.
+    pub client: Option<std::net::IpAddr>,
     /// When it came.
     pub since: Instant,
     /// What is recorded of it, if anything is.
@@ -143,7 +145,7 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
     let limit = *parsed.as_ref().unwrap_or(&None);
     let id = audit_id(&parts.headers);
     let _counted = (!info.is_long_running()).then(|| state.metrics.inflight(&info));
-    let logged = info.clone();
+    let logged = Arc::new(info.clone());
     let facts = metrics::RequestFacts::of(&query, &parts.headers);
     let queued = Mutex::new(Duration::ZERO);
     let received = AtomicBool::new(false);
@@ -154,6 +156,10 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
         trail.as_ref()
     };
     let warnings = Warnings::default();
+    let client = match &caller {
+        Caller::Peer(peer) => peer.address.map(|address| address.ip()),
+        Caller::Known(_) => None,
+    };
     let work = async {
         if let Err(refusal) = parsed {
             if let Refusal::Status(_) = refusal {
@@ -168,7 +174,9 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
                 }
                 let who = state.authn.authenticate(&parts.headers, &peer).await;
                 let user = who.as_ref().ok().map(|who| who.user().name.as_str());
-                state.metrics.access.authenticated(user, since.elapsed());
+                let took = since.elapsed();
+                state.metrics.access.authenticated(user, took);
+                state.metrics.filters.authenticated(took);
                 if who.is_err() {
                     begin(None);
                 }
@@ -184,20 +192,24 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
         }
         let who = state.authz.impersonate(who, &parts.headers, &info).await.map_err(Refusal::denied)?;
         if let (Some(trail), Some(_)) = (&trail, who.impersonator()) {
-            trail.impersonated(who.user());
+            trail.impersonated(who.user(), who.constraint());
         }
         // As upstream: a flood costs its seats before anybody looks at what it may do.
         let started = Instant::now();
         let patience = state.flow.patience(limit.map(|limit| limit.saturating_sub(since.elapsed())));
-        let seat = state.flow.seat(who.user(), &info, &query, patience).await;
-        *queued.lock() = started.elapsed();
+        let seat = state.flow.seat(who.user(), &logged, &query, patience).await;
+        let waited = started.elapsed();
+        *queued.lock() = waited;
+        state.metrics.filters.queued(waited);
         let seat = seat.map_err(|rejected| {
             state.metrics.terminated(&logged, 429);
             Refusal::Response(Box::new(rejected.response()))
         })?;
         let started = Instant::now();
         let auth = state.authz.judge(who, info);
-        state.metrics.access.authorized(auth.is_ok(), started.elapsed());
+        let took = started.elapsed();
+        state.metrics.access.authorized(auth.is_ok(), took);
+        state.metrics.filters.authorized(took);
         if let Some(trail) = &trail {
             let (decision, reason) = match &auth {
                 Ok(auth) => ("allow", auth.reason()),
@@ -217,8 +229,19 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
         let watching = state.flow.watching(auth.info(), &query);
         let http::request::Parts { method, uri, headers, extensions, .. } = parts;
         let body = Mutex::new(body);
-        let call =
-            Call { auth, method, uri, headers, query, body, extensions, since, trail: trail.clone(), warnings: warnings.clone() };
+        let call = Call {
+            auth,
+            method,
+            uri,
+            headers,
+            query,
+            body,
+            extensions,
+            client,
+            since,
+            trail: trail.clone(),
+            warnings: warnings.clone(),
+        };
         let mut response = match route(state, call).await {
             Ok(response) => response,
             Err(status) => answers.refuse(&logged, &status, trail.as_deref()),
@@ -253,11 +276,17 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
     };
     let headers = response.headers_mut();
     warnings.write(headers);
+    // What a proxied answer says of these is said besides.
     if let Ok(id) = HeaderValue::from_str(&id) {
-        headers.entry("audit-id").or_insert(id);
+        put_first(headers, HeaderName::from_static("audit-id"), id, logged.is_proxied());
+    }
+    if !state.config.strict_transport_security.is_empty()
+        && let Ok(directives) = HeaderValue::from_str(&state.config.strict_transport_security.join("; "))
+    {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, directives);
     }
     if understood {
-        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+        put_first(headers, header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"), logged.is_proxied());
     }
     let (code, took) = (response.status().as_u16(), since.elapsed());
     let waited = *queued.lock();
@@ -273,6 +302,19 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
     body.counted(held, state.metrics.response_size(&logged, code), ending);
     tracing::debug!(verb = logged.verb, path = logged.path, code, took_us = took.as_micros() as u64, "request");
     response
+}
+
+/// Sets a header that is not there; where others' headers are passed on, before theirs.
+fn put_first(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue, proxied: bool) {
+    if !headers.contains_key(&name) {
+        headers.insert(name, value);
+    } else if proxied {
+        let others: Vec<HeaderValue> = headers.get_all(&name).iter().cloned().collect();
+        headers.insert(name.clone(), value);
+        others.into_iter().for_each(|other| {
+            headers.append(name.clone(), other);
+        });
+    }
 }
 
 /// What the audit log wants to know of a request.
@@ -324,6 +366,10 @@ async fn route(state: &Arc<State>, call: Call) -> Result<Response, Status> {
         "openapi" => openapi::serve(state, &call).await,
         "healthz" | "livez" | "readyz" => health::serve(state, &call).await,
         "metrics" if path == "/metrics" => metrics::serve(state, &call).await,
+        "metrics" if path == "/metrics/slis" => health::slis(state),
+        "flagz" if path == "/flagz" => zpages::flagz(state, &call).await,
+        "statusz" if path == "/statusz" => zpages::statusz(state, &call).await,
+        "debug" => Ok(state.flow.dump(&path, &call.query).unwrap_or_else(response::no_such_page)),
         _ => Ok(response::no_such_page()),
     }
 }

@@ -9,23 +9,30 @@ use crate::user::User;
 pub struct Authenticated {
     user: User,
     impersonator: Option<User>,
+    constraint: Option<&'static str>,
 }
 
 impl Authenticated {
     /// Only authentication and the in-process service, which is given an identity by its owner, make one.
     pub(crate) fn new(user: User) -> Self {
-        Self { user, impersonator: None }
+        Self { user, impersonator: None, constraint: None }
     }
 
     /// The same request in the name of somebody else; only impersonation makes one.
-    pub(crate) fn impersonate(self, user: User) -> Self {
-        Self { user, impersonator: Some(self.impersonator.unwrap_or(self.user)) }
+    pub(crate) fn impersonate(self, user: User, constraint: Option<&'static str>) -> Self {
+        Self { user, impersonator: Some(self.impersonator.unwrap_or(self.user)), constraint }
     }
 
     /// In whose name the request acts.
     #[must_use]
     pub fn user(&self) -> &User {
         &self.user
+    }
+
+    /// The verb by which the sender may act as the user, when it is one of constrained impersonation.
+    #[must_use]
+    pub fn constraint(&self) -> Option<&'static str> {
+        self.constraint
     }
 
     /// Who really sent it, when that is somebody else.

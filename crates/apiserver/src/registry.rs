@@ -41,6 +41,7 @@ pub mod probe;
 
 pub(crate) use hooks::answers_deleted_object;
 pub(crate) use options::integer;
+pub(crate) use render::maybe_compressed;
 pub(crate) use target::Target;
 
 use crate::cache::{Entry, Fields, Layout, Spec};
@@ -118,6 +119,7 @@ pub fn start(state: &Arc<State>) {
     state.tasks.spawn("event expiry", expiry::run(state.clone()));
     state.tasks.spawn("API service conditions", availability::run(state.clone()));
     state.tasks.spawn("flow schema conditions", crate::flowcontrol::dangling::run(state.clone()));
+    state.tasks.spawn("flow control configuration", crate::bootstrap::flow::keep(state.clone()));
 }
 
 /// What clients of a deprecated resource are told with every answer.

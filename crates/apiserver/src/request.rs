@@ -177,6 +177,12 @@ impl RequestInfo {
             || (!self.is_resource && self.path.starts_with("/debug/pprof/"))
     }
 
+    /// Whether somebody else answers it.
+    #[must_use]
+    pub fn is_proxied(&self) -> bool {
+        self.is_resource && (self.verb == "proxy" || self.subresource == "proxy")
+    }
+
     /// `v1` or `apps/v1`.
     #[must_use]
     pub fn api_version(&self) -> String {

@@ -113,12 +113,13 @@ impl ApiServer {
             certs,
             tokens,
             authz,
+            began: std::time::SystemTime::now(),
             started,
         });
         state.admission.attach(&state);
         bootstrap::run(&state).await.map_err(StartError::Bootstrap)?;
         registry::start(&state);
-        let tls = tls::config(&state.certs)?;
+        let tls = tls::config(&state.certs, &state.config)?;
         tasks.spawn_graceful("listener", listen::run(listener, tls, state.clone()));
         tracing::info!(%address, took_ms = started.elapsed().as_millis() as u64, "the API is served");
         Ok(Self { state, address })

@@ -1,7 +1,7 @@
 //! What one API server is made of. Handlers get it by reference; nothing in it is global.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
@@ -54,6 +54,8 @@ pub struct State {
     pub admission: Chain,
     /// Cluster IPs and node ports.
     pub allocators: Allocators,
+    /// When the server was started, by the clock on the wall.
+    pub began: SystemTime,
     /// When the server was started.
     pub started: Instant,
 }

@@ -17,7 +17,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
-use corten_api::status::{Details, Status};
+use corten_api::status::Status;
 
 use crate::pipeline::Call;
 use crate::response::{Body, RequestBody, Response};
@@ -28,8 +28,17 @@ use target::Target;
 pub use target::object_name;
 
 /// Headers that are about one connection and go no further (RFC 9110, section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 5] =
-    [header::CONNECTION, header::PROXY_AUTHENTICATE, header::TE, header::TRAILER, header::TRANSFER_ENCODING];
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
 /// HTML longer than this is passed on without rewriting its links.
 const MAX_HTML: usize = 4 << 20;
 
@@ -40,6 +49,7 @@ const MAX_HTML: usize = 4 << 20;
 pub fn check_options(call: &Call) -> Result<(), Status> {
     match call.info().subresource.as_str() {
         "log" => log::check_options(call),
+        "proxy" => target::check_name(call.info()),
         "portforward" => {
             let ports = call.query.all("ports").flat_map(|ports| ports.split(','));
             for port in ports.filter(|port| !port.is_empty()) {
@@ -74,13 +84,17 @@ pub async fn serve(state: &Arc<State>, mut call: Call, object: Value) -> Result<
         *response.status_mut() = StatusCode::NO_CONTENT;
         return Ok(response);
     };
+    if !is_log && !wants_upgrade(&call.headers) {
+        return Err(Status::bad_request("Upgrade request required"));
+    }
     // A log may go to a browser; kubelets know nothing of that.
     let mut socket = if is_log { socket::wished(&call) } else { None };
     let framing = socket.as_mut().map(Wish::negotiate).transpose()?;
-    if socket.is_some() {
-        call.headers.remove(header::UPGRADE);
+    if is_log {
+        // The server asks for itself: how the client wants to be answered is no business of the kubelet's.
+        call.headers.clear();
     }
-    let mut response = forward(state, call, &target, false).await?;
+    let mut response = forward(state, call, &target, if is_log { For::Log } else { For::Upgrade }).await?;
     if let (Some(socket), Some(framing)) = (socket, framing)
         && response.status().is_success()
     {
@@ -103,7 +117,7 @@ fn of_pod(status: Status) -> Status {
 async fn proxy(state: &Arc<State>, call: Call, object: &Value) -> Result<Response, Status> {
     let path = call.uri.path().to_owned();
     let rest = target::rest(&path, &call.info().resource);
-    let target = target::proxied(state, &call, object, rest)?;
+    let target = target::proxied(state, &call, object, rest).await?;
     // A browser resolves links against the directory: the proxied root has to look like one.
     if rest.is_empty() && matches!(call.method, Method::GET | Method::HEAD) {
         let query = call.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
@@ -115,7 +129,8 @@ async fn proxy(state: &Arc<State>, call: Call, object: &Value) -> Result<Respons
         return Ok(response);
     }
     let prefix = path[..path.len() - rest.len()].to_owned();
-    let response = forward(state, call, &target, true).await?;
+    let way = For::Proxy(format!("{prefix}{}", clean(rest)));
+    let response = forward(state, call, &target, way).await?;
     rewritten(response, &prefix, &target).await
 }
 
@@ -130,13 +145,16 @@ async fn rewritten(mut response: Response, prefix: &str, target: &Target) -> Res
     let headers = response.headers();
     let html = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS || headers.contains_key(header::LOCATION) {
+        return Ok(response);
+    }
     if !html || headers.contains_key(header::CONTENT_ENCODING) || length.is_none_or(|length| length > MAX_HTML) {
         return Ok(response);
     }
     let (mut parts, body) = response.into_parts();
     let body = body.collect().await.map_err(|err| unreachable(&err.to_string()))?.to_bytes();
     let body = match std::str::from_utf8(&body) {
-        Ok(text) => bytes::Bytes::from(rewrite::html(text, prefix)),
+        Ok(text) => bytes::Bytes::from(rewrite::html(text, prefix, &target.authority())),
         Err(_) => body,
     };
     parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -170,8 +188,18 @@ pub(crate) async fn discover(state: &Arc<State>, host: String, port: u16, path: 
     }
 }
 
+/// What a request is passed on for.
+enum For {
+    /// A log, which the server asks for.
+    Log,
+    /// A connection of its own: exec, attach, portforward.
+    Upgrade,
+    /// Whatever the client wants; with the path that it asked for.
+    Proxy(String),
+}
+
 /// Passes a request on and its answer back; an upgrade becomes a tunnel.
-async fn forward(state: &Arc<State>, mut call: Call, target: &Target, proxied: bool) -> Result<Response, Status> {
+async fn forward(state: &Arc<State>, mut call: Call, target: &Target, way: For) -> Result<Response, Status> {
     let upgrade = call.extensions.remove::<OnUpgrade>().filter(|_| wants_upgrade(&call.headers));
     let mut request = http::Request::builder()
         .method(call.method.clone())
@@ -180,18 +208,38 @@ async fn forward(state: &Arc<State>, mut call: Call, target: &Target, proxied: b
         *headers = passed_on(&call.headers, upgrade.is_some());
         let authority = HeaderValue::from_str(&target.authority()).map_err(|err| Status::bad_request(err.to_string()))?;
         headers.insert(header::HOST, authority);
+        if !matches!(way, For::Log) {
+            forwarded_for(headers, call.client);
+        }
+        if let For::Proxy(path) = &way
+            && upgrade.is_none()
+            && let Ok(path) = HeaderValue::from_str(path)
+        {
+            headers.insert("x-forwarded-uri", path);
+        }
     }
     let empty: RequestBody = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
     let body = if upgrade.is_some() { empty } else { call.take_body() };
     let request = request.body(body).map_err(|err| Status::bad_request(err.to_string()))?;
 
-    let failed = |err: transport::TransportError| match proxied {
-        true => unreachable(&err.to_string()),
-        false => Status::internal(format!("error dialing backend: {err}")),
+    let failed = |err: transport::TransportError| match &way {
+        For::Log => {
+            let url = corten_api::field::quoted(&format!("https://{}{}", target.authority(), target.path));
+            Status::failure(500, "", format!("Get {url}: {err}"))
+        }
+        For::Proxy(_) if upgrade.is_none() => unreachable(&err.to_string()),
+        _ => Status::failure(500, "", format!("error dialing backend: {err}")),
     };
     let mut answer = transport::send(state, target, request).await.map_err(failed)?;
+    if upgrade.is_some() && answer.status() != StatusCode::SWITCHING_PROTOCOLS && answer.status().as_u16() < 400 {
+        let why = format!("invalid upgrade response: status code {}", answer.status().as_u16());
+        return Err(Status::failure(500, "", why));
+    }
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (mut parts, body) = answer.into_parts();
+        for name in named_by_connection(&parts.headers) {
+            parts.headers.remove(name);
+        }
         for name in &HOP_BY_HOP {
             parts.headers.remove(name);
         }
@@ -224,9 +272,10 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
 /// The headers that go on: no credentials of the client's, nothing about its connection to us.
 fn passed_on(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
     let mut passed = HeaderMap::new();
+    let named = named_by_connection(headers);
     for (name, value) in headers {
         let private = name == header::AUTHORIZATION || name.as_str().starts_with("impersonate-");
-        let hop = HOP_BY_HOP.contains(name) || name == header::UPGRADE || name == header::HOST;
+        let hop = HOP_BY_HOP.contains(name) || named.contains(name) || name == header::HOST;
         if !private && !hop {
             passed.append(name.clone(), value.clone());
         }
@@ -240,9 +289,75 @@ fn passed_on(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
     passed
 }
 
+/// Headers that `Connection` says are about one connection.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
+}
+
+/// Adds the client to those through whom the request has come.
+fn forwarded_for(headers: &mut HeaderMap, client: Option<std::net::IpAddr>) {
+    let Some(client) = client else { return };
+    let name = HeaderName::from_static("x-forwarded-for");
+    let mut through: Vec<String> =
+        headers.get_all(&name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
+    through.push(client.to_string());
+    if let Ok(value) = HeaderValue::from_str(&through.join(", ")) {
+        headers.insert(name, value);
+    }
+}
+
+/// A path without empty parts and dots, as upstream tells it to who is proxied to.
+fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    let end = if path.ends_with('/') { "/" } else { "" };
+    if parts.is_empty() { end.to_owned() } else { format!("/{}{end}", parts.join("/")) }
+}
+
 /// 503 `error trying to reach service: why`
 fn unreachable(why: &str) -> Status {
-    let mut status = Status::failure(503, "ServiceUnavailable", format!("error trying to reach service: {why}"));
-    status.details = Some(Details::default());
-    status
+    Status::failure(503, "ServiceUnavailable", format!("error trying to reach service: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pairs = pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        pairs.collect()
+    }
+
+    #[test]
+    fn credentials_and_what_is_about_one_connection_go_no_further() {
+        let sent = headers(&[
+            ("authorization", "Bearer x"),
+            ("impersonate-user", "eve"),
+            ("connection", "x-own, keep-alive"),
+            ("x-own", "1"),
+            ("keep-alive", "1"),
+            ("proxy-authorization", "y"),
+            ("cookie", "a=b"),
+        ]);
+        assert_eq!(passed_on(&sent, false), headers(&[("cookie", "a=b")]));
+    }
+
+    #[test]
+    fn who_is_proxied_to_is_told_of_the_client() {
+        let mut sent = headers(&[("x-forwarded-for", "1.2.3.4")]);
+        forwarded_for(&mut sent, Some([10, 0, 0, 1].into()));
+        assert_eq!(sent["x-forwarded-for"], "1.2.3.4, 10.0.0.1");
+        for (path, cleaned) in [("/a//b/../c", "/a/c"), ("/", "/"), ("", ""), ("/x/", "/x/"), ("/..", "")] {
+            assert_eq!(clean(path), cleaned, "{path}");
+        }
+    }
 }

@@ -31,6 +31,7 @@ pub fn named(name: &str) -> Option<&'static Component> {
 pub fn run(component: &'static Component, args: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
     let flags = component.parse(args).unwrap_or_else(|err| err.exit());
     logging::start(flags.parsed("v")?.unwrap_or(0));
+    component.refuse(&flags)?;
     for name in component.without_effect(&flags) {
         tracing::warn!("--{name} has no effect yet");
     }

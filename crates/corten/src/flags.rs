@@ -20,6 +20,10 @@ pub struct Component {
     pub known: &'static str,
     /// The flags that have an effect here, with their help; ours that upstream does not have are only in this list.
     pub effective: &'static [(&'static str, &'static str)],
+    /// Flags that need no effect here: what they tune is not there, or is as they ask for anyway.
+    pub harmless: &'static [&'static str],
+    /// Flags that must not be ignored, as somebody relies on them, with the reason why they are not served.
+    pub refused: &'static [(&'static str, &'static str)],
 }
 
 /// Flags as given.
@@ -58,7 +62,16 @@ impl Component {
 
     /// The names of flags that were given and do nothing here yet.
     pub fn without_effect<'a>(&self, flags: &'a Flags) -> Vec<&'a str> {
-        flags.values.keys().map(String::as_str).filter(|name| self.effective.iter().all(|(n, _)| n != name)).collect()
+        let idle = |name: &&str| self.effective.iter().all(|(n, _)| n != name) && !self.harmless.contains(name);
+        flags.values.keys().map(String::as_str).filter(idle).collect()
+    }
+
+    /// Fails for flags that must not be ignored and cannot be served, unless they are empty or off; tells of all of them.
+    pub fn refuse(&self, flags: &Flags) -> anyhow::Result<()> {
+        let wants = |name: &str| flags.text(name).is_some_and(|value| !matches!(value, "" | "false" | "[]"));
+        let faults: Vec<String> =
+            self.refused.iter().filter(|(name, _)| wants(name)).map(|(name, why)| format!("--{name}: {why}")).collect();
+        if faults.is_empty() { Ok(()) } else { bail!("{}", faults.join("; ")) }
     }
 }
 
@@ -95,6 +108,15 @@ impl Flags {
         span.map(Duration::try_from).transpose().with_context(invalid)
     }
 
+    /// All flags that were given, lists as upstream writes them.
+    pub fn given(&self) -> BTreeMap<String, String> {
+        let shown = |values: &Vec<String>| match values.as_slice() {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(",")),
+        };
+        self.values.iter().map(|(name, values)| (name.clone(), shown(values))).collect()
+    }
+
     /// A flag that must be given.
     pub fn required(&self, name: &str) -> anyhow::Result<&str> {
         self.text(name).with_context(|| format!("--{name} is required"))
@@ -113,8 +135,10 @@ mod tests {
     const DEMO: Component = Component {
         name: "demo",
         about: "",
-        known: "alpha\nbeta?\nno-effect?",
+        known: "alpha\nbeta?\nguard\nno-effect?\nquiet",
         effective: &[("alpha", ""), ("beta", ""), ("data-dir", "")],
+        harmless: &["quiet"],
+        refused: &[("guard", "there is none")],
     };
 
     fn parse(args: &[&str]) -> Result<Flags, clap::Error> {
@@ -141,5 +165,13 @@ mod tests {
         let flags = parse(&["--alpha=x"]).unwrap();
         let err = flags.parsed::<u16>("alpha").unwrap_err();
         assert!(err.to_string().contains("--alpha"), "{err}");
+    }
+
+    #[test]
+    fn what_others_rely_on_is_refused_and_what_is_harmless_is_not_spoken_of() {
+        let flags = parse(&["--guard=on", "--quiet=1"]).unwrap();
+        assert_eq!(DEMO.refuse(&flags).unwrap_err().to_string(), "--guard: there is none");
+        assert!(DEMO.refuse(&parse(&["--guard="]).unwrap()).is_ok());
+        assert!(!DEMO.without_effect(&flags).contains(&"quiet"));
     }
 }

@@ -103,7 +103,10 @@ impl PodSecurity {
         let refused = itself && !checks::run(pod, &policy.enforce).is_empty();
         let warning = would(&policy.warn).filter(|_| !refused);
         let audit = would(&policy.audit);
-        request.audit_annotations.insert("pod-security.kubernetes.io/enforce-policy".into(), policy.enforce.to_string());
+        // Nothing is enforced on what only makes pods.
+        if itself {
+            request.audit_annotations.insert("pod-security.kubernetes.io/enforce-policy".into(), policy.enforce.to_string());
+        }
         if let Some(audit) = audit {
             request.audit_annotations.insert("pod-security.kubernetes.io/audit-violations".into(), audit);
         }

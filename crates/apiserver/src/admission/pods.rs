@@ -19,9 +19,10 @@ fn done<'a>(outcome: Result<(), Status>) -> Verdict<'a> {
 }
 
 /// DefaultTolerationSeconds: a pod stays five minutes on a node that is gone, unless it says otherwise.
-pub(super) struct DefaultTolerationSeconds;
-
-const TOLERATION_SECONDS: i64 = 300;
+pub(super) struct DefaultTolerationSeconds {
+    pub(super) not_ready: i64,
+    pub(super) unreachable: i64,
+}
 
 impl Plugin for DefaultTolerationSeconds {
     fn name(&self) -> &'static str {
@@ -43,14 +44,14 @@ impl Plugin for DefaultTolerationSeconds {
 
     fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
         let Some(pod) = request.object.as_mut().filter(|pod| !pod["spec"].is_null()) else { return done(Ok(())) };
-        for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let keys = [("node.kubernetes.io/not-ready", self.not_ready), ("node.kubernetes.io/unreachable", self.unreachable)];
+        for (key, seconds) in keys {
             let tolerates = |toleration: &Value| {
                 let (own, effect) = (text(toleration, "/key"), text(toleration, "/effect"));
                 (own.is_empty() || own == key) && (effect.is_empty() || effect == "NoExecute")
             };
             if !items(&pod["spec"]["tolerations"]).any(tolerates) {
-                let toleration =
-                    json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS});
+                let toleration = json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
                 list_mut(&mut pod["spec"], "tolerations").push(toleration);
             }
         }

@@ -46,6 +46,8 @@ pub(super) struct Event {
     pub(super) verb: String,
     pub(super) user: Value,
     pub(super) impersonated: Option<Value>,
+    /// The verb that allowed that.
+    pub(super) constraint: Option<&'static str>,
     /// `objectRef`
     pub(super) object: Map<String, Value>,
     pub(super) status: Option<Value>,
@@ -70,6 +72,7 @@ impl Event {
             }
         };
         add("impersonatedUser", self.impersonated.clone());
+        add("authenticationMetadata", self.constraint.map(|verb| json!({"impersonationConstraint": verb})));
         add("sourceIPs", (!request.sources.is_empty()).then(|| json!(request.sources)));
         add("userAgent", (!request.user_agent.is_empty()).then(|| cut(&request.user_agent).into()));
         add("objectRef", (!self.object.is_empty()).then(|| self.object.clone().into()));
@@ -176,6 +179,7 @@ mod tests {
             verb: "list".into(),
             user: json!({"username": "u", "groups": ["g", "h"]}),
             impersonated: None,
+            constraint: None,
             object: Map::new(),
             status: None,
             request_object: None,

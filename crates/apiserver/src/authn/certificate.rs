@@ -42,6 +42,13 @@ impl Verifier {
 static COMMON_NAME: Oid<'static> = OID_X509_COMMON_NAME;
 static ORGANIZATION: Oid<'static> = OID_X509_ORGANIZATION_NAME;
 
+/// The common name of a certificate.
+pub(super) fn common_name(der: &[u8]) -> Option<String> {
+    let (_, cert) = X509Certificate::from_der(der).ok()?;
+    let mut names = cert.subject().iter_by_oid(&COMMON_NAME).filter_map(|name| name.as_str().ok());
+    names.next().map(str::to_owned)
+}
+
 fn user(der: &[u8]) -> Option<User> {
     let (_, cert) = X509Certificate::from_der(der).ok()?;
     let names = |oid: &'static Oid<'static>| {

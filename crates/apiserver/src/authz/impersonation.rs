@@ -39,15 +39,20 @@ pub(super) fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
     }
 }
 
-/// The user to act as, when `sender` may.
-pub(super) fn check(authorizer: &Authorizer, sender: &User, wanted: &User, info: &RequestInfo) -> Result<User, Status> {
+/// The user to act as, when `sender` may, and the verb of constrained impersonation by which it may.
+pub(super) fn check(
+    authorizer: &Authorizer,
+    sender: &User,
+    wanted: &User,
+    info: &RequestInfo,
+) -> Result<(User, Option<&'static str>), Status> {
     let mut first = None;
     for mode in [Mode::AssociatedNode, Mode::ArbitraryNode, Mode::ServiceAccount, Mode::UserInfo, Mode::Legacy] {
         if !mode.fits(sender, wanted) {
             continue;
         }
         match (Check { authorizer, sender, mode }).run(wanted, info) {
-            Ok(user) => return Ok(user),
+            Ok(user) => return Ok((user, mode.verb())),
             Err(refused) => drop(first.get_or_insert(refused)),
         }
     }
@@ -64,6 +69,16 @@ enum Mode {
 }
 
 impl Mode {
+    fn verb(self) -> Option<&'static str> {
+        match self {
+            Self::AssociatedNode => Some("impersonate:associated-node"),
+            Self::ArbitraryNode => Some("impersonate:arbitrary-node"),
+            Self::ServiceAccount => Some("impersonate:serviceaccount"),
+            Self::UserInfo => Some("impersonate:user-info"),
+            Self::Legacy => None,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::AssociatedNode => "associated-node",
@@ -99,7 +114,7 @@ struct Check<'a> {
 impl Check<'_> {
     fn run(&self, wanted: &User, info: &RequestInfo) -> Result<User, Status> {
         let constrained = self.mode != Mode::Legacy;
-        let verb = if constrained { format!("impersonate:{}", self.mode.name()) } else { "impersonate".to_owned() };
+        let verb = self.mode.verb().unwrap_or("impersonate").to_owned();
         // Names and groups are of the core group in the old permission only.
         let named = if constrained { GROUP } else { "" };
         if constrained {

@@ -124,22 +124,25 @@ fn aggregated_subresource(resource: &Resource, version: &Version, sub: &Subresou
         "verbs": sub.verbs.iter().collect::<Vec<_>>()})
 }
 
-/// `/`: the paths there are.
-pub(super) fn paths(catalogue: &Catalogue) -> Value {
+/// The paths there are, but for single checks of health.
+pub(super) fn paths(catalogue: &Catalogue) -> Vec<String> {
     let fixed = [
         "/.well-known/openid-configuration",
         "/api",
         "/api/v1",
         "/apis",
         "/apis/",
+        "/flagz",
         "/healthz",
         "/livez",
         "/metrics",
+        "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
         "/openapi/v3/",
         "/openid/v1/jwks",
         "/readyz",
+        "/statusz",
         "/version",
     ];
     let mut paths: Vec<String> = fixed.map(str::to_owned).into();
@@ -150,8 +153,7 @@ pub(super) fn paths(catalogue: &Catalogue) -> Value {
             paths.extend(versions.iter().map(|version| format!("/apis/{}/{version}", group.name)));
         }
     }
-    paths.sort_unstable();
-    json!({"paths": paths})
+    paths
 }
 
 fn named(catalogue: &Catalogue) -> impl Iterator<Item = &Group> {

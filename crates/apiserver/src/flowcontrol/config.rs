@@ -26,7 +26,7 @@ pub(super) struct Plan {
 /// A flow schema.
 pub(super) struct Schema {
     pub(super) uid: Arc<str>,
-    name: String,
+    pub(super) name: Arc<str>,
     spec: SchemaSpec,
     pub(super) metrics: SchemaMetrics,
 }
@@ -171,7 +171,7 @@ impl Plan {
             .filter_map(|entry| {
                 let spec = entry.parse::<Object<SchemaSpec>>().ok()?.spec;
                 let metrics = metrics.of(&entry.name, &spec.priority_level_configuration.name);
-                Some(Schema { uid: (*entry.uid).into(), name: entry.name.to_string(), spec, metrics })
+                Some(Schema { uid: (*entry.uid).into(), name: (*entry.name).into(), spec, metrics })
             })
             .collect();
         schemas.sort_by(|a, b| (a.spec.matching_precedence, &a.name).cmp(&(b.spec.matching_precedence, &b.name)));
@@ -194,16 +194,16 @@ impl Plan {
 }
 
 impl Schema {
-    /// What tells one flow from another within the schema.
-    pub(super) fn flow(&self, user: &User, info: &RequestInfo) -> u64 {
+    /// What tells one flow from another within the schema; as a number of all schemas, and as text.
+    pub(super) fn flow<'a>(&self, user: &'a User, info: &'a RequestInfo) -> (u64, &'a str) {
+        let text = match self.spec.distinguisher_method.as_ref().map(|method| method.kind.as_str()) {
+            Some("ByUser") => user.name.as_str(),
+            Some("ByNamespace") => info.namespace.as_str(),
+            _ => "",
+        };
         let mut hasher = DefaultHasher::new();
-        self.name.hash(&mut hasher);
-        match self.spec.distinguisher_method.as_ref().map(|method| method.kind.as_str()) {
-            Some("ByUser") => user.name.hash(&mut hasher),
-            Some("ByNamespace") => info.namespace.hash(&mut hasher),
-            _ => {}
-        }
-        hasher.finish()
+        (&self.name, text).hash(&mut hasher);
+        (hasher.finish(), text)
     }
 }
 

@@ -100,6 +100,7 @@ impl Ord for Late {
 mod tests {
     use std::time::Duration;
 
+    use super::super::queues::tests::ticket;
     use super::super::queues::{Level, Shape};
     use super::*;
 
@@ -110,12 +111,12 @@ mod tests {
         let shape = Shape { seats: Some(3), least: 3, most: 3, queues: 1, hand: 1, length: 10 };
         let level = Arc::new(Level::new("l", "u", shape));
         let soon = Duration::from_secs(10);
-        let mut wide = Level::take(&level, 0, 3, soon).await.ok().unwrap().unwrap();
+        let mut wide = Level::take(&level, ticket(0, 3), soon).await.ok().unwrap();
         wide.shrink(2);
-        let _narrow = Level::take(&level, 0, 1, soon).await.ok().unwrap();
+        let _narrow = Level::take(&level, ticket(0, 1), soon).await.ok().unwrap();
         let begun = Instant::now();
         lingering.keep(wide, begun + Duration::from_millis(20));
-        assert!(Level::take(&level, 0, 2, soon).await.is_ok());
+        assert!(Level::take(&level, ticket(0, 2), soon).await.is_ok());
         assert_eq!(begun.elapsed(), Duration::from_millis(20));
         tasks.stop().await;
     }

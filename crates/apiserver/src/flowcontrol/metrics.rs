@@ -4,7 +4,7 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use super::queues::Level;
+use super::queues::{Counted, Level};
 
 /// Upstream's buckets of waiting and running, in seconds.
 const SECONDS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
@@ -21,12 +21,16 @@ pub(super) struct FlowMetrics {
     ran: HistogramVec,
     widths: HistogramVec,
     watches: HistogramVec,
+    lengths: HistogramVec,
+    executing_seats: IntGaugeVec,
+    waiting_seats: IntGaugeVec,
+    time: GaugeVec,
     /// Requests that wait, by whether they change anything.
     inqueue: [IntGauge; 2],
     /// High watermark, average, deviation, smoothed demand, target.
     demand: [GaugeVec; 5],
     part: Gauge,
-    /// Nominal, current, lower, upper and taken seats, as [`Level::figures`] has them.
+    /// Nominal (under two names), current, lower and upper seats, as [`Level::figures`] has them.
     seats: [IntGaugeVec; 5],
 }
 
@@ -42,6 +46,8 @@ pub(super) struct SchemaMetrics {
     pub(super) ran: Histogram,
     pub(super) widths: Histogram,
     pub(super) watches: Histogram,
+    /// Seats and queues.
+    pub(super) counted: Counted,
 }
 
 impl FlowMetrics {
@@ -113,7 +119,7 @@ impl FlowMetrics {
             widths: histograms(
                 "apiserver_flowcontrol_work_estimated_seats",
                 "Number of estimated seats (maximum of initial and final seats) associated with requests in API Priority and Fairness",
-                &[1.0, 2.0, 4.0, 10.0],
+                &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0],
                 &BOTH,
             ),
             watches: histograms(
@@ -122,22 +128,63 @@ impl FlowMetrics {
                 &[0.0, 1.0, 10.0, 100.0, 1000.0, 10000.0],
                 &BOTH,
             ),
+            lengths: histograms(
+                "apiserver_flowcontrol_request_queue_length_after_enqueue",
+                "Length of queue in the API Priority and Fairness subsystem, as seen by each request after it is enqueued",
+                &[0.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0],
+                &BOTH,
+            ),
+            executing_seats: gauges(
+                "apiserver_flowcontrol_current_executing_seats",
+                "Concurrency (number of seats) occupied by the currently executing (initial stage for a WATCH, any stage otherwise) requests in the API Priority and Fairness subsystem",
+                &BOTH,
+            ),
+            waiting_seats: gauges(
+                "apiserver_flowcontrol_current_inqueue_seats",
+                "Number of seats currently pending in queues of the API Priority and Fairness subsystem",
+                &BOTH,
+            ),
+            time: fractions("apiserver_flowcontrol_current_r", "R(time of last change)"),
             inqueue: ["readOnly", "mutating"].map(|kind| inqueue.with_label_values(&[kind])),
             demand: [
-                ("apiserver_flowcontrol_demand_seats_high_watermark", "High watermark, over last adjustment period, of demand_seats"),
-                ("apiserver_flowcontrol_demand_seats_average", "Time-weighted average, over last adjustment period, of demand_seats"),
-                ("apiserver_flowcontrol_demand_seats_stdev", "Time-weighted standard deviation, over last adjustment period, of demand_seats"),
+                (
+                    "apiserver_flowcontrol_demand_seats_high_watermark",
+                    "High watermark, over last adjustment period, of demand_seats",
+                ),
+                (
+                    "apiserver_flowcontrol_demand_seats_average",
+                    "Time-weighted average, over last adjustment period, of demand_seats",
+                ),
+                (
+                    "apiserver_flowcontrol_demand_seats_stdev",
+                    "Time-weighted standard deviation, over last adjustment period, of demand_seats",
+                ),
                 ("apiserver_flowcontrol_demand_seats_smoothed", "Smoothed seat demands"),
                 ("apiserver_flowcontrol_target_seats", "Seat allocation targets"),
             ]
             .map(|(name, help)| fractions(name, help)),
             part,
             seats: [
-                ("apiserver_flowcontrol_nominal_limit_seats", "Nominal number of execution seats configured for each priority level"),
-                ("apiserver_flowcontrol_current_limit_seats", "current derived number of execution seats available to each priority level"),
-                ("apiserver_flowcontrol_lower_limit_seats", "Configured lower bound on number of execution seats available to each priority level"),
-                ("apiserver_flowcontrol_upper_limit_seats", "Configured upper bound on number of execution seats available to each priority level"),
-                ("apiserver_flowcontrol_current_executing_seats", "Concurrency (number of seats) occupied by the currently executing (initial stage for a WATCH, any stage otherwise) requests in the API Priority and Fairness subsystem"),
+                (
+                    "apiserver_flowcontrol_nominal_limit_seats",
+                    "Nominal number of execution seats configured for each priority level",
+                ),
+                (
+                    "apiserver_flowcontrol_request_concurrency_limit",
+                    "Nominal number of execution seats configured for each priority level",
+                ),
+                (
+                    "apiserver_flowcontrol_current_limit_seats",
+                    "current derived number of execution seats available to each priority level",
+                ),
+                (
+                    "apiserver_flowcontrol_lower_limit_seats",
+                    "Configured lower bound on number of execution seats available to each priority level",
+                ),
+                (
+                    "apiserver_flowcontrol_upper_limit_seats",
+                    "Configured upper bound on number of execution seats available to each priority level",
+                ),
             ]
             .map(|(name, help)| gauges(name, help, &["priority_level"])),
         }
@@ -157,6 +204,11 @@ impl FlowMetrics {
             ran: self.ran.with_label_values(&[level, schema, "regular"]),
             widths: self.widths.with_label_values(&both),
             watches: self.watches.with_label_values(&both),
+            counted: Counted {
+                executing: self.executing_seats.with_label_values(&both),
+                waiting: self.waiting_seats.with_label_values(&both),
+                lengths: self.lengths.with_label_values(&both),
+            },
         }
     }
 
@@ -174,7 +226,8 @@ impl FlowMetrics {
     /// Reads the seats of all levels.
     pub(super) fn read<'a>(&self, levels: impl Iterator<Item = &'a std::sync::Arc<Level>>) {
         for level in levels {
-            for (gauge, figure) in self.seats.iter().zip(level.figures().into_iter().flatten()) {
+            self.time.with_label_values(&[&level.name]).set(level.time());
+            for (gauge, figure) in self.seats.iter().zip(level.figures()) {
                 gauge.with_label_values(&[&level.name]).set(i64::try_from(figure).unwrap_or(i64::MAX));
             }
             let (demand, target) = level.needs();

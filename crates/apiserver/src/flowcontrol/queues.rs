@@ -1,15 +1,20 @@
 //! A priority level at work: seats, queues, and who is next.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
+use prometheus::{Histogram, IntGauge};
 use tokio::sync::oneshot;
 
 use super::borrowing::Wish;
 use super::demand::{Demand, Integrator};
+use super::executing::Executing;
+use super::fair::{Queues, Waiting};
 use super::retry::Rejections;
+use super::width::Width;
+use crate::request::RequestInfo;
 
 /// Why a request gets no seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,32 @@ pub(super) struct Level {
     rejections: Mutex<Rejections>,
 }
 
+/// What is known of a request in a level.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    /// Name of its flow schema.
+    pub(super) schema: Arc<str>,
+    /// What tells its flow from others of the schema, as people read it.
+    pub(super) distinguisher: String,
+    /// The same as a number.
+    pub(super) flow: u64,
+    pub(super) user: String,
+    pub(super) info: Arc<RequestInfo>,
+    /// What it takes.
+    pub(super) width: Width,
+    pub(super) arrived: Timestamp,
+    pub(super) counted: Counted,
+}
+
+/// Where the seats of a request are counted.
+#[derive(Clone, Debug)]
+pub(super) struct Counted {
+    pub(super) executing: IntGauge,
+    pub(super) waiting: IntGauge,
+    /// Lengths of queues.
+    pub(super) lengths: Histogram,
+}
+
 struct State {
     shape: Shape,
     /// Seats there are at this time, with those lent and borrowed.
@@ -72,30 +103,52 @@ struct State {
     needed: Demand,
     /// What the level should have by that, before others were asked.
     target: f64,
-    queues: Vec<VecDeque<Waiting>>,
-    /// The queue that is served next.
-    turn: usize,
+    fair: Queues,
+    executing: Executing,
+    totals: Totals,
 }
 
-/// A request in a queue.
-struct Waiting {
-    /// Seats it needs.
-    width: usize,
-    sender: oneshot::Sender<Taken>,
+/// Requests by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) dispatched: u64,
+    pub(super) rejected: u64,
+    /// They waited too long, or their clients went meanwhile.
+    pub(super) cancelled: u64,
 }
 
 /// Seats that are taken by a request; given to the next in turn when dropped.
 pub(super) struct Taken {
     level: Arc<Level>,
     width: usize,
+    /// Where they are counted.
+    seats: IntGauge,
+    /// Where the level knows the request by.
+    slot: usize,
+}
+
+/// A request's place in a queue, which is given up when this is dropped.
+struct Place<'a> {
+    level: &'a Arc<Level>,
+    queue: usize,
+    id: u64,
 }
 
 impl Level {
     pub(super) fn new(name: &str, uid: &str, shape: Shape) -> Self {
-        let demand = Integrator::new(Instant::now());
-        let needed = Demand::default();
-        let queues = Vec::new();
-        let state = State { shape, limit: 0, running: 0, queued: 0, demand, needed, target: 0.0, queues, turn: 0 };
+        let now = Instant::now();
+        let state = State {
+            shape,
+            limit: 0,
+            running: 0,
+            queued: 0,
+            demand: Integrator::new(now),
+            needed: Demand::default(),
+            target: 0.0,
+            fair: Queues::new(now),
+            executing: Executing::default(),
+            totals: Totals::default(),
+        };
         let level = Self { name: name.to_owned(), uid: uid.into(), state: Mutex::new(state), rejections: Mutex::default() };
         level.reshape(shape);
         level
@@ -106,12 +159,7 @@ impl Level {
         let mut state = self.state.lock();
         state.shape = shape;
         state.limit = shape.seats.unwrap_or_default();
-        let count = shape.queues.max(1);
-        let kept = count.min(state.queues.len());
-        let displaced: Vec<_> = state.queues.split_off(kept).into_iter().flatten().collect();
-        state.queues.resize_with(count, VecDeque::new);
-        state.queues[count - 1].extend(displaced);
-        state.turn = 0;
+        state.fair.resize(shape.queues);
     }
 
     /// What the level may have and needs by what was seen since this was asked last; `None` where seats are not counted.
@@ -145,28 +193,80 @@ impl Level {
         (seats * 15).div_ceil(100).clamp(1, MOST)
     }
 
-    /// Figures for the metrics: seats by shares, seats there are now, least, most, taken ones.
-    pub(super) fn figures(&self) -> Option<[usize; 5]> {
+    /// Figures for the metrics: seats by shares (twice, as there is an older name for them), seats there are now, least, most.
+    pub(super) fn figures(&self) -> [usize; 5] {
         let state = self.state.lock();
-        Some([state.shape.seats?, state.limit, state.shape.least, state.shape.most, state.running])
+        let Shape { seats, least, most, .. } = state.shape;
+        let seats = seats.unwrap_or_default();
+        [seats, seats, state.limit, least, most]
     }
 
-    /// Takes `width` seats for a request of `flow`, waiting for at most `patience`. `None` where seats are not counted.
-    pub(super) async fn take(level: &Arc<Self>, flow: u64, width: usize, patience: Duration) -> Result<Option<Taken>, Full> {
-        let waiting = {
+    /// The time of its queues.
+    pub(super) fn time(&self) -> f64 {
+        self.state.lock().fair.time()
+    }
+
+    /// Whether it has more than one queue.
+    pub(super) fn tells_flows_apart(&self) -> bool {
+        self.state.lock().shape.queues > 1
+    }
+
+    /// Whether requests wait in it.
+    pub(super) fn has_queues(&self) -> bool {
+        let shape = self.state.lock().shape;
+        shape.queues > 0 && shape.seats.is_some()
+    }
+
+    /// Shows the level as it is at this moment: what became of its requests, its queues, and who runs.
+    pub(super) fn inspect<R>(&self, look: impl FnOnce(Totals, &Queues, &Executing) -> R) -> R {
+        let state = self.state.lock();
+        look(state.totals, &state.fair, &state.executing)
+    }
+
+    /// Takes seats for a request, waiting for at most `patience`.
+    pub(super) async fn take(level: &Arc<Self>, ticket: Ticket, patience: Duration) -> Result<Taken, Full> {
+        let (_place, waiting) = {
             let mut state = level.state.lock();
-            if state.shape.seats.is_none() {
-                return Ok(None);
+            let width = ticket.width.most();
+            let queue = match state.shape.queues {
+                0 => None,
+                _ if state.shape.seats.is_none() => None,
+                _ => {
+                    let hand = state.shape.hand;
+                    Some(state.fair.choose(ticket.flow, hand))
+                }
+            };
+            if state.has_room(width) && state.fair.is_empty() {
+                state.tick();
+                if let Some(queue) = queue {
+                    state.fair.started(queue, ticket.width);
+                }
+                return Ok(state.start(level, ticket, queue));
             }
-            if state.has_room(width) && state.queues.iter().all(VecDeque::is_empty) {
-                state.start(width);
-                return Ok(Some(Taken { level: level.clone(), width }));
+            let full = match queue {
+                None => Some(Full::NoQueue),
+                Some(queue) => (state.fair.waiting(queue) >= state.shape.length).then_some(Full::QueueFull),
+            };
+            if let Some(full) = full {
+                state.totals.rejected += 1;
+                return Err(full);
             }
-            state.enqueue(flow, width)?
+            let queue = queue.unwrap_or_default();
+            let (sender, receiver) = oneshot::channel();
+            state.tick();
+            ticket.counted.waiting.add(seats(&ticket));
+            let lengths = ticket.counted.lengths.clone();
+            let id = state.fair.push(queue, ticket, sender);
+            lengths.observe(state.fair.waiting(queue) as f64);
+            state.queued += width;
+            state.note();
+            (Place { level, queue, id }, receiver)
         };
+        // There may be room for it at once, when what has none is wider and would be done later.
+        level.dispatch();
         // A seat that comes just too late is in the channel, and dropped with it.
         match tokio::time::timeout(patience, waiting).await {
-            Ok(Ok(taken)) => Ok(Some(taken)),
+            Ok(Ok(taken)) => Ok(taken),
             _ => Err(Full::Late),
         }
     }
@@ -177,29 +277,36 @@ impl Level {
         self.rejections.lock().count(now.as_secs())
     }
 
-    fn give_back(self: &Arc<Self>, width: usize) {
-        let mut state = self.state.lock();
-        state.running -= width;
-        state.note();
-        drop(state);
-        self.dispatch();
-    }
-
-    /// Hands free seats to those who wait, one queue after the other.
+    /// Hands free seats to those who wait.
     fn dispatch(self: &Arc<Self>) {
         loop {
-            let next = {
+            let (sender, taken) = {
                 let mut state = self.state.lock();
-                let Some(next) = state.next() else { return };
-                state.start(next.width);
-                next
+                let Some((queue, next)) = state.next() else { return };
+                next.ticket.counted.waiting.sub(seats(&next.ticket));
+                (next.sender, state.start(self, next.ticket, Some(queue)))
             };
             // Sent without the lock: a seat that nobody waits for any more is dropped here, which comes back to this function.
-            if let Err(taken) = next.sender.send(Taken { level: self.clone(), width: next.width }) {
+            if let Err(taken) = sender.send(taken) {
                 drop(taken);
                 return;
             }
         }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = self.level.state.lock();
+        state.tick();
+        // Who has a seat is in no queue any more.
+        let Some(gone) = state.fair.remove(self.queue, self.id) else { return };
+        state.queued -= gone.ticket.width.most();
+        gone.ticket.counted.waiting.sub(seats(&gone.ticket));
+        // Both count as rejected too; whether the client or its time has gone is one to who looks at the table.
+        state.totals.rejected += 1;
+        state.totals.cancelled += 1;
+        state.note();
     }
 }
 
@@ -209,60 +316,43 @@ impl State {
         self.shape.seats.is_none() || self.running + width <= self.limit || (self.running == 0 && self.limit > 0)
     }
 
-    fn start(&mut self, width: usize) {
+    /// A request runs from now on, as one of `queue`.
+    fn start(&mut self, level: &Arc<Level>, ticket: Ticket, queue: Option<usize>) -> Taken {
+        let width = ticket.width.most();
+        let gauge = ticket.counted.executing.clone();
+        gauge.add(seats(&ticket));
         self.running += width;
+        self.totals.dispatched += 1;
+        let slot = self.executing.add(ticket, queue, self.fair.generation());
         self.note();
+        Taken { level: level.clone(), width, seats: gauge, slot }
     }
 
     /// Takes in that other seats are taken or waited for.
     fn note(&mut self) {
-        self.demand.set(self.running + self.queued, Instant::now());
+        if self.shape.seats.is_some() {
+            self.demand.set(self.running + self.queued, Instant::now());
+        }
     }
 
-    fn enqueue(&mut self, flow: u64, width: usize) -> Result<oneshot::Receiver<Taken>, Full> {
-        if self.shape.queues == 0 {
-            return Err(Full::NoQueue);
+    /// Lets the time of the queues go on, before anything about them changes.
+    fn tick(&mut self) {
+        if self.shape.queues > 0 {
+            self.fair.advance(Instant::now(), self.running + self.queued, self.limit);
         }
-        // Who left does not count.
-        let hand = deal(flow, self.queues.len(), self.shape.hand);
-        for at in &hand {
-            let queued = &mut self.queued;
-            self.queues[*at].retain(|waiting| {
-                let stays = !waiting.sender.is_closed();
-                *queued -= if stays { 0 } else { waiting.width };
-                stays
-            });
-        }
-        let shortest = hand.into_iter().min_by_key(|at| self.queues[*at].len()).ok_or(Full::QueueFull)?;
-        if self.queues[shortest].len() >= self.shape.length {
-            return Err(Full::QueueFull);
-        }
-        let (sender, receiver) = oneshot::channel();
-        self.queues[shortest].push_back(Waiting { width, sender });
-        self.queued += width;
-        self.note();
-        Ok(receiver)
     }
 
-    /// The next request in turn, if there is room for it. When there is none everyone waits: a wide request must not be passed
-    /// by narrow ones for ever.
-    fn next(&mut self) -> Option<Waiting> {
-        for _ in 0..self.queues.len() {
-            let at = self.turn % self.queues.len();
-            while self.queues[at].front().is_some_and(|waiting| waiting.sender.is_closed()) {
-                self.queued -= self.queues[at].pop_front().map_or(0, |gone| gone.width);
-            }
-            if let Some(width) = self.queues[at].front().map(|waiting| waiting.width) {
-                if !self.has_room(width) {
-                    return None;
-                }
-                self.turn = at + 1;
-                self.queued -= width;
-                return self.queues[at].pop_front();
-            }
-            self.turn = at + 1;
+    /// The next request in turn and its queue, if there is room for it. When there is none everyone waits: a wide request must
+    /// not be passed by narrow ones for ever.
+    fn next(&mut self) -> Option<(usize, Waiting)> {
+        let queue = self.fair.first()?;
+        let width = self.fair.front(queue)?;
+        if !self.has_room(width) {
+            return None;
         }
-        None
+        self.tick();
+        self.queued -= width;
+        Some((queue, self.fair.pop(queue)?))
     }
 }
 
@@ -270,100 +360,118 @@ impl Taken {
     /// Gives all but `width` seats back.
     pub(super) fn shrink(&mut self, width: usize) {
         let back = self.width.saturating_sub(width);
+        if back == 0 {
+            return;
+        }
         self.width -= back;
-        self.level.give_back(back);
+        self.seats.sub(i64::try_from(back).unwrap_or_default());
+        let mut state = self.level.state.lock();
+        state.running -= back;
+        state.note();
+        drop(state);
+        self.level.dispatch();
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.level.give_back(self.width);
+        self.seats.sub(i64::try_from(self.width).unwrap_or_default());
+        let mut state = self.level.state.lock();
+        state.tick();
+        state.running -= self.width;
+        if let Some(ended) = state.executing.remove(self.slot)
+            && let Some(queue) = ended.queue.filter(|_| ended.generation == state.fair.generation())
+        {
+            let width = &ended.ticket.width;
+            let worked = ended.started.elapsed().as_secs_f64() * width.running as f64 + width.later();
+            state.fair.ended(queue, width.most(), worked - width.work());
+        }
+        state.note();
+        let is_counted = state.shape.seats.is_some();
+        drop(state);
+        if is_counted {
+            self.level.dispatch();
+        }
     }
 }
 
-/// Deals a flow its hand: `size` different ones of `queues`, always the same for the same flow.
-fn deal(mut flow: u64, queues: usize, size: usize) -> Vec<usize> {
-    let mut hand: Vec<usize> = Vec::with_capacity(size);
-    for dealt in 0..size.min(queues) {
-        let left = (queues - dealt) as u64;
-        let mut card = (flow % left) as usize;
-        flow /= left;
-        // The card is a position among those left: past each dealt one that is not above it.
-        let mut sorted = hand.clone();
-        sorted.sort_unstable();
-        for taken in sorted {
-            if taken <= card {
-                card += 1;
-            }
-        }
-        hand.push(card);
-    }
-    hand
+/// The seats that a request waits for, for a gauge.
+fn seats(ticket: &Ticket) -> i64 {
+    i64::try_from(ticket.width.most()).unwrap_or_default()
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const SOON: Duration = Duration::from_secs(10);
+
+    impl Default for Counted {
+        fn default() -> Self {
+            let gauge = || IntGauge::new("seats", "seats").unwrap();
+            let lengths = Histogram::with_opts(prometheus::HistogramOpts::new("lengths", "lengths")).unwrap();
+            Self { executing: gauge(), waiting: gauge(), lengths }
+        }
+    }
 
     fn level(seats: usize, queues: usize, length: usize) -> Arc<Level> {
         Arc::new(Level::new("l", "u", Shape { seats: Some(seats), least: seats, most: seats, queues, hand: 1, length }))
     }
 
-    #[test]
-    fn hands_have_no_queue_twice() {
-        for flow in [0, 1, 63, 0xdead_beef, u64::MAX] {
-            let mut hand = deal(flow, 64, 6);
-            hand.sort_unstable();
-            hand.dedup();
-            assert_eq!(hand.len(), 6);
-            assert!(hand.iter().all(|at| *at < 64));
+    pub(in super::super) fn ticket(flow: u64, running: usize) -> Ticket {
+        Ticket {
+            schema: "s".into(),
+            distinguisher: String::new(),
+            flow,
+            user: String::new(),
+            info: Arc::default(),
+            width: Width { running, after: None },
+            arrived: Timestamp::UNIX_EPOCH,
+            counted: Counted::default(),
         }
-        assert_eq!(deal(5, 3, 6).len(), 3);
     }
 
     #[tokio::test]
     async fn seats_are_counted_and_come_free() {
         let level = level(2, 0, 0);
-        let first = Level::take(&level, 0, 1, SOON).await.unwrap();
-        let _second = Level::take(&level, 0, 1, SOON).await.unwrap();
-        assert!(Level::take(&level, 0, 1, SOON).await.is_err(), "no queue: rejected at once");
+        let first = Level::take(&level, ticket(0, 1), SOON).await.unwrap();
+        let _second = Level::take(&level, ticket(0, 1), SOON).await.unwrap();
+        assert!(Level::take(&level, ticket(0, 1), SOON).await.is_err(), "no queue: rejected at once");
         drop(first);
-        assert!(Level::take(&level, 0, 1, SOON).await.is_ok());
+        assert!(Level::take(&level, ticket(0, 1), SOON).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_gets_the_next_seat_or_gives_up() {
         let level = level(1, 4, 1);
-        let first = Level::take(&level, 0, 1, SOON).await.unwrap();
+        let first = Level::take(&level, ticket(0, 1), SOON).await.unwrap();
         let waiting = tokio::spawn({
             let level = level.clone();
-            async move { Level::take(&level, 0, 1, SOON).await.is_ok() }
+            async move { Level::take(&level, ticket(0, 1), SOON).await.is_ok() }
         });
         tokio::task::yield_now().await;
-        assert!(Level::take(&level, 0, 1, SOON).await.is_err(), "the flow's queue is full");
+        assert!(Level::take(&level, ticket(0, 1), SOON).await.is_err(), "the flow's queue is full");
         let other = tokio::spawn({
             let level = level.clone();
-            async move { Level::take(&level, 1, 1, SOON).await.is_ok() }
+            async move { Level::take(&level, ticket(1, 1), SOON).await.is_ok() }
         });
         tokio::task::yield_now().await;
         drop(first);
         assert!(waiting.await.unwrap());
         assert!(other.await.unwrap(), "another flow has another queue");
-        let _held = Level::take(&level, 0, 1, SOON).await.unwrap();
-        assert!(Level::take(&level, 1, 1, SOON).await.is_err(), "patience has an end");
+        let _held = Level::take(&level, ticket(0, 1), SOON).await.unwrap();
+        assert!(Level::take(&level, ticket(1, 1), SOON).await.is_err(), "patience has an end");
     }
 
     #[tokio::test]
     async fn a_flood_does_not_keep_another_flow_from_its_turn() {
         let level = level(1, 2, 100);
-        let held = Level::take(&level, 0, 1, SOON).await.unwrap();
+        let held = Level::take(&level, ticket(0, 1), SOON).await.unwrap();
         let order = Arc::new(Mutex::new(Vec::new()));
         let spawn = |flow: u64| {
             let (level, order) = (level.clone(), order.clone());
             tokio::spawn(async move {
-                let _taken = Level::take(&level, flow, 1, SOON).await.unwrap();
+                let _taken = Level::take(&level, ticket(flow, 1), SOON).await.unwrap();
                 order.lock().push(flow);
             })
         };
@@ -379,36 +487,49 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wide_request_takes_many_seats_and_is_not_passed_by() {
+    async fn a_wide_request_takes_many_seats_and_waits_while_others_are_done_before_it() {
         let level = level(4, 4, 10);
-        let narrow = Level::take(&level, 0, 1, SOON).await.unwrap();
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let spawn = |flow: u64, width: usize| {
-            let (level, order) = (level.clone(), order.clone());
-            tokio::spawn(async move {
-                let _taken = Level::take(&level, flow, width, SOON).await.unwrap();
-                order.lock().push(width);
-            })
-        };
-        let wide = spawn(1, 4);
+        let held = Level::take(&level, ticket(0, 1), SOON).await.unwrap();
+        let wide = tokio::spawn({
+            let level = level.clone();
+            async move { Level::take(&level, ticket(1, 4), SOON).await.is_ok() }
+        });
         tokio::task::yield_now().await;
-        let later = spawn(2, 1);
+        let narrow = Level::take(&level, ticket(2, 1), SOON).await.unwrap();
+        drop(held);
         tokio::task::yield_now().await;
-        assert!(order.lock().is_empty(), "three seats are free, and are kept for the wide one");
+        assert!(!wide.is_finished(), "the narrow one still has a seat of the four");
         drop(narrow);
-        wide.await.unwrap();
-        later.await.unwrap();
-        assert_eq!(*order.lock(), [4, 1]);
-        assert!(Level::take(&level, 0, 9, SOON).await.is_ok(), "one that is wider than the level runs alone");
+        assert!(wide.await.unwrap());
+        assert!(Level::take(&level, ticket(0, 9), SOON).await.is_ok(), "one that is wider than the level runs alone");
+    }
+
+    #[tokio::test]
+    async fn who_goes_while_waiting_gives_up_its_place() {
+        let level = level(1, 1, 1);
+        let _held = Level::take(&level, ticket(0, 1), SOON).await.unwrap();
+        let waiting = tokio::spawn({
+            let level = level.clone();
+            async move { Level::take(&level, ticket(0, 1), SOON).await.is_ok() }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(Level::take(&level, ticket(0, 1), SOON).await.err(), Some(Full::QueueFull));
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        let totals = level.inspect(|totals, queues, executing| {
+            assert_eq!((queues.waiting(0), executing.iter().count()), (0, 1));
+            totals
+        });
+        assert_eq!(totals, Totals { dispatched: 1, rejected: 2, cancelled: 1 });
     }
 
     #[tokio::test]
     async fn a_borrowed_seat_is_given_to_who_waits() {
         let level = level(1, 4, 10);
-        let _held = Level::take(&level, 0, 1, SOON).await.unwrap();
+        let _held = Level::take(&level, ticket(0, 1), SOON).await.unwrap();
         let waiting = tokio::spawn({
             let level = level.clone();
-            async move { Level::take(&level, 0, 1, SOON).await.is_ok() }
+            async move { Level::take(&level, ticket(0, 1), SOON).await.is_ok() }
         });
         tokio::task::yield_now().await;
         assert_eq!(level.wish(Instant::now()).unwrap().demand.most, 2);

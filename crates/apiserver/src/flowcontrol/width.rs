@@ -12,6 +12,9 @@ const WATCHES_PER_SEAT: usize = 10;
 /// How long it takes to tell them.
 const TELLING: Duration = Duration::from_millis(5);
 
+/// How long a request is thought to run before anything is known of it.
+const USUAL: Duration = Duration::from_millis(3);
+
 /// What a request takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Width {
@@ -25,6 +28,16 @@ impl Width {
     /// Seats that must be free for it to begin.
     pub(super) fn most(self) -> usize {
         self.running.max(self.after.map_or(0, |(seats, _)| seats))
+    }
+
+    /// The work it is thought to be, in seat-seconds.
+    pub(super) fn work(self) -> f64 {
+        self.running as f64 * USUAL.as_secs_f64() + self.later()
+    }
+
+    /// What of that comes after it is answered.
+    pub(super) fn later(self) -> f64 {
+        self.after.map_or(0.0, |(seats, lasting)| seats as f64 * lasting.as_secs_f64())
     }
 }
 

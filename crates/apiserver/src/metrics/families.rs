@@ -11,16 +11,18 @@ use super::{DURATIONS, VALID};
 /// Upstream's buckets of authentication and authorization: a millisecond, doubled.
 const LOGINS: [f64; 15] =
     [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384];
+/// Upstream's buckets of the initial events of watches, in seconds.
+const LISTS: [f64; 16] = [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 60.0];
 /// Upstream's buckets of admission steps, in seconds.
 const ADMISSION: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+pub(super) fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     let made = IntCounterVec::new(Opts::new(name, help), labels).expect(VALID);
     registry.register(Box::new(made.clone())).expect(VALID);
     made
 }
 
-fn histograms(registry: &Registry, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> HistogramVec {
+pub(super) fn histograms(registry: &Registry, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> HistogramVec {
     let made = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels).expect(VALID);
     registry.register(Box::new(made.clone())).expect(VALID);
     made
@@ -150,7 +152,7 @@ pub struct Audited {
 
 impl Audited {
     pub(super) fn new(registry: &Registry) -> Self {
-        Self {
+        let audited = Self {
             events: counters(
                 registry,
                 "apiserver_audit_event_total",
@@ -175,7 +177,11 @@ impl Audited {
                 "Counter of apiserver requests rejected due to an error in audit logging backend.",
                 &[],
             ),
-        }
+        };
+        // Shown from the start, so that nobody takes their absence for silence.
+        audited.events.with_label_values::<&str>(&[]).inc_by(0);
+        audited.rejected.with_label_values::<&str>(&[]).inc_by(0);
+        audited
     }
 
     /// A request was judged by the policy.
@@ -271,6 +277,7 @@ impl Timed {
 
 /// Events that watches send, by resource.
 pub(super) struct Watches {
+    lists: HistogramVec,
     events: IntCounterVec,
     sizes: HistogramVec,
 }
@@ -288,6 +295,13 @@ impl Watches {
         let labels = ["group", "version", "resource"];
         let buckets = prometheus::exponential_buckets(1024.0, 2.0, 8).expect(VALID);
         Self {
+            lists: histograms(
+                registry,
+                "apiserver_watch_list_duration_seconds",
+                "Response latency distribution in seconds for watch list requests broken by group, version, resource and scope.",
+                &LISTS,
+                &["group", "version", "resource", "scope"],
+            ),
             events: counters(registry, "apiserver_watch_events_total", "Number of events sent in watch clients", &labels),
             sizes: histograms(
                 registry,
@@ -297,6 +311,10 @@ impl Watches {
                 &labels,
             ),
         }
+    }
+
+    pub(super) fn list(&self, group: &str, version: &str, resource: &str, scope: &str) -> Histogram {
+        self.lists.with_label_values(&[group, version, resource, scope])
     }
 
     pub(super) fn of(&self, group: &str, version: &str, resource: &str) -> Watched {

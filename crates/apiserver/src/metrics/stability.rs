@@ -3,7 +3,7 @@
 use prometheus::proto::MetricFamily;
 
 /// Neither the name nor the labels change.
-const STABLE: [&str; 10] = [
+const STABLE: [&str; 12] = [
     "apiserver_admission_controller_admission_duration_seconds",
     "apiserver_admission_step_admission_duration_seconds",
     "apiserver_current_inflight_requests",
@@ -14,10 +14,12 @@ const STABLE: [&str; 10] = [
     "apiserver_response_sizes",
     "apiserver_storage_objects",
     "apiserver_storage_size_bytes",
+    "kubernetes_healthcheck",
+    "kubernetes_healthchecks_total",
 ];
 
 /// Labels may come, none goes.
-const BETA: [&str; 7] = [
+const BETA: [&str; 9] = [
     "apiserver_flowcontrol_current_executing_requests",
     "apiserver_flowcontrol_current_executing_seats",
     "apiserver_flowcontrol_current_inqueue_requests",
@@ -25,6 +27,8 @@ const BETA: [&str; 7] = [
     "apiserver_flowcontrol_nominal_limit_seats",
     "apiserver_flowcontrol_rejected_requests_total",
     "apiserver_flowcontrol_request_wait_duration_seconds",
+    "apiserver_storage_events_received_total",
+    "apiserver_watch_list_duration_seconds",
 ];
 
 /// Says of each family how stable it is.

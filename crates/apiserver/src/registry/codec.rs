@@ -165,7 +165,14 @@ fn decode_whole(
     document["kind"] = kind.into();
     document["apiVersion"] = api_version.into();
     if let Some(trail) = writing.trail {
-        trail.request_object(&document);
+        // What is recorded has its defaults, which are filled in later here.
+        let is_main = expected.kind == writing.target.resource.kind && writing.target.is_stored_form();
+        let defaulted = (is_main && trail.wants_request()).then(|| {
+            let mut document = document.clone();
+            writing.default(&mut document);
+            document
+        });
+        trail.request_object(defaulted.as_ref().unwrap_or(&document));
     }
     Ok(document)
 }

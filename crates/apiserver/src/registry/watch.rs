@@ -70,7 +70,8 @@ pub(crate) async fn watch(
         watcher: start.watcher,
         sent: start.revision,
         bookmarks: options.bookmarks,
-        end_mark: options.initial_events == Some(true) && options.bookmarks,
+        end_mark: wants_list(&options),
+        listing: wants_list(&options).then(|| (call.since, state.metrics.watch_list(call.info()))),
         first_row: true,
         counted: state.metrics.watched(call.info()),
         deadline: now + lasts,
@@ -91,6 +92,11 @@ pub(crate) async fn watch(
         _ => "application/json",
     };
     Ok(response::bytes(200, content_type, Body::stream(stream)))
+}
+
+/// Whether the client wants the state there is, and to be told where it ends.
+fn wants_list(options: &ListOptions) -> bool {
+    options.initial_events == Some(true) && options.bookmarks
 }
 
 /// A watch lasts for a while only, so that clients spread over servers; by chance, so that they do not end together.
@@ -212,6 +218,8 @@ struct Stream {
     sent: u64,
     bookmarks: bool,
     end_mark: bool,
+    /// When the request came, and where it is counted how long the state took to send.
+    listing: Option<(std::time::Instant, prometheus::Histogram)>,
     first_row: bool,
     /// Counts the events that are sent.
     counted: Watched,
@@ -321,6 +329,9 @@ impl Stream {
                     self.phase = Phase::Initial { map, after: last };
                 } else if self.end_mark {
                     self.bookmark(out, true)?;
+                    if let Some((since, histogram)) = self.listing.take() {
+                        histogram.observe(since.elapsed().as_secs_f64());
+                    }
                 }
             }
             Phase::Past(mut events) => {

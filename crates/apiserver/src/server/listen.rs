@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use corten_task::Tasks;
@@ -30,8 +30,6 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(32);
 /// Bytes of headers in one request.
 const MAX_HEADERS: usize = 1 << 20;
-/// Streams of one HTTP/2 connection at one time.
-const MAX_STREAMS: u32 = 1000;
 
 /// Accepts until the server stops. Each connection then ends by itself, when its requests have or the grace is over.
 pub(super) async fn run(listener: TcpListener, tls: Arc<ServerConfig>, state: Arc<State>) {
@@ -73,10 +71,12 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, st
     let stream = match stream {
         Ok(Ok(stream)) => stream,
         Ok(Err(err)) => {
+            state.metrics.listener.no_handshake();
             tracing::debug!(%address, error = %err, "TLS handshake");
             return;
         }
         Err(_) => {
+            state.metrics.listener.no_handshake();
             tracing::debug!(%address, "TLS handshake took too long");
             return;
         }
@@ -85,9 +85,16 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, st
     let certificates = certificates.iter().map(|cert| cert.clone().into_owned()).collect::<Vec<_>>();
     let peer = Arc::new(Peer { address: Some(address), certificates: certificates.into() });
     let grace = state.config.shutdown_grace;
-    let builder = builder(&state.tasks);
+    let builder = builder(&state.tasks, state.config.http2_max_streams);
+    let left = Arc::new(Notify::new());
+    let leave = left.clone();
+    let chance = state.config.goaway_chance;
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let (state, peer) = (state.clone(), peer.clone());
+        // Told with this answer, so that what the client asks next goes to whichever server it finds then.
+        if request.version() == http::Version::HTTP_2 && chance > 0.0 && rand::random::<f64>() < chance {
+            leave.notify_one();
+        }
         async move {
             let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
             Ok::<_, Infallible>(pipeline::serve(state, request, peer).await)
@@ -96,8 +103,19 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, st
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+        ended = connection.as_mut() => Some(ended),
+        () = left.notified() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection.as_mut() => Some(ended),
+                () = stop.cancelled() => None,
+            }
+        }
+        () = stop.cancelled() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(grace, connection).await {
                 Ok(ended) => ended,
@@ -113,13 +131,13 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, st
     }
 }
 
-fn builder(tasks: &Tasks) -> auto::Builder<OnTasks> {
+fn builder(tasks: &Tasks, streams: u32) -> auto::Builder<OnTasks> {
     let mut builder = auto::Builder::new(OnTasks(tasks.child("streams")));
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(streams)
         .max_header_list_size(MAX_HEADERS as u32)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(15));

@@ -8,9 +8,11 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
-use rustls::{CipherSuite, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::version::{TLS12, TLS13};
+use rustls::{CipherSuite, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme, SupportedProtocolVersion};
 
 use crate::certs::Certificates;
+use crate::config::{Config, TlsVersion};
 
 /// The cipher suites, those with the shorter key first as Go's servers have it: they are a quarter faster, and lists are mostly
 /// encryption.
@@ -27,16 +29,44 @@ fn provider() -> CryptoProvider {
 }
 
 /// TLS 1.2 and 1.3 with ALPN for HTTP/2 and HTTP/1.1. Client certificates are asked for and never required.
-pub(super) fn config(certs: &Arc<Certificates>) -> Result<Arc<ServerConfig>, Error> {
-    let provider = Arc::new(provider());
+///
+/// # Errors
+/// For cipher suites that there are not.
+pub(super) fn config(certs: &Arc<Certificates>, config: &Config) -> Result<Arc<ServerConfig>, Error> {
+    let mut provider = provider();
+    limit_suites(&mut provider, &config.tls_cipher_suites)?;
+    let provider = Arc::new(provider);
+    let versions: &[&SupportedProtocolVersion] = match config.tls_min_version {
+        TlsVersion::V1_2 => &[&TLS13, &TLS12],
+        TlsVersion::V1_3 => &[&TLS13],
+    };
     let verifier = Arc::new(AnyCertificate { provider: provider.clone() });
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+        .with_protocol_versions(versions)?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(Serving(certs.clone())));
     config.ignore_client_order = true;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// Leaves only these suites of TLS 1.2, if any are named; those of 1.3 are all safe, and nobody chooses among them.
+fn limit_suites(provider: &mut CryptoProvider, names: &[String]) -> Result<(), Error> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let named = |name: &str| {
+        // Go knows these under a shorter name too.
+        let full = name.strip_suffix("_CHACHA20_POLY1305").map(|start| format!("{start}_CHACHA20_POLY1305_SHA256"));
+        full.unwrap_or_else(|| name.to_owned())
+    };
+    let names: Vec<String> = names.iter().map(|name| named(name)).collect();
+    let known = |name: &String| provider.cipher_suites.iter().any(|suite| format!("{:?}", suite.suite()) == *name);
+    if let Some(unknown) = names.iter().find(|name| !known(name)) {
+        return Err(Error::General(format!("Cipher suite {unknown} not supported or doesn't exist")));
+    }
+    provider.cipher_suites.retain(|suite| suite.tls13().is_some() || names.contains(&format!("{:?}", suite.suite())));
+    Ok(())
 }
 
 /// Shows the certificate that is valid now, so that a renewed one is used from the next connection on.
@@ -99,5 +129,21 @@ impl ClientCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_suites_that_are_named_are_left_of_tls_1_2() {
+        let mut provider = provider();
+        let all = provider.cipher_suites.len();
+        assert!(limit_suites(&mut provider, &[]).is_ok() && provider.cipher_suites.len() == all);
+        let err = limit_suites(&mut provider, &["TLS_RSA_WITH_RC4_128_SHA".into()]).unwrap_err();
+        assert!(err.to_string().ends_with("Cipher suite TLS_RSA_WITH_RC4_128_SHA not supported or doesn't exist"));
+        limit_suites(&mut provider, &["TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305".into()]).unwrap();
+        assert_eq!(provider.cipher_suites.iter().filter(|suite| suite.tls13().is_none()).count(), 1);
     }
 }

@@ -8,9 +8,23 @@ pub(super) fn location(location: &str, prefix: &str, authority: &str) -> Option<
     (is_path && !path.starts_with(prefix)).then(|| format!("{prefix}{path}"))
 }
 
-/// A page with the links in its attributes changed.
-pub(super) fn html(page: &str, prefix: &str) -> String {
-    const ATTRIBUTES: [&str; 6] = ["href=", "src=", "action=", "cite=", "data=", "background="];
+/// A page with the links in its attributes changed, those with the target's own host included.
+pub(super) fn html(page: &str, prefix: &str, authority: &str) -> String {
+    const ATTRIBUTES: [&str; 13] = [
+        "href=",
+        "src=",
+        "action=",
+        "formaction=",
+        "cite=",
+        "data=",
+        "background=",
+        "poster=",
+        "longdesc=",
+        "codebase=",
+        "icon=",
+        "manifest=",
+        "classid=",
+    ];
     let mut out = String::with_capacity(page.len() + page.len() / 16);
     let mut rest = page;
     while let Some(at) = rest.find('=') {
@@ -22,12 +36,14 @@ pub(super) fn html(page: &str, prefix: &str) -> String {
             lower.strip_suffix(attribute).is_some_and(|before| before.ends_with(|c: char| c.is_ascii_whitespace()))
         });
         let Some(quote) = rest.chars().next().filter(|c| is_link && matches!(c, '"' | '\'')) else { continue };
-        let value = &rest[1..];
-        if value.starts_with('/') && !value.starts_with("//") && !value.starts_with(prefix) {
-            out.push(quote);
-            out.push_str(prefix);
-            rest = value;
+        let Some(end) = rest[1..].find(quote) else { continue };
+        let value = &rest[1..=end];
+        out.push(quote);
+        match location(value, prefix, authority) {
+            Some(moved) => out.push_str(&moved),
+            None => out.push_str(value),
         }
+        rest = &rest[1 + end..];
     }
     out.push_str(rest);
     out
@@ -39,9 +55,10 @@ mod tests {
 
     #[test]
     fn links_from_the_root_are_moved_and_others_stay() {
-        let page = r#"<a href="/x">1</a><img src='/y'><a href="z"><a href="//h/x"><a data-x="/q"> a=b "#;
-        let expected = r#"<a href="/p/x">1</a><img src='/p/y'><a href="z"><a href="//h/x"><a data-x="/q"> a=b "#;
-        assert_eq!(html(page, "/p"), expected);
+        let page =
+            r#"<a href="/x">1</a><img src='/y'><a href="z"><a href="//h/x"><a data-x="/q"><A HREF="http://h:80/abs"> a=b "#;
+        let expected = r#"<a href="/p/x">1</a><img src='/p/y'><a href="z"><a href="//h/x"><a data-x="/q"><A HREF="/p/abs"> a=b "#;
+        assert_eq!(html(page, "/p", "h:80"), expected);
     }
 
     #[test]

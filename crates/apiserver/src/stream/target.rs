@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use corten_api::status::{Details, Status};
+use corten_api::status::Status;
 
 use crate::pipeline::Call;
 use crate::request::RequestInfo;
@@ -27,6 +27,8 @@ pub(super) enum Security {
     Plain,
     /// HTTPS, both sides known.
     Kubelet,
+    /// HTTPS, this side known, as the client does not mind who the other is.
+    AnyKubelet,
     /// HTTPS, whoever it is.
     Any,
     /// HTTPS, whoever it is; this server shows its front proxy certificate.
@@ -61,6 +63,19 @@ fn split_name(name: &str) -> (&str, &str, &str) {
     }
 }
 
+/// Refuses what is no `scheme:name:port`, before anything is looked up.
+///
+/// # Errors
+/// 400
+pub(super) fn check_name(info: &RequestInfo) -> Result<(), Status> {
+    let (scheme, name, _) = split_name(&info.name);
+    if name.is_empty() || !matches!(scheme, "" | "http" | "https") || info.name.matches(':').count() > 2 {
+        let kind = info.resource.trim_end_matches('s');
+        return Err(Status::bad_request(format!("invalid {kind} request {}", corten_api::field::quoted(&info.name))));
+    }
+    Ok(())
+}
+
 /// What follows `/proxy` in a path, with its slash.
 pub(super) fn rest<'p>(path: &'p str, resource: &str) -> &'p str {
     let after = path.find(&format!("/{resource}/")).map_or(path, |at| &path[at + resource.len() + 2..]);
@@ -92,8 +107,12 @@ pub(super) fn kubelet(state: &Arc<State>, call: &Call, pod: &Value) -> Result<Op
     };
     let place = match subresource {
         "log" => {
-            for name in ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"] {
-                copy(&mut query, name, name);
+            for name in ["follow", "limitBytes", "previous", "sinceSeconds", "sinceTime", "stream", "tailLines", "timestamps"] {
+                match name {
+                    "follow" | "previous" | "timestamps" if !call.query.flag(name) => {}
+                    "follow" | "previous" | "timestamps" => query.add(name, "true"),
+                    _ => copy(&mut query, name, name),
+                }
             }
             format!("/containerLogs/{namespace}/{name}/{container}")
         }
@@ -114,7 +133,9 @@ pub(super) fn kubelet(state: &Arc<State>, call: &Call, pod: &Value) -> Result<Op
         }
     };
     let (host, port) = node_address(state, "pods", node)?;
-    Ok(Some(Target { security: Security::Kubelet, host, port, path: format!("{place}{}", query.finish()) }))
+    let trusting = subresource == "log" && call.query.flag("insecureSkipTLSVerifyBackend");
+    let security = if trusting { Security::AnyKubelet } else { Security::Kubelet };
+    Ok(Some(Target { security, host, port, path: format!("{place}{}", query.finish()) }))
 }
 
 /// The container that is meant: the one that is named, or the only one.
@@ -125,19 +146,11 @@ fn container(pod: &Value, name: &str, asked: &str) -> Result<String, Status> {
     };
     let (main, init, ephemeral) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
     if asked.is_empty() {
-        if let ([only], true) = (main.as_slice(), init.is_empty()) {
-            return Ok(only.clone());
-        }
         if let [only] = main.as_slice() {
             return Ok(only.clone());
         }
-        let mut message = format!("a container name must be specified for pod {name}, choose one of: [{}]", main.join(" "));
-        if !init.is_empty() {
-            message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
-        }
-        if !ephemeral.is_empty() {
-            message.push_str(&format!(" or one of the ephemeral containers: [{}]", ephemeral.join(" ")));
-        }
+        let all: Vec<&str> = init.iter().chain(&main).chain(&ephemeral).map(String::as_str).collect();
+        let message = format!("a container name must be specified for pod {name}, choose one of: [{}]", all.join(" "));
         return Err(Status::bad_request(message));
     }
     if main.iter().chain(&init).chain(&ephemeral).any(|container| container == asked) {
@@ -174,19 +187,16 @@ fn node_address(state: &State, resource: &str, name: &str) -> Result<(String, u1
 }
 
 /// The target of a proxy request to a node, a pod or a service.
-pub(super) fn proxied(state: &Arc<State>, call: &Call, object: &Value, rest: &str) -> Result<Target, Status> {
+pub(super) async fn proxied(state: &Arc<State>, call: &Call, object: &Value, rest: &str) -> Result<Target, Status> {
     let info = call.info();
     let (scheme, name, port) = split_name(&info.name);
-    if name.is_empty() || !matches!(scheme, "" | "http" | "https") {
-        let kind = info.resource.trim_end_matches('s');
-        return Err(Status::bad_request(format!("invalid {kind} request {}", corten_api::field::quoted(&info.name))));
-    }
     let security = if scheme == "https" { Security::Any } else { Security::Plain };
     let query = call.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let path = format!("{}{query}", if rest.is_empty() { "/" } else { rest });
     match info.resource.as_str() {
         "nodes" => {
             let (host, own) = node_address(state, "nodes", name)?;
+            allowed(&host).await?;
             let port = if port.is_empty() { own } else { number(port, name)? };
             let security = match (scheme, port == own) {
                 ("http", _) => Security::Plain,
@@ -197,7 +207,7 @@ pub(super) fn proxied(state: &Arc<State>, call: &Call, object: &Value, rest: &st
         }
         "pods" => {
             let host = object.pointer("/status/podIP").and_then(Value::as_str).unwrap_or_default();
-            if host.is_empty() {
+            if !host.parse().is_ok_and(is_global) {
                 return Err(Status::bad_request("address not allowed"));
             }
             let port = if port.is_empty() { first_port(object) } else { number(port, name)? };
@@ -205,14 +215,38 @@ pub(super) fn proxied(state: &Arc<State>, call: &Call, object: &Value, rest: &st
         }
         _ => {
             let namespace = info.namespace.as_str();
-            let (host, port) = endpoint(state, object, namespace, name, port)?;
+            let (host, port) = endpoint(state, object, namespace, &info.name, port)?;
             Ok(Target { security, host, port, path })
         }
     }
 }
 
 fn number(port: &str, name: &str) -> Result<u16, Status> {
-    port.parse().map_err(|_| Status::bad_request(format!("invalid port {port:?} of {name:?}")))
+    let invalid = || match port.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => super::unreachable(&format!("dial tcp: address {port}: invalid port")),
+        false => Status::bad_request(format!("invalid port {port:?} of {name:?}")),
+    };
+    port.parse().map_err(|_| invalid())
+}
+
+/// Refuses a host whose addresses are about this machine or its link: nobody gets behind the server's own doors through it.
+async fn allowed(host: &str) -> Result<(), Status> {
+    let addresses = tokio::net::lookup_host((host, 0)).await.map_err(|err| Status::bad_request(err.to_string()))?;
+    let mut addresses = addresses.map(|address| address.ip()).peekable();
+    if addresses.peek().is_none() {
+        return Err(Status::bad_request("no addresses for hostname"));
+    }
+    if addresses.all(is_global) { Ok(()) } else { Err(Status::bad_request("address not allowed")) }
+}
+
+/// Whether an address is one of a host somewhere (Go's `IsGlobalUnicast`).
+fn is_global(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || ip.is_link_local() || ip.is_broadcast())
+        }
+        IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || ip.is_unicast_link_local()),
+    }
 }
 
 fn first_port(pod: &Value) -> u16 {
@@ -229,39 +263,40 @@ fn port_name<'a>(service: &'a Value, port: &'a str) -> Option<&'a str> {
     ports.find(|port| port["port"] == number).map(|port| port["name"].as_str().unwrap_or_default())
 }
 
-/// A ready endpoint of a service's port, by chance.
-fn endpoint(state: &State, service: &Value, namespace: &str, name: &str, port: &str) -> Result<(String, u16), Status> {
-    let unavailable = |why: String| {
-        let mut status = Status::failure(503, "ServiceUnavailable", why);
-        status.details = Some(Details::default());
-        status
-    };
+/// A ready endpoint of a service's port, by chance. Only pods are endpoints here: whoever may write Endpoints must not get behind
+/// the server's own doors through them.
+fn endpoint(state: &State, service: &Value, namespace: &str, id: &str, port: &str) -> Result<(String, u16), Status> {
+    let name = split_name(id).1;
+    let unavailable = |why: String| Status::failure(503, "ServiceUnavailable", why);
     let port_name =
         port_name(service, port).ok_or_else(|| unavailable(format!("no service port {port} found for service {name:?}")))?;
-    let mut known = false;
-    let mut found = Vec::new();
-    for slice in state.reader.list("discovery.k8s.io", "endpointslices", namespace) {
-        if slice.label("kubernetes.io/service-name") != Some(name) {
-            continue;
-        }
-        known = true;
-        let slice = slice.decode();
-        let ports = slice["ports"].as_array().into_iter().flatten();
-        let Some(port) = ports.clone().find(|port| port["name"].as_str().unwrap_or_default() == port_name) else { continue };
-        let Some(port) = port["port"].as_u64().and_then(|port| u16::try_from(port).ok()) else { continue };
-        for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
-            if endpoint["conditions"]["ready"] != false
-                && let Some(address) = endpoint["addresses"][0].as_str()
-            {
-                found.push((address.to_owned(), port));
-            }
-        }
+    let endpoints =
+        state.reader.document("", "endpoints", namespace, name).ok_or_else(|| Status::not_found("", "services", name))?;
+    let subsets = endpoints["subsets"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if subsets.is_empty() {
+        return Err(unavailable(format!("no endpoints available for service {name:?}")));
     }
-    if !known {
-        return Err(Status::not_found("", "services", name));
+    let is_pod = |address: &Value| {
+        let text = |pointer| address.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        if text("/targetRef/namespace") != namespace {
+            return false;
+        }
+        let pod = state.reader.document("", "pods", namespace, text("/targetRef/name"));
+        let ips = pod.as_ref().and_then(|pod| pod["status"]["podIPs"].as_array()).into_iter().flatten();
+        ips.into_iter().any(|ip| ip["ip"] == address["ip"])
+    };
+    let mut found = Vec::new();
+    for subset in subsets {
+        let ports = subset["ports"].as_array().into_iter().flatten();
+        let named = ports.filter(|port| port["name"].as_str().unwrap_or_default() == port_name);
+        let ports: Vec<u16> = named.filter_map(|port| u16::try_from(port["port"].as_u64()?).ok()).collect();
+        let addresses = subset["addresses"].as_array().into_iter().flatten().filter(|address| is_pod(address));
+        for ip in addresses.filter_map(|address| address["ip"].as_str()) {
+            found.extend(ports.iter().map(|port| (ip.to_owned(), *port)));
+        }
     }
     if found.is_empty() {
-        return Err(unavailable(format!("no endpoints available for service {name:?}")));
+        return Err(unavailable(format!("no endpoints available for service {id:?}")));
     }
     let at = rand::random_range(0..found.len());
     Ok(found.swap_remove(at))
@@ -324,8 +359,37 @@ mod tests {
         let message = |asked| container(&pod, "p", asked).map_err(|status| status.message);
         assert_eq!(message("i"), Ok("i".into()));
         assert_eq!(message("x"), Err("container x is not valid for pod p".into()));
-        let expected = "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]";
+        let expected = "a container name must be specified for pod p, choose one of: [i a b]";
         assert_eq!(message(""), Err(expected.into()));
+    }
+
+    #[test]
+    fn addresses_of_the_machine_itself_are_not_proxied_to() {
+        for (address, global) in [
+            ("10.0.0.1", true),
+            ("192.168.1.1", true),
+            ("fd00::1", true),
+            ("127.0.0.1", false),
+            ("169.254.169.254", false),
+            ("0.0.0.0", false),
+            ("255.255.255.255", false),
+            ("224.0.0.1", false),
+            ("::1", false),
+            ("fe80::1", false),
+        ] {
+            assert_eq!(is_global(address.parse().unwrap()), global, "{address}");
+        }
+    }
+
+    #[test]
+    fn names_are_checked_before_anything_is_looked_up() {
+        for (name, good) in
+            [("web", true), ("https:web:1", true), (":web:", true), ("ftp:web:1", false), ("a:b:c:d", false), (":", false)]
+        {
+            let info = RequestInfo { resource: "pods".into(), name: name.into(), ..RequestInfo::default() };
+            let checked = check_name(&info).map_err(|status| status.message);
+            assert_eq!(checked, if good { Ok(()) } else { Err(format!("invalid pod request {name:?}")) });
+        }
     }
 
     #[test]

@@ -22,14 +22,43 @@ const CONNECT: std::time::Duration = std::time::Duration::from_secs(30);
 /// Why a target could not be reached.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TransportError {
-    #[error("dial tcp {address}: {source}")]
-    Connect { address: String, source: std::io::Error },
+    #[error("dial tcp {address}: connect: {why}")]
+    Connect { address: String, why: String },
     #[error("dial tcp {address}: i/o timeout")]
     Timeout { address: String },
     #[error("tls: {0}")]
     Tls(String),
+    /// The other side ended the connection before it answered.
+    #[error("EOF")]
+    Ended,
     #[error("{0}")]
-    Http(#[from] hyper::Error),
+    Http(hyper::Error),
+}
+
+impl From<hyper::Error> for TransportError {
+    fn from(err: hyper::Error) -> Self {
+        if err.is_incomplete_message() || err.is_closed() { Self::Ended } else { Self::Http(err) }
+    }
+}
+
+/// What the system said, in its own words, without a number.
+fn system(err: &std::io::Error) -> String {
+    let text = err.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+/// Why a handshake failed, in the words that people look for.
+fn handshake(err: &std::io::Error) -> String {
+    let inner = err.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidMessage(_)) => "first record does not look like a TLS handshake".to_owned(),
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
+            "failed to verify certificate: x509: certificate signed by unknown authority".to_owned()
+        }
+        _ => err.to_string(),
+    }
 }
 
 pub(super) async fn send(
@@ -40,11 +69,11 @@ pub(super) async fn send(
     let stream = connect(target).await?;
     match target.security {
         Security::Plain => exchange(state, stream, request).await,
-        Security::Kubelet | Security::Any | Security::FrontProxy => {
+        Security::Kubelet | Security::AnyKubelet | Security::Any | Security::FrontProxy => {
             let config = client_config(state, target.security)?;
             let name = ServerName::try_from(target.host.clone()).map_err(|err| TransportError::Tls(err.to_string()))?;
             let stream = TlsConnector::from(config).connect(name, stream).await;
-            exchange(state, stream.map_err(|err| TransportError::Tls(err.to_string()))?, request).await
+            exchange(state, stream.map_err(|err| TransportError::Tls(handshake(&err)))?, request).await
         }
     }
 }
@@ -57,7 +86,7 @@ async fn connect(target: &Target) -> Result<TcpStream, TransportError> {
             let _ = stream.set_nodelay(true); // keystrokes must not wait for company
             Ok(stream)
         }
-        Ok(Err(source)) => Err(TransportError::Connect { address, source }),
+        Ok(Err(err)) => Err(TransportError::Connect { address, why: system(&err) }),
         Err(_) => Err(TransportError::Timeout { address }),
     }
 }
@@ -93,6 +122,10 @@ fn client_config(state: &State, security: Security) -> Result<Arc<ClientConfig>,
         Security::Any => return Ok(Arc::new(unverified(builder).with_no_client_auth())),
         Security::FrontProxy => {
             let (chain, key) = client_certificate(&state.certs.front_proxy_client())?;
+            return Ok(Arc::new(unverified(builder).with_client_auth_cert(chain, key).map_err(|err| tls(&err))?));
+        }
+        Security::AnyKubelet => {
+            let (chain, key) = client_certificate(&state.certs.kubelet_client())?;
             return Ok(Arc::new(unverified(builder).with_client_auth_cert(chain, key).map_err(|err| tls(&err))?));
         }
         Security::Plain | Security::Kubelet => {}
@@ -162,5 +195,18 @@ mod unverified {
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
             self.0.signature_verification_algorithms.supported_schemes()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_told_in_the_words_of_others() {
+        let refused = std::io::Error::from_raw_os_error(111);
+        assert_eq!(system(&refused), "connection refused");
+        let err = TransportError::Connect { address: "10.0.0.1:80".into(), why: system(&refused) };
+        assert_eq!(err.to_string(), "dial tcp 10.0.0.1:80: connect: connection refused");
     }
 }

@@ -35,13 +35,16 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
 fn configuration(state: &State) -> Value {
     let tokens = &state.tokens;
     let address = certs::advertise_address(&state.config);
-    let host = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
+    let address = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
+    let host = state.config.external_hostname.as_deref().filter(|name| !name.is_empty()).unwrap_or(&address);
+    let own = || format!("https://{host}:{}/openid/v1/jwks", state.config.secure_port);
+    let keys = state.config.service_account_jwks_uri.clone().filter(|uri| !uri.is_empty()).unwrap_or_else(own);
     let mut algorithms: Vec<_> = tokens.verifiers.iter().map(|verifier| format!("{:?}", verifier.algorithm)).collect();
     algorithms.sort_unstable();
     algorithms.dedup();
     json!({
         "issuer": tokens.issuers.first(),
-        "jwks_uri": format!("https://{host}:{}/openid/v1/jwks", state.config.secure_port),
+        "jwks_uri": keys,
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": algorithms,

@@ -27,7 +27,6 @@ const EXTENDED_EXPIRATION: i64 = 365 * 24 * 3600;
 /// # Errors
 /// In upstream's words: an expiration out of bounds, an object that is absent or may not be bound to.
 pub async fn create(state: &Arc<State>, call: &Call, account: &Value, mut body: Value) -> Result<Value, Status> {
-    let _ = call;
     let tokens = &state.tokens;
     let now = Timestamp::now();
     if !body["spec"].is_object() {
@@ -50,6 +49,9 @@ pub async fn create(state: &Arc<State>, call: &Call, account: &Value, mut body: 
     let audiences = serde_json::from_value(body["spec"]["audiences"].clone())
         .map_err(|err| Status::bad_request(format!("spec.audiences: {err}")))?;
     let claims = claims_of(tokens, bound, audiences, expiration, now);
+    if let Some(trail) = call.trail() {
+        trail.annotate("authentication.kubernetes.io/issued-credential-id", &format!("JTI={}", claims.jti));
+    }
     let token =
         tokens.signer.sign(&claims).map_err(|err| Status::internal(format!("failed to sign token: {err}")).because(err))?;
     let end = now.checked_add(expiration.seconds()).map_err(|err| Status::internal(err.to_string()))?;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod clients;
+mod endpoints;
 mod fuzz;
 mod hostile;
 mod policies;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use corten_apiserver::config::TlsVersion;
 use corten_apiserver::{ApiServer, Config};
 use corten_store::Sqlite;
 use corten_task::Tasks;
@@ -62,6 +63,70 @@ pub const COMPONENT: Component = Component {
         ("kubelet-preferred-address-types", "Order in which a node's addresses are tried"),
         ("etcd-servers", "Not yet: the store is embedded"),
         ("v", "Verbosity of the log"),
+        ("requestheader-allowed-names", "Names of front proxies' certificates [default: any]"),
+        ("requestheader-username-headers", "Headers with the user [default: X-Remote-User]"),
+        ("requestheader-uid-headers", "Headers with the user's UID [default: X-Remote-Uid]"),
+        ("requestheader-group-headers", "Headers with groups [default: X-Remote-Group]"),
+        ("requestheader-extra-headers-prefix", "Beginnings of headers with more of the user [default: X-Remote-Extra-]"),
+        ("goaway-chance", "Part of HTTP/2 requests after which the client connects anew, up to 0.02 [default: 0]"),
+        ("http2-max-streams-per-connection", "Streams of one HTTP/2 connection at one time [default: 1000]"),
+        ("strict-transport-security-directives", "Directives of Strict-Transport-Security in every answer"),
+        ("tls-min-version", "VersionTLS12 or VersionTLS13 [default: VersionTLS12]"),
+        ("tls-cipher-suites", "Cipher suites of TLS 1.2"),
+        ("external-hostname", "Host name in URLs that others are given"),
+        ("service-account-jwks-uri", "Where the keys of service account tokens are found, by the discovery document"),
+        ("default-not-ready-toleration-seconds", "How long pods stay on a node that is not ready [default: 300]"),
+        ("default-unreachable-toleration-seconds", "How long pods stay on a node that is unreachable [default: 300]"),
+    ],
+    harmless: &[
+        "audit-log-version",
+        "contention-profiling",
+        "default-watch-cache-size",
+        "delete-collection-workers",
+        "emulation-forward-compatible",
+        "enable-bootstrap-token-auth",
+        "enable-garbage-collector",
+        "enable-logs-handler",
+        "etcd-cafile",
+        "etcd-certfile",
+        "etcd-compaction-interval",
+        "etcd-count-metric-poll-period",
+        "etcd-db-metric-poll-interval",
+        "etcd-healthcheck-timeout",
+        "etcd-keyfile",
+        "etcd-prefix",
+        "etcd-readycheck-timeout",
+        "etcd-servers-overrides",
+        "kubelet-port",
+        "kubelet-read-only-port",
+        "kubelet-timeout",
+        "lease-reuse-duration-seconds",
+        "livez-grace-period",
+        "log-flush-frequency",
+        "permit-address-sharing",
+        "runtime-config-emulation-forward-compatible",
+        "service-account-lookup",
+        "show-hidden-metrics-for-version",
+        "storage-backend",
+        "storage-initialization-timeout",
+        "storage-media-type",
+        "watch-cache",
+        "watch-cache-sizes",
+    ],
+    refused: &[
+        ("admission-control-config-file", "configuration files of admission plugins are not read yet"),
+        ("audit-webhook-config-file", "audit events go to a log only, see --audit-log-path"),
+        ("authentication-config", "authentication is set up by flags only"),
+        ("authentication-token-webhook-config-file", "no webhook is asked about tokens yet"),
+        ("authorization-config", "authorization is set up by --authorization-mode only"),
+        ("authorization-policy-file", "the ABAC mode is not supported"),
+        ("authorization-webhook-config-file", "no webhook is asked about authorization yet"),
+        ("debug-socket-path", "profiles are not served"),
+        ("egress-selector-config-file", "connections are made directly"),
+        ("encryption-provider-config", "objects are not encrypted at rest yet"),
+        ("oidc-issuer-url", "tokens of other issuers are not accepted yet"),
+        ("service-account-signing-endpoint", "tokens are signed with --service-account-signing-key-file"),
+        ("tls-sni-cert-key", "one serving certificate is shown to everyone, see --tls-cert-file"),
     ],
 };
 
@@ -128,6 +193,29 @@ fn config(flags: &Flags, data: &std::path::Path) -> anyhow::Result<Config> {
     config.kubelet_client_key = path("kubelet-client-key");
     config.kubelet_certificate_authority = path("kubelet-certificate-authority");
     list(&mut config.kubelet_preferred_address_types, flags.list("kubelet-preferred-address-types"));
+    list(&mut config.requestheader_allowed_names, flags.list("requestheader-allowed-names"));
+    list(&mut config.requestheader_username_headers, flags.list("requestheader-username-headers"));
+    list(&mut config.requestheader_uid_headers, flags.list("requestheader-uid-headers"));
+    list(&mut config.requestheader_group_headers, flags.list("requestheader-group-headers"));
+    list(&mut config.requestheader_extra_headers_prefix, flags.list("requestheader-extra-headers-prefix"));
+    set(&mut config.goaway_chance, flags.parsed("goaway-chance")?);
+    if !(0.0..=0.02).contains(&config.goaway_chance) {
+        bail!("--goaway-chance can not be less than 0 or greater than 0.02");
+    }
+    // Upstream's 0 means whatever its library takes to be right.
+    set(&mut config.http2_max_streams, flags.parsed("http2-max-streams-per-connection")?.filter(|streams| *streams > 0));
+    list(&mut config.strict_transport_security, flags.list("strict-transport-security-directives"));
+    config.tls_min_version = match flags.text("tls-min-version") {
+        None | Some("" | "VersionTLS10" | "VersionTLS11" | "VersionTLS12") => TlsVersion::V1_2,
+        Some("VersionTLS13") => TlsVersion::V1_3,
+        Some(other) => bail!("unknown tls version {other:?}"),
+    };
+    config.tls_cipher_suites = flags.list("tls-cipher-suites");
+    config.external_hostname = flags.text("external-hostname").map(str::to_owned);
+    config.service_account_jwks_uri = flags.text("service-account-jwks-uri").map(str::to_owned);
+    set(&mut config.not_ready_toleration_seconds, flags.parsed("default-not-ready-toleration-seconds")?);
+    set(&mut config.unreachable_toleration_seconds, flags.parsed("default-unreachable-toleration-seconds")?);
+    config.other_flags = flags.given();
     Ok(config)
 }
 

@@ -32,6 +32,8 @@ pub const COMPONENT: Component = Component {
         ("terminated-pod-gc-threshold", "Ended pods that are kept [default: 12500]"),
         ("v", "Verbosity of the log"),
     ],
+    harmless: &[],
+    refused: &[],
 };
 
 /// Starts every controller, as soon as this process leads.

@@ -44,6 +44,8 @@ pub const COMPONENT: Component = Component {
         ("service-cluster-ip-range", "Addresses of Services [default: 10.43.0.0/16]"),
         ("v", "Verbosity of the log"),
     ],
+    harmless: &[],
+    refused: &[],
 };
 
 /// Starts the node.

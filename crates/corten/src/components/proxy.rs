@@ -22,6 +22,8 @@ pub const COMPONENT: Component = Component {
         ("cleanup", "Remove every rule and end"),
         ("v", "Verbosity of the log"),
     ],
+    harmless: &[],
+    refused: &[],
 };
 
 /// Starts the proxy; with `--cleanup` there is nothing to run.

@@ -20,6 +20,8 @@ pub const COMPONENT: Component = Component {
         ("leader-elect-retry-period", "Pause between attempts [default: 2s]"),
         ("v", "Verbosity of the log"),
     ],
+    harmless: &[],
+    refused: &[],
 };
 
 /// Starts scheduling, as soon as this process leads.

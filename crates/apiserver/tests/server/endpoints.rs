@@ -1,0 +1,104 @@
+//! What surrounds the resources: pages for debugging, single checks, tables of flow control, and what proxies refuse.
+
+use crate::running::{Running, admin, request};
+
+#[tokio::test]
+async fn pages_are_text_for_people_and_documents_for_who_names_them() {
+    let running = Running::start(|_, config| {
+        config.other_flags.insert("data-dir".into(), "/data".into());
+    })
+    .await;
+    #[rustfmt::skip]
+    let cases = [
+        // path                  accept                                             code  content type (begins with)  body (holds)
+        ("/flagz",               "",                                                200, "text/plain",                "\napiserver flagz\n"),
+        ("/flagz",               "*/*",                                             200, "text/plain",                "\ndata-dir=/data\n"),
+        ("/flagz",               "application/json",                                406, "application/json",          "only the following media types are accepted: application/json, application/yaml, text/plain"),
+        ("/flagz",               "application/json;g=config.k8s.io;v=v1beta1;as=Flagz",   200, "application/json;g=config.k8s.io;v=v1beta1;as=Flagz", "\"request-timeout\":\"1m0s\""),
+        ("/flagz",               "application/json;g=config.k8s.io;v=v1beta1;as=Statusz", 406, "application/json",    "NotAcceptable"),
+        ("/statusz",             "application/yaml;g=config.k8s.io;v=v1beta1;as=Statusz", 200, "application/yaml",    "- /flagz\n- /healthz\n"),
+        ("/statusz",             "text/plain",                                      200, "text/plain",                "Paths: /flagz /healthz /livez /metrics /readyz /statusz /version"),
+        ("/readyz/etcd",         "",                                                200, "text/plain",                "ok"),
+        ("/livez/nope",          "",                                                404, "text/plain",                "404 page not found"),
+        ("/livez?exclude=a,b",   "",                                                200, "text/plain",                "ok"),
+        ("/livez?verbose&exclude=a,b&exclude=ping", "",                             200, "text/plain",                "no matches for \"a,b\"\n"),
+        ("/metrics/slis",        "",                                                200, "text/plain",                "kubernetes_healthcheck{name=\"etcd\",type=\"livez\"} 1"),
+        ("/debug/pprof/",        "",                                                404, "text/plain",                "404 page not found"),
+        ("/debug/api_priority_and_fairness/dump_priority_levels", "",               200, "text/plain",                "exempt,            0,            false,  false,       0,               1,"),
+        ("/debug/api_priority_and_fairness/dump_requests?includeRequestDetails=1", "", 200, "text/plain",             ", admin,    get,    /debug/api_priority_and_fairness/dump_requests,"),
+        ("/debug/api_priority_and_fairness/dump_x", "",                             404, "text/plain",                "404 page not found"),
+        ("/openapi/v2",          "text/html",                                       406, "",                          ""),
+        ("/openapi/v3/version?hash=OLD", "",                                        301, "",                          ""),
+    ];
+    for (path, accept, code, kind, body) in cases {
+        let answer = running.ask(admin(), request("GET", path, "").header("accept", accept), "").await;
+        let text = String::from_utf8_lossy(answer.body()).into_owned();
+        assert_eq!(answer.status().as_u16(), code, "{path} {accept}: {text}");
+        let given = answer.headers().get("content-type").map_or("", |kind| kind.to_str().unwrap());
+        assert!(given.starts_with(kind), "{path} {accept}: {given}");
+        assert!(text.contains(body), "{path} {accept}: {text}");
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn openapi_documents_are_not_sent_to_who_has_them() {
+    let running = Running::start(|_, _| {}).await;
+    let get = |name: &'static str, value: String| {
+        let running = &running;
+        async move { running.ask(admin(), request("GET", "/openapi/v3/version", "").header(name, value), "").await }
+    };
+    let first = get("x-nothing", String::new()).await;
+    let header = |name: &str| first.headers()[name].to_str().unwrap().to_owned();
+    let (tag, date) = (header("etag"), header("last-modified"));
+    for (name, value, code) in [
+        ("if-none-match", tag.clone(), 304),
+        ("if-none-match", format!("\"other\", W/{tag}"), 304),
+        ("if-none-match", "\"other\"".into(), 200),
+        ("if-modified-since", date, 304),
+        ("if-modified-since", "Sat, 01 Jan 2000 00:00:00 GMT".into(), 200),
+    ] {
+        assert_eq!(get(name, value.clone()).await.status().as_u16(), code, "{name}: {value}");
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn proxies_refuse_what_leads_nowhere_or_to_the_server_itself() {
+    let running = Running::start(|_, _| {}).await;
+    let send = |method: &'static str, path: &'static str, body: &'static str| {
+        let running = &running;
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        async move { running.ask(admin(), request(method, path, kind), body).await }
+    };
+    let pods = "/api/v1/namespaces/default/pods";
+    send("POST", "/api/v1/namespaces/default/serviceaccounts", r#"{"metadata":{"name":"default"}}"#).await;
+    let made = send("POST", pods, r#"{"metadata":{"name":"p"},"spec":{"containers":[{"name":"a","image":"i"},{"name":"b","image":"i"}],"initContainers":[{"name":"i","image":"i"}]}}"#).await;
+    assert_eq!(made.status(), 201, "{made:?}");
+    let local = r#"{"status":{"podIP":"127.0.0.1","podIPs":[{"ip":"127.0.0.1"}]}}"#;
+    assert_eq!(send("PATCH", "/api/v1/namespaces/default/pods/p/status", local).await.status(), 200);
+    let service = r#"{"metadata":{"name":"s"},"spec":{"ports":[{"port":80}]}}"#;
+    assert_eq!(send("POST", "/api/v1/namespaces/default/services", service).await.status(), 201);
+    // Nobody vouches for this address: it is no pod's.
+    let endpoints = r#"{"metadata":{"name":"s"},"subsets":[{"addresses":[{"ip":"10.9.9.9"}],"ports":[{"port":80}]}]}"#;
+    assert_eq!(send("POST", "/api/v1/namespaces/default/endpoints", endpoints).await.status(), 201);
+    #[rustfmt::skip]
+    let cases = [
+        ("GET",  "pods/p/proxy/x",               400, "address not allowed"),
+        ("GET",  "pods/ftp:p:80/proxy/x",        400, "invalid pod request \"ftp:p:80\""),
+        ("GET",  "pods/a:p:80:1/proxy/x",        400, "invalid pod request \"a:p:80:1\""),
+        ("GET",  "pods/none/proxy/x",            404, "pods \"none\" not found"),
+        ("GET",  "services/s/proxy/x",           503, "no endpoints available for service \"s\""),
+        ("GET",  "services/s:81/proxy/x",        503, "no service port 81 found for service \"s\""),
+        ("GET",  "pods/p/log",                   400, "a container name must be specified for pod p, choose one of: [i a b]"),
+        ("GET",  "pods/p/log?container=x",       400, "container x is not valid for pod p"),
+        ("POST", "pods/p/exec?container=a&command=ls", 400, "pod p does not have a host assigned"),
+    ];
+    for (method, path, code, message) in cases {
+        let path = format!("/api/v1/namespaces/default/{path}");
+        let answer = running.ask(admin(), request(method, &path, ""), "").await;
+        let status: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+        assert_eq!((answer.status().as_u16(), status["message"].as_str()), (code, Some(message)), "{path}");
+    }
+    running.stop().await;
+}

@@ -63,6 +63,10 @@ fn show(f: &mut fmt::Formatter<'_>, text: &str, at: Offset, message: &str) -> fm
     let Some(offset) = at else {
         return write!(f, "ERROR: <input>:-1:0: {message}");
     };
+    if text.is_empty() {
+        // There is no line to show, and no first column in it.
+        return write!(f, "ERROR: <input>:1:0: {message}");
+    }
     let (mut line, mut column, mut start) = (1, 0, 0);
     for (byte, c) in text.char_indices().take(offset as usize).map(|(i, c)| (i + c.len_utf8(), c)) {
         column += 1;

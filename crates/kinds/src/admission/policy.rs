@@ -171,11 +171,11 @@ pub(super) fn validation(faults: &mut Faults, path: &Path<'_>, item: &Value, com
     }
     let text = item.text("message");
     if !text.is_empty() && text.trim().is_empty() {
-        faults.invalid_str(&path.child("message"), text, "message must be non-empty if specified");
+        faults.invalid_str(&path.child("message"), text, "must be non-empty if specified");
     } else if text.trim().contains(['\n', '\r']) {
-        faults.invalid_str(&path.child("message"), text, "message must not contain line breaks");
+        faults.invalid_str(&path.child("message"), text, "must not contain line breaks");
     }
-    if let Some(reason) = item.opt_text("reason").filter(|reason| *reason != "Unauthorized") {
+    if let Some(reason) = item.opt_text("reason") {
         check::one_of(faults, &path.child("reason"), reason, &["Forbidden", "Invalid", "RequestEntityTooLarge"]);
     }
 }

@@ -267,7 +267,7 @@ fn versions(faults: &mut Faults, path: &Path<'_>, shared: &Shared) {
             }
         }
     }
-    let shown = || internal::shown_list("CustomResourceDefinitionVersion", &shared.versions);
+    let shown = || internal::shown_list("CustomResourceDefinitionVersion", &json!(shared.versions));
     if !unique {
         check::invalid_shown(faults, path, &shown(), "must contain unique version names");
     }

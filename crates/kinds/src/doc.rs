@@ -194,10 +194,12 @@ pub(crate) fn semantic_equal(a: &Value, b: &Value) -> bool {
 }
 
 fn member_equal(key: &str, a: &Value, b: &Value) -> bool {
-    let amounts = matches!(key, "limits" | "overhead" | "requests");
+    let amounts = matches!(key, "limits" | "overhead" | "podFixed" | "requests");
     match (a, b) {
         // The only maps that come here empty.
-        (Value::Null, Value::Object(map)) | (Value::Object(map), Value::Null) => map.is_empty() && (amounts || key == "labels"),
+        (Value::Null, Value::Object(map)) | (Value::Object(map), Value::Null) => {
+            map.is_empty() && (amounts || matches!(key, "labels" | "matchLabels" | "options" | "parameters"))
+        }
         (Value::Object(_), Value::Object(_)) if amounts => amounts_equal(a, b),
         _ => semantic_equal(a, b),
     }

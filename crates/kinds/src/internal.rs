@@ -67,10 +67,8 @@ pub(crate) fn shown(kind: &str, value: &Value) -> String {
 }
 
 /// A list of values as compact JSON of their internal type.
-pub(crate) fn shown_list(kind: &str, values: &[Value]) -> String {
-    if values.is_empty() {
-        return "null".into();
-    }
+pub(crate) fn shown_list(kind: &str, values: &Value) -> String {
+    let Some(values) = values.as_array() else { return "null".into() };
     let items: Vec<String> = values.iter().map(|value| shown(kind, value)).collect();
     format!("[{}]", items.join(","))
 }

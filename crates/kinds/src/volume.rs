@@ -79,7 +79,7 @@ impl Strategy for PersistentVolumes {
         }
         check::immutable(&mut faults, &Path::new("volumeMode"), &new_spec["volumeMode"], &old_spec["volumeMode"]);
         if old_spec.has("nodeAffinity")
-            && !semantic_equal(&with_ga_labels(&new_spec["nodeAffinity"]), &with_ga_labels(&old_spec["nodeAffinity"]))
+            && !semantic_equal(&new_spec["nodeAffinity"], &relabelled(&old_spec["nodeAffinity"], &new_spec["nodeAffinity"]))
         {
             let shown = internal::shown("*VolumeNodeAffinity", &new_spec["nodeAffinity"]);
             let detail = "field is immutable, except for updating from beta label to GA";
@@ -175,23 +175,33 @@ fn source_of(spec: &Value) -> Value {
     source
 }
 
-/// Node labels with their names of today.
-fn with_ga_labels(affinity: &Value) -> Value {
+/// `affinity` with the node labels that `new` calls otherwise by the names that they have there, where that is allowed: a label of
+/// the beta may become the one of today. What had no such name may lose it.
+fn relabelled(affinity: &Value, new: &Value) -> Value {
     let mut affinity = affinity.clone();
-    if let Some(required) = affinity.child("required") {
-        for requirement in required.items("nodeSelectorTerms").flat_map(|term| term.items("matchExpressions")) {
-            let now = match requirement.text("key") {
-                "failure-domain.beta.kubernetes.io/zone" => "topology.kubernetes.io/zone",
-                "failure-domain.beta.kubernetes.io/region" => "topology.kubernetes.io/region",
-                "beta.kubernetes.io/os" => "kubernetes.io/os",
-                "beta.kubernetes.io/arch" => "kubernetes.io/arch",
-                "beta.kubernetes.io/instance-type" => "node.kubernetes.io/instance-type",
-                _ => continue,
-            };
-            requirement.put("key", now);
+    let Some(required) = affinity.child("required") else { return affinity };
+    for (term, new) in required.items("nodeSelectorTerms").zip(new["required"].list("nodeSelectorTerms")) {
+        for list in ["matchExpressions", "matchFields"] {
+            for (requirement, new) in term.items(list).zip(new.list(list)) {
+                if label_of_today(requirement.text("key")) == new.text("key") {
+                    requirement.put("key", new["key"].clone());
+                }
+            }
         }
     }
     affinity
+}
+
+/// The name that a label of the beta has today; empty for all others.
+fn label_of_today(label: &str) -> &'static str {
+    match label {
+        "failure-domain.beta.kubernetes.io/zone" => "topology.kubernetes.io/zone",
+        "failure-domain.beta.kubernetes.io/region" => "topology.kubernetes.io/region",
+        "beta.kubernetes.io/os" => "kubernetes.io/os",
+        "beta.kubernetes.io/arch" => "kubernetes.io/arch",
+        "beta.kubernetes.io/instance-type" => "node.kubernetes.io/instance-type",
+        _ => "",
+    }
 }
 
 type Check = fn(&mut Faults, &Path<'_>, &Value, &str);
@@ -353,8 +363,7 @@ fn capacity(faults: &mut Faults, path: &Path<'_>, spec: &Value) {
         faults.required(path, "");
     }
     if !list.contains_key("storage") || list.len() > 1 {
-        let shown = if list.is_empty() { "{}".to_owned() } else { spec["capacity"].to_string() };
-        check::not_supported_shown(faults, path, &shown, &["storage"]);
+        check::not_supported_shown(faults, path, &spec["capacity"].to_string(), &["storage"]);
     }
     for (name, amount) in list {
         let at = path.key(name);

@@ -162,7 +162,7 @@ pub(super) fn slice(faults: &mut Faults, path: &Path<'_>, spec: &Value, old: Opt
         placed.push("`nodeSelector`");
         scheduling::node_selector(faults, &at, selector, false);
         if selector.list("nodeSelectorTerms").len() != 1 {
-            let terms = internal::shown_list("NodeSelectorTerm", selector.list("nodeSelectorTerms"));
+            let terms = internal::shown_list("NodeSelectorTerm", &selector["nodeSelectorTerms"]);
             check::invalid_shown(faults, &at.child("nodeSelectorTerms"), &terms, "must have exactly one node selector term");
         }
     }
@@ -560,7 +560,7 @@ fn binding_conditions(faults: &mut Faults, path: &Path<'_>, device: &Value) {
     }
     for (key, other) in [(keys[0], keys[1]), (keys[1], keys[0])] {
         if device.list(key).is_empty() && !device.list(other).is_empty() {
-            faults.invalid(&path.child(key), &Value::Null, &format!("{key} are required to use {other}"));
+            faults.invalid(&path.child(key), &device[key], &format!("{key} are required to use {other}"));
         }
     }
 }

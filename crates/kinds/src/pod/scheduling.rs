@@ -311,11 +311,12 @@ pub(super) fn affinity_grew(faults: &mut Faults, path: &Path<'_>, new: &Value, o
     if !old[REQUIRED].is_object() {
         return;
     }
+    let shown = &new[REQUIRED]["nodeSelectorTerms"];
     let (old, new) = (old[REQUIRED].list("nodeSelectorTerms"), new[REQUIRED].list("nodeSelectorTerms"));
     let required = path.child(REQUIRED);
     let at = required.child("nodeSelectorTerms");
     if !old.is_empty() && old.len() != new.len() {
-        let shown = internal::shown_list("NodeSelectorTerm", new);
+        let shown = internal::shown_list("NodeSelectorTerm", shown);
         let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
         return check::invalid_shown(faults, &at, &shown, detail);
     }

@@ -40,12 +40,24 @@ pub(crate) fn kept(field: &Field, value: Option<Value>) -> Option<Value> {
 /// [`kept`], and empty lists too: a client's `[]` is not the same as nothing until the object is stored. The same holds for the
 /// few maps of which validation and admission tell.
 pub(crate) fn kept_as_sent(field: &Field, value: Option<Value>) -> Option<Value> {
-    value.filter(|value| value.is_array() || is_told_map(field.name, value) || is_kept(field, value))
+    value.filter(|value| value.is_array() || is_told_map(field, value) || is_kept(field, value))
 }
 
 /// Whether a value is an empty map of which it matters that it was sent.
-fn is_told_map(name: &str, value: &Value) -> bool {
-    matches!(name, "labels" | "limits" | "overhead" | "requests") && value.as_object().is_some_and(Map::is_empty)
+fn is_told_map(field: &Field, value: &Value) -> bool {
+    let told = match &field.kind {
+        // Devices have capacities of another kind.
+        Kind::Map(item) => field.name != "capacity" || **item == Kind::Quantity,
+        _ => false,
+    };
+    told && is_told_name(field.name, value)
+}
+
+/// Whether a value may be such a map, going by its name.
+fn is_told_name(name: &str, value: &Value) -> bool {
+    const NAMES: [&str; 9] =
+        ["capacity", "labels", "limits", "matchLabels", "options", "overhead", "parameters", "podFixed", "requests"];
+    value.as_object().is_some_and(Map::is_empty) && NAMES.contains(&name)
 }
 
 /// Turns the empty lists of a document into what they are once stored: nothing, or null where the encoder always writes.
@@ -58,7 +70,7 @@ fn settle_at(map: &mut Map<String, Value>, ty: &Type, owned: bool, depth: usize)
         let Some(field) = ty.field(name) else { return true };
         // Of the object itself an empty list of managed fields asks for forgetting them.
         let forgets = depth == 1 && name == "managedFields";
-        if (is_empty_list(value) && !forgets) || is_told_map(name, value) {
+        if (is_empty_list(value) && !forgets) || is_told_map(field, value) {
             let always = ty.position(name).is_some_and(|at| ty.always.contains(&at));
             if always && !owned {
                 *value = Value::Null;
@@ -87,7 +99,7 @@ fn is_empty_list(value: &Value) -> bool {
 pub(crate) fn has_empty_list(value: &Value) -> bool {
     match value {
         Value::Array(list) => list.is_empty() || list.iter().any(has_empty_list),
-        Value::Object(map) => map.iter().any(|(name, value)| is_told_map(name, value) || has_empty_list(value)),
+        Value::Object(map) => map.iter().any(|(name, value)| is_told_name(name, value) || has_empty_list(value)),
         _ => false,
     }
 }

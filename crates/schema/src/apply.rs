@@ -224,6 +224,23 @@ pub fn apply<V: Versions>(
     Ok(Applied { document, changed })
 }
 
+/// Merges what an admission policy sets into an object; nobody comes to own anything by it. What is owned as a whole may not be
+/// set, so that nothing is lost that the policy does not name.
+///
+/// # Errors
+///
+/// Why not, in upstream's words.
+pub fn merge_patch(ty: &corten_api::facts::Type, live: &Value, patch: &Value) -> Result<Value, String> {
+    let schema = BuiltIn::new(ty);
+    walk::check(&schema, patch).map_err(|faults| format!("failed to convert patch object to typed object: {faults}"))?;
+    let atomic = walk::atomics(&schema, patch);
+    if !atomic.is_empty() {
+        let paths = atomic.join(", ");
+        return Err(format!("invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {paths}"));
+    }
+    Ok(merge::merge(&schema, live, patch))
+}
+
 /// Notes an update by `id` in the managers of an object.
 fn updated<V: Versions>(
     versions: &V,

@@ -184,6 +184,16 @@ fn updates_are_tracked() {
 }
 
 #[test]
+fn documents_with_items_that_nothing_identifies_are_not_tracked() {
+    let account = |secret: Value| json!({"metadata": {"name": "a"}, "secrets": [secret]});
+    let made = changed("core.v1.ServiceAccount", None, account(json!({"kind": "Secret"})), "m");
+    assert_eq!(made["metadata"].get("managedFields"), None);
+    let made = changed("core.v1.ServiceAccount", None, account(json!({"name": "s"})), "m");
+    let changed = changed("core.v1.ServiceAccount", Some(&made), account(json!({})), "m");
+    assert_eq!(changed["metadata"].get("managedFields"), None);
+}
+
+#[test]
 fn what_no_type_holds_back_is_not_owned_on_create() {
     let pod = json!({"metadata": {"name": "x", "labels": {"a": "1"}}, "spec": {"containers": [{"name": "a", "image": "i", "ports": [{"containerPort": 80, "protocol": "TCP"}]}]}});
     let made = changed("core.v1.Pod", None, pod, "maker");

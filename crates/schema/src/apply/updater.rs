@@ -22,6 +22,10 @@ pub(super) fn update<V: Versions>(
     writer: &Writer<'_>,
 ) -> Managers {
     let Some(mut found) = differences(versions, old, new, writer) else { return managers };
+    if found.unidentified {
+        // Nobody owns anything of a document that cannot be tracked, as upstream.
+        return Managers::default();
+    }
     // The managed fields themselves are among it: they are taken out of the new document while their successors are made.
     found.removed = found.removed.difference(unowned());
     // The writer's own earlier ownership is treated like anybody's: what it changes now it owns anew. Only what is gone makes a
@@ -112,7 +116,9 @@ fn differences<V: Versions>(versions: &V, old: &Value, new: &Value, writer: &Wri
 }
 
 fn filtered(found: Comparison, reset: &ResetFields<'_>) -> Comparison {
-    Comparison { removed: reset.filter(found.removed), modified: reset.filter(found.modified), added: reset.filter(found.added) }
+    let Comparison { removed, modified, added, unidentified } = found;
+    let filter = |set| reset.filter(set);
+    Comparison { removed: filter(removed), modified: filter(modified), added: filter(added), unidentified }
 }
 
 /// What the write does to the other managers, each in the version it used.

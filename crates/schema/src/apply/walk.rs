@@ -1,5 +1,6 @@
 //! Walks over documents along their schema: checking them, the set of fields a document sets, and what differs between two.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
@@ -18,6 +19,8 @@ pub struct Comparison {
     pub modified: Set,
     /// In the new document only.
     pub added: Set,
+    /// Whether the new document brings an item into a list that nothing identifies: such a document cannot be tracked.
+    pub unidentified: bool,
 }
 
 /// What is wrong with a document, as `.spec.ports: duplicate entries…`.
@@ -46,6 +49,38 @@ pub(super) fn check<S: Schema>(schema: &S, document: &Value) -> Result<(), Schem
     if checker.faults.0.is_empty() { Ok(()) } else { Err(checker.faults) }
 }
 
+/// Where a document sets lists and objects that are owned as a whole.
+pub(super) fn atomics<S: Schema>(schema: &S, document: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    atomics_at(schema, schema.root(), document, String::new(), &mut found);
+    found
+}
+
+fn atomics_at<'s, S: Schema>(schema: &'s S, node: S::Node<'s>, value: &Value, path: String, found: &mut Vec<String>) {
+    let atomic = schema.shape(node) == Shape::Leaf;
+    match (schema.container(node), value) {
+        (Container::Map, Value::Object(map)) => {
+            if atomic {
+                found.push(path.clone());
+            }
+            for (name, value) in map {
+                if let Some((member, true)) = schema.member(node, name) {
+                    atomics_at(schema, member, value, format!("{path}.{name}"), found);
+                }
+            }
+        }
+        (Container::List, Value::Array(list)) => {
+            if atomic {
+                found.push(path.clone());
+            }
+            for (at, item) in list.iter().enumerate() {
+                atomics_at(schema, schema.item(node), item, format!("{path}[{at}]"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// The fields a document sets.
 pub(super) fn field_set<S: Schema>(schema: &S, document: &Value) -> Set {
     Collector { schema }.place(schema.root(), document).below
@@ -53,8 +88,10 @@ pub(super) fn field_set<S: Schema>(schema: &S, document: &Value) -> Set {
 
 /// What changed from one document to another. Costs as much as the documents are large, and allocates for what differs.
 pub fn compare<S: Schema>(schema: &S, old: &Value, new: &Value) -> Comparison {
-    let found = Comparer { schema }.place(schema.root(), Some(old), Some(new));
-    Comparison { removed: found.removed.below, modified: found.modified.below, added: found.added.below }
+    let comparer = Comparer { schema, unidentified: Cell::new(false) };
+    let found = comparer.place(schema.root(), Some(old), Some(new));
+    let unidentified = comparer.unidentified.get();
+    Comparison { removed: found.removed.below, modified: found.modified.below, added: found.added.below, unidentified }
 }
 
 /// The step that identifies an item of a list, or why there is none.
@@ -228,6 +265,7 @@ fn identified<'v, S: Schema>(
 
 struct Comparer<'s, S> {
     schema: &'s S,
+    unidentified: Cell<bool>,
 }
 
 /// What differs at a place and below it.
@@ -295,10 +333,12 @@ impl<'s, S: Schema> Comparer<'s, S> {
                 }
             }
             (Shape::Set | Shape::Keyed, Value::Array(list)) => {
-                let item = self.schema.item(node);
+                let (item, mut found) = (self.schema.item(node), 0);
                 for (element, value, doubled) in identified(self.schema, node, list) {
                     out.below.put(element, if doubled { Node::member() } else { self.added(item, value) });
+                    found += 1;
                 }
+                self.unidentified.set(self.unidentified.get() || found < list.len());
             }
             _ => {}
         }
@@ -351,8 +391,9 @@ impl<'s, S: Schema> Comparer<'s, S> {
             }
         }
         for item in new {
-            if let Ok(element) = element_of(self.schema, node, item) {
-                items.entry(element).or_default().1.push(item);
+            match element_of(self.schema, node, item) {
+                Ok(element) => items.entry(element).or_default().1.push(item),
+                Err(_) => self.unidentified.set(true),
             }
         }
         let item = self.schema.item(node);

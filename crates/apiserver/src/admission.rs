@@ -73,6 +73,19 @@ pub struct AdmissionRequest {
     pub warnings: Vec<String>,
     /// Annotations for the audit event.
     pub audit_annotations: BTreeMap<String, String>,
+    /// Whether the changing pass is to be repeated.
+    pub reinvocation: Reinvocation,
+}
+
+/// How policies that change objects ask for a second look at what came of it all.
+#[derive(Debug, Default)]
+pub struct Reinvocation {
+    /// A policy has run that others may have to see the outcome of.
+    pub wanted: bool,
+    /// This is the second pass; there is no third.
+    pub again: bool,
+    /// What ran in the first pass and wants to run in the second.
+    pub invoked: Vec<String>,
 }
 
 /// A future that a plugin returns.
@@ -152,8 +165,17 @@ impl Chain {
         self.plugins.iter().any(|(plugin, _)| plugin.handles(request) && plugin.reads_content(request))
     }
 
-    /// The changing pass.
+    /// The changing pass, and a second one when a policy has changed something.
     pub async fn mutate(&self, request: &mut AdmissionRequest) -> Result<(), Status> {
+        self.mutate_once(request).await?;
+        if !request.reinvocation.wanted {
+            return Ok(());
+        }
+        request.reinvocation.again = true;
+        self.mutate_once(request).await
+    }
+
+    async fn mutate_once(&self, request: &mut AdmissionRequest) -> Result<(), Status> {
         let (since, operation) = (Instant::now(), request.operation);
         let mut outcome = Ok(());
         // One look at the clock between two plugins, not two: there are many, and most take less than that.
@@ -226,6 +248,7 @@ impl Chain {
             Box::new(certificates::CertificateSubjectRestriction),
             Box::new(storage::DefaultIngressClass { reader: reader() }),
             Box::new(pods::PodTopologyLabels { reader: reader() }),
+            Box::new(policy::MutatingAdmissionPolicies::new(reader(), authz.clone())),
             Box::new(policy::ValidatingAdmissionPolicies::new(reader(), authz.clone())),
             Box::new(quota::ResourceQuota::new(reader())),
         ];

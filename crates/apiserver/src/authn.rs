@@ -24,7 +24,7 @@ use crate::certs::Certificates;
 use crate::config::Config;
 use crate::proof::Authenticated;
 use crate::reader::Reader;
-use crate::tokens::{Audiences, Tokens};
+use crate::tokens::{Audiences, Tokens, VerifyError};
 use crate::user::{AUTHENTICATED, UNAUTHENTICATED, User};
 
 use front_proxy::FrontProxy;
@@ -120,29 +120,33 @@ impl Authenticator {
             return Some(with_group(user));
         }
         match bearer_token(headers) {
-            Some(token) => self.token(&token, &Audiences::of_api()).map(|found| found.user),
+            Some(token) => self.token(&token, &Audiences::of_api()).ok().map(|found| found.user),
             // A certificate that is no good is a credential that is wrong.
             None => (self.anonymous && peer.certificates.is_empty()).then(User::anonymous),
         }
     }
 
-    /// Whose token this is, if it is good for one of `audiences`.
-    #[must_use]
-    pub fn token(&self, token: &str, audiences: &Audiences) -> Option<TokenUser> {
+    /// Whose token this is.
+    ///
+    /// # Errors
+    /// Why it is no good for any of `audiences`.
+    pub fn token(&self, token: &str, audiences: &Audiences) -> Result<TokenUser, VerifyError> {
         let api = self.tokens.api_audiences();
         // Tokens that name no audience are good for the API only.
         let for_api = audiences.matching(api);
         if let Some(user) = self.static_tokens.user(token) {
-            return (!for_api.is_empty()).then(|| TokenUser { user: with_group(user.clone()), audiences: for_api });
+            let found = || TokenUser { user: with_group(user.clone()), audiences: for_api.clone() };
+            return (!for_api.is_empty()).then(found).ok_or(VerifyError::Foreign);
         }
         if let Some(user) = bootstrap_token::user(token, &self.reader) {
-            return (!for_api.is_empty()).then(|| TokenUser { user: with_group(user), audiences: for_api });
+            let found = || TokenUser { user: with_group(user), audiences: for_api.clone() };
+            return (!for_api.is_empty()).then(found).ok_or(VerifyError::Foreign);
         }
         match self.tokens.verify(token, audiences) {
-            Ok(found) => Some(TokenUser { user: with_group(found.user), audiences: found.audiences }),
+            Ok(found) => Ok(TokenUser { user: with_group(found.user), audiences: found.audiences }),
             Err(err) => {
                 tracing::debug!(error = %err, "a bearer token was refused");
-                None
+                Err(err)
             }
         }
     }

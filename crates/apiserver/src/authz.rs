@@ -193,6 +193,7 @@ impl Authorizer {
             match mode {
                 Mode::Node if node::name_of(user).is_some() => {
                     found.errors.push("node authorizer does not support user rule resolution".to_owned());
+                    found.incomplete = true;
                 }
                 Mode::Rbac => {
                     let (rules, errors) = self.rbac.rules_for(user, namespace);
@@ -212,8 +213,10 @@ impl Authorizer {
 pub struct RulesFor {
     /// The rules, in the order of their bindings.
     pub rules: Vec<PolicyRule>,
-    /// Why some may be missing.
+    /// What went wrong on the way: some may be missing.
     pub errors: Vec<String>,
+    /// Whether an authorizer cannot list rules at all.
+    pub incomplete: bool,
 }
 
 impl<'a> Attributes<'a> {

@@ -31,6 +31,7 @@ mod hooks;
 mod managed;
 mod services;
 
+mod claims;
 mod codec;
 mod continuation;
 mod keys;

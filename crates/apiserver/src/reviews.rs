@@ -7,12 +7,13 @@ use serde_json::{Map, Value, json};
 
 use corten_api::field::{Faults, Path};
 use corten_api::names;
+use corten_api::selector::{FieldSelector, LabelSelector};
 use corten_api::status::Status;
 
 use crate::authz::{Attributes, Decision};
 use crate::pipeline::Call;
 use crate::state::State;
-use crate::tokens::Audiences;
+use crate::tokens::{Audiences, VerifyError};
 use crate::user::User;
 
 const AUTHORIZATION: &str = "authorization.k8s.io";
@@ -52,8 +53,10 @@ fn token_review(state: &State, mut body: Value) -> Result<Value, Status> {
     }
     let audiences = Audiences::of(strings(&body["spec"]["audiences"]));
     body["status"] = match state.authn.token(token, &audiences) {
-        Some(found) => json!({"authenticated": true, "user": user_info(&found.user), "audiences": found.audiences}),
-        None => json!({"user": {}, "error": "invalid bearer token"}),
+        Ok(found) => json!({"authenticated": true, "user": user_info(&found.user), "audiences": found.audiences}),
+        Err(VerifyError::Foreign) => json!({"user": {}, "error": "invalid bearer token"}),
+        // Every authenticator is asked, and the one that knows the token says more.
+        Err(why) => json!({"user": {}, "error": format!("[invalid bearer token, {why}]")}),
     };
     Ok(body)
 }
@@ -116,6 +119,10 @@ fn access_review(state: &State, mut body: Value, user: &User) -> Value {
     if !reason.is_empty() {
         status.insert("reason".into(), reason.into());
     }
+    let ignored = ignored_selectors(&body["spec"]["resourceAttributes"]);
+    if !ignored.is_empty() {
+        status.insert("evaluationError".into(), ignored.join("; ").into());
+    }
     body["status"] = status.into();
     body
 }
@@ -133,6 +140,24 @@ fn field_selector(selector: &Value) -> String {
         }
     });
     terms.collect::<Vec<_>>().join(",")
+}
+
+/// What is told of selectors that cannot be understood, or only in part: the question is taken as one for more.
+fn ignored_selectors(resource: &Value) -> Vec<String> {
+    let of_fields = |requirement: &Value| {
+        matches!(text(requirement, "/operator"), "In" | "NotIn") && strings(&requirement["values"]).len() == 1
+    };
+    let of_labels = |requirement: &Value| matches!(text(requirement, "/operator"), "In" | "NotIn" | "Exists" | "DoesNotExist");
+    let told = |key: &str, parses: &dyn Fn(&str) -> bool, known: &dyn Fn(&Value) -> bool| {
+        let all = resource[key]["requirements"].as_array().map_or(&[][..], Vec::as_slice);
+        let fits = all.iter().filter(|requirement| known(requirement)).count();
+        let raw_is_wrong = all.is_empty() && !parses(text(&resource[key], "/rawSelector"));
+        let part = if fits > 0 { "partially " } else { "" };
+        (raw_is_wrong || fits < all.len()).then(|| format!("spec.resourceAttributes.{key} {part}ignored due to parse error"))
+    };
+    let fields = told("fieldSelector", &|raw| FieldSelector::parse(raw).is_ok(), &of_fields);
+    let labels = told("labelSelector", &|raw| LabelSelector::parse(raw).is_ok(), &of_labels);
+    fields.into_iter().chain(labels).collect()
 }
 
 /// The user that a SubjectAccessReview asks about.
@@ -165,7 +190,7 @@ fn rules_review(state: &State, user: &User, body: &Value) -> Result<Value, Statu
             paths.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}));
         }
     }
-    let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": !found.errors.is_empty()});
+    let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": found.incomplete});
     if !found.errors.is_empty() {
         status["evaluationError"] = found.errors.join(", ").into();
     }

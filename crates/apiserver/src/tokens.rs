@@ -17,6 +17,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use corten_api::field::quoted;
+
 use crate::authn::{Extra, TokenUser};
 use crate::cache::Entry;
 use crate::certs::Certificates;
@@ -69,7 +71,7 @@ pub enum VerifyError {
     #[error("invalid bearer token")]
     Foreign,
     /// The signature or the form is wrong.
-    #[error("invalid bearer token")]
+    #[error("go-jose/go-jose: error in cryptographic primitive")]
     Signature(#[source] jsonwebtoken::errors::Error),
     /// Its time is over.
     #[error("service account token has expired")]
@@ -78,16 +80,48 @@ pub enum VerifyError {
     #[error("service account token is not valid yet")]
     NotYet,
     /// It is for others.
-    #[error("token audiences {token:?} is invalid for the target audiences {wanted:?}")]
+    #[error("token audiences {} is invalid for the target audiences {}", listed(token), listed(wanted))]
     Audience {
         /// Whom the token is for.
         token: Vec<String>,
         /// Whom it would have to be for.
         wanted: Vec<String>,
     },
-    /// What it is bound to is gone or is another one.
+    /// What it is bound to is gone.
     #[error("service account token has been invalidated")]
     Unbound,
+    /// Its service account is not there.
+    #[error("serviceaccounts {} not found", quoted(name))]
+    NoAccount {
+        /// Its name.
+        name: String,
+    },
+    /// Its service account has been deleted for a while.
+    #[error("service account {namespace}/{name} has been deleted")]
+    AccountDeleted {
+        /// Where it was.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// What it is bound to is another one of the same name.
+    #[error("{kind} UID ({there}) does not match {of}claim ({claimed})")]
+    Another {
+        /// What it is bound to.
+        kind: &'static str,
+        /// Which claim says so.
+        of: &'static str,
+        /// The UID of what is there.
+        there: String,
+        /// The UID of what it was bound to.
+        claimed: String,
+    },
+}
+
+/// Texts as Go's `%q` prints a list of them.
+fn listed(texts: &[String]) -> String {
+    let quoted: Vec<_> = texts.iter().map(|text| quoted(text)).collect();
+    format!("[{}]", quoted.join(" "))
 }
 
 /// For whom a token has to be.
@@ -195,20 +229,18 @@ impl Tokens {
             }
             return Ok(TokenUser { user, audiences: found });
         };
+        let wanted = audiences.wanted(&self.api_audiences);
+        let found: Vec<_> = wanted.iter().filter(|audience| claims.aud.contains(audience)).cloned().collect();
+        if found.is_empty() {
+            return Err(VerifyError::Audience { token: claims.aud.clone(), wanted });
+        }
         if now > claims.exp + LEEWAY {
             return Err(VerifyError::Expired);
         }
         if now < claims.nbf - LEEWAY {
             return Err(VerifyError::NotYet);
         }
-        let wanted = audiences.wanted(&self.api_audiences);
-        let found: Vec<_> = wanted.iter().filter(|audience| claims.aud.contains(audience)).cloned().collect();
-        if found.is_empty() {
-            return Err(VerifyError::Audience { token: claims.aud.clone(), wanted });
-        }
-        if !self.is_bound(&claims.kubernetes, now) {
-            return Err(VerifyError::Unbound);
-        }
+        self.check_bound(&claims.kubernetes, now)?;
         Ok(TokenUser { user: claims.user(), audiences: found })
     }
 
@@ -232,18 +264,37 @@ impl Tokens {
         Ok(Some(claims))
     }
 
-    /// Whether everything the token is bound to is still there.
-    fn is_bound(&self, bound: &Bound, now: i64) -> bool {
-        let there = |resource: &str, namespace: &str, reference: &Ref| {
-            let entry = self.reader.get("", resource, namespace, &reference.name);
-            entry.is_some_and(|entry| *entry.uid == *reference.uid && !is_gone(&entry, now))
+    /// Everything the token is bound to must still be there.
+    fn check_bound(&self, bound: &Bound, now: i64) -> Result<(), VerifyError> {
+        let (namespace, account) = (bound.namespace.as_str(), &bound.serviceaccount);
+        let name = account.name.clone();
+        let found = self.reader.get("", "serviceaccounts", namespace, &name);
+        let Some(found) = found else { return Err(VerifyError::NoAccount { name }) };
+        let another = |kind, of, found: &Entry, claimed: &Ref| VerifyError::Another {
+            kind,
+            of,
+            there: found.uid.to_string(),
+            claimed: claimed.uid.clone(),
         };
-        let namespace = bound.namespace.as_str();
-        there("serviceaccounts", namespace, &bound.serviceaccount)
-            && bound.secret.as_ref().is_none_or(|secret| there("secrets", namespace, secret))
-            && bound.pod.as_ref().is_none_or(|pod| there("pods", namespace, pod))
-            // The node of a pod-bound token only tells where it is; a token bound to a node alone falls with it.
-            && bound.node.as_ref().is_none_or(|node| bound.pod.is_some() || there("nodes", "", node))
+        if *found.uid != *account.uid {
+            return Err(another("service account", "", &found, account));
+        }
+        if is_gone(&found, now) {
+            return Err(VerifyError::AccountDeleted { namespace: namespace.to_owned(), name });
+        }
+        let there = |resource: &str, namespace: &str, claimed: Option<&Ref>, kind, of| {
+            let Some(claimed) = claimed else { return Ok(()) };
+            match self.reader.get("", resource, namespace, &claimed.name) {
+                Some(found) if *found.uid != *claimed.uid => Err(another(kind, of, &found, claimed)),
+                Some(found) if !is_gone(&found, now) => Ok(()),
+                _ => Err(VerifyError::Unbound),
+            }
+        };
+        there("secrets", namespace, bound.secret.as_ref(), "secret", "service account secret ref ")?;
+        there("pods", namespace, bound.pod.as_ref(), "pod", "service account pod ref ")?;
+        // The node of a pod-bound token only tells where it is; a token bound to a node alone falls with it.
+        let node = bound.node.as_ref().filter(|_| bound.pod.is_none());
+        there("nodes", "", node, "node", "service account node ref ")
     }
 }
 

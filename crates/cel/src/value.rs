@@ -194,6 +194,29 @@ impl<'a> Value<'a> {
         Self::String(Cow::Owned(text.into()))
     }
 
+    /// The value as JSON, if it can be written so: keys are texts, times and bytes become texts.
+    #[must_use]
+    pub fn to_json(&self) -> Option<Json> {
+        Some(match self {
+            Self::Null => Json::Null,
+            Self::Bool(value) => (*value).into(),
+            Self::Int(number) => (*number).into(),
+            Self::Uint(number) => (*number).into(),
+            Self::Double(number) => serde_json::Number::from_f64(*number)?.into(),
+            Self::String(text) => text.as_ref().into(),
+            Self::Bytes(_) | Self::Duration(_) | Self::Timestamp(_) | Self::Quantity(_) => {
+                let text = crate::functions::call("string", false, &[self.clone()]).ok()?;
+                text.as_str()?.into()
+            }
+            Self::List(list) => Json::Array(list.iter().map(|item| item.to_json()).collect::<Option<_>>()?),
+            Self::Map(map) => {
+                let member = |(key, value): (Self, Self)| Some((key.as_str()?.to_owned(), value.to_json()?));
+                Json::Object(map.entries().into_iter().map(member).collect::<Option<_>>()?)
+            }
+            _ => return None,
+        })
+    }
+
     pub(crate) fn list(items: Vec<Self>) -> Self {
         Self::List(List::Made(Rc::new(items)))
     }

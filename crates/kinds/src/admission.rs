@@ -3,14 +3,14 @@
 mod expression;
 mod policy;
 
-pub use expression::{CompiledPolicy, Expression, Validation};
+pub use expression::{CompiledPolicy, Expression, Mutation, Validation};
 
 use std::collections::HashSet;
 
 use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
-use crate::doc::{Read, Write};
+use crate::doc::{Read, Write, semantic_equal};
 use crate::{Column, Context, Strategy, check, columns, meta, names, table};
 
 /// `ValidatingWebhookConfiguration` or `MutatingWebhookConfiguration`.
@@ -43,27 +43,15 @@ impl Strategy for Webhooks {
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
-        meta::bump_generation(object, old, |object| &object["webhooks"]);
+        meta::bump_generation_exactly(object, old, |object| &object["webhooks"]);
     }
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
-        let mut faults = Faults::default();
-        let path = Path::new("webhooks");
-        let mut seen = HashSet::new();
-        for (i, hook) in object.list("webhooks").iter().enumerate() {
-            let at = path.index(i);
-            let name = hook.text("name");
-            if name.is_empty() {
-                faults.required(&at.child("name"), "");
-            } else {
-                check::invalid_each(&mut faults, &at.child("name"), name, names::fully_qualified(name));
-            }
-            webhook(&mut faults, &at, hook, self.mutating);
-            if !name.is_empty() && !seen.insert(name) {
-                check::duplicate(&mut faults, &at.child("name"), name);
-            }
-        }
-        faults
+        webhooks(object, self.mutating, &Lax::default())
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        webhooks(object, self.mutating, &Lax::of(object.list("webhooks"), old.list("webhooks")))
     }
 
     fn unconditional_update(&self) -> bool {
@@ -93,30 +81,87 @@ fn default_port(client: &mut Value) {
     }
 }
 
-fn webhook(faults: &mut Faults, path: &Path<'_>, hook: &Value, mutating: bool) {
+/// What the webhooks there have already that is forbidden today, and so may stay.
+#[derive(Default)]
+struct Lax {
+    side_effects: bool,
+    versions: bool,
+    names: bool,
+    labels: bool,
+    /// The conditions are what they were: what was good once is not compiled again.
+    conditions: bool,
+}
+
+impl Lax {
+    fn of(new: &[Value], old: &[Value]) -> Self {
+        let mut seen = HashSet::new();
+        let selector_is_wrong = |hook: &Value, key: &str| {
+            let mut faults = Faults::default();
+            check::label_selector(&mut faults, &Path::new(key), &hook[key], false);
+            !faults.is_empty()
+        };
+        Self {
+            side_effects: old.iter().any(|hook| !SIDE_EFFECTS.contains(&hook.text("sideEffects"))),
+            versions: old.iter().any(|hook| hook.texts("admissionReviewVersions").all(|version| !VERSIONS.contains(&version))),
+            names: !old.iter().all(|hook| seen.insert(hook.text("name"))),
+            labels: old.iter().any(|hook| SELECTORS.iter().any(|key| selector_is_wrong(hook, key))),
+            conditions: new.len() == old.len()
+                && new.iter().zip(old).all(|(new, old)| new["matchConditions"] == old["matchConditions"]),
+        }
+    }
+}
+
+const SELECTORS: [&str; 2] = ["namespaceSelector", "objectSelector"];
+const SIDE_EFFECTS: &[&str] = &["None", "NoneOnDryRun"];
+const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
+
+fn webhooks(object: &Value, mutating: bool, lax: &Lax) -> Faults {
+    let mut faults = Faults::default();
+    let path = Path::new("webhooks");
+    let mut seen = HashSet::new();
+    for (i, hook) in object.list("webhooks").iter().enumerate() {
+        let at = path.index(i);
+        let name = hook.text("name");
+        if name.is_empty() {
+            faults.required(&at.child("name"), "");
+        } else {
+            check::invalid_each(&mut faults, &at.child("name"), name, names::fully_qualified(name));
+        }
+        webhook(&mut faults, &at, hook, mutating, lax);
+        if !name.is_empty() && !seen.insert(name) && !lax.names {
+            check::duplicate(&mut faults, &at.child("name"), name);
+        }
+    }
+    faults
+}
+
+fn webhook(faults: &mut Faults, path: &Path<'_>, hook: &Value, mutating: bool, lax: &Lax) {
     let rules = path.child("rules");
     for (i, item) in hook.list("rules").iter().enumerate() {
         rule(faults, &rules.index(i), item);
     }
     check::optional_one_of(faults, path, hook, "failurePolicy", &["Fail", "Ignore"]);
     check::optional_one_of(faults, path, hook, "matchPolicy", &["Equivalent", "Exact"]);
+    let effects: &[&str] = if lax.side_effects { &["None", "NoneOnDryRun", "Some", "Unknown"] } else { SIDE_EFFECTS };
     match hook.opt_text("sideEffects") {
-        None => faults.required(&path.child("sideEffects"), "must specify one of None, NoneOnDryRun"),
-        Some(effects) => check::one_of(faults, &path.child("sideEffects"), effects, &["None", "NoneOnDryRun"]),
+        None => faults.required(&path.child("sideEffects"), &format!("must specify one of {}", effects.join(", "))),
+        Some(found) => check::one_of(faults, &path.child("sideEffects"), found, effects),
     }
     if let Some(seconds) = hook.opt_int("timeoutSeconds").filter(|seconds| !(1..=30).contains(seconds)) {
         let detail = "the timeout value must be between 1 and 30 seconds";
         faults.invalid_int(&path.child("timeoutSeconds"), seconds, detail);
     }
-    for key in ["namespaceSelector", "objectSelector"] {
-        check::label_selector(faults, &path.child(key), &hook[key], false);
+    for key in SELECTORS {
+        check::label_selector(faults, &path.child(key), &hook[key], lax.labels);
     }
     if mutating {
         check::optional_one_of(faults, path, hook, "reinvocationPolicy", &["IfNeeded", "Never"]);
     }
     client(faults, &path.child("clientConfig"), &hook["clientConfig"]);
-    let conditions = hook.list("matchConditions");
-    policy::match_conditions(faults, &path.child("matchConditions"), conditions, &expression::Compiler::of_webhook());
+    if !lax.conditions {
+        let conditions = hook.list("matchConditions");
+        policy::match_conditions(faults, &path.child("matchConditions"), conditions, &expression::Compiler::of_webhook());
+    }
     let versions: Vec<&str> = hook.texts("admissionReviewVersions").collect();
     let at = path.child("admissionReviewVersions");
     if versions.is_empty() {
@@ -130,7 +175,7 @@ fn webhook(faults: &mut Faults, path: &Path<'_>, hook: &Value, mutating: bool) {
             }
             check::invalid_each(faults, &at.index(i), version, names::dns1035_label(version));
         }
-        if !versions.iter().any(|version| matches!(*version, "v1" | "v1beta1")) {
+        if !lax.versions && !versions.iter().any(|version| VERSIONS.contains(version)) {
             faults.invalid(&at, &hook["admissionReviewVersions"], "must include at least one of v1, v1beta1");
         }
     }
@@ -370,39 +415,11 @@ impl Strategy for Policies {
     }
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
-        let mut faults = Faults::default();
-        let spec = &object["spec"];
-        let path = Path::new("spec");
-        check::optional_one_of(&mut faults, &path, spec, "failurePolicy", &["Fail", "Ignore"]);
-        if let Some(kind) = spec.opt("paramKind") {
-            policy::param_kind(&mut faults, &path.child("paramKind"), kind);
-        }
-        match spec.opt("matchConstraints") {
-            None => faults.required(&path.child("matchConstraints"), ""),
-            Some(found) => match_resources(&mut faults, &path.child("matchConstraints"), found, true),
-        }
-        if self.mutating {
-            // What is deleted cannot be changed.
-            let rules = spec["matchConstraints"].list("resourceRules").iter();
-            let at = path.child("matchConstraints");
-            let at = at.child("resourceRules");
-            for operation in rules.flat_map(|rule| rule.texts("operations")) {
-                check::one_of(&mut faults, &at.child("operations"), operation, &["*", "CONNECT", "CREATE", "UPDATE"]);
-            }
-        }
-        let mut compiler = expression::Compiler::of_policy(spec.has("paramKind"));
-        policy::match_conditions(&mut faults, &path.child("matchConditions"), spec.list("matchConditions"), &compiler);
-        policy::variables(&mut faults, &path.child("variables"), spec.list("variables"), &mut compiler);
-        if self.mutating {
-            mutations(&mut faults, &path, spec, &compiler);
-        } else {
-            validations(&mut faults, &path, spec, object["metadata"].text("name"), &compiler);
-        }
-        faults
+        self.faults(object, None)
     }
 
-    fn validate_update(&self, object: &Value, _: &Value, ctx: &Context<'_>) -> Faults {
-        if ctx.subresource == "status" { policy::status(&object["status"]) } else { self.validate(object, ctx) }
+    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+        if ctx.subresource == "status" { policy::status(&object["status"]) } else { self.faults(object, Some(old)) }
     }
 
     fn unconditional_update(&self) -> bool {
@@ -420,6 +437,39 @@ impl Strategy for Policies {
             .opt("paramKind")
             .map_or("<unset>".to_owned(), |kind| format!("{}/{}", kind.text("apiVersion"), kind.text("kind")));
         vec![table::name(object), count.into(), kind.into(), table::age(object, now)]
+    }
+}
+
+impl Policies {
+    fn faults(&self, object: &Value, old: Option<&Value>) -> Faults {
+        let mut faults = Faults::default();
+        let spec = &object["spec"];
+        let path = Path::new("spec");
+        check::optional_one_of(&mut faults, &path, spec, "failurePolicy", &["Fail", "Ignore"]);
+        if let Some(kind) = spec.opt("paramKind") {
+            policy::param_kind(&mut faults, &path.child("paramKind"), kind);
+        }
+        match spec.opt("matchConstraints") {
+            None => faults.required(&path.child("matchConstraints"), ""),
+            Some(found) => match_resources(&mut faults, &path.child("matchConstraints"), found, true),
+        }
+        if self.mutating {
+            changeable(&mut faults, &path.child("matchConstraints"), &spec["matchConstraints"]);
+        }
+        let mut compiler = expression::Compiler::of_policy(spec.has("paramKind"));
+        // What was good once is not compiled again.
+        let same =
+            |old: &Value| ["paramKind", "matchConditions"].iter().all(|key| semantic_equal(&spec[*key], &old["spec"][*key]));
+        if !old.is_some_and(same) {
+            policy::match_conditions(&mut faults, &path.child("matchConditions"), spec.list("matchConditions"), &compiler);
+        }
+        policy::variables(&mut faults, &path.child("variables"), spec.list("variables"), &mut compiler);
+        if self.mutating {
+            mutations(&mut faults, &path, spec, &compiler);
+        } else {
+            validations(&mut faults, &path, spec, object["metadata"].text("name"), &compiler);
+        }
+        faults
     }
 }
 
@@ -448,6 +498,14 @@ fn match_resources(faults: &mut Faults, path: &Path<'_>, constraints: &Value, ne
     }
     if needs_rules && constraints.list("resourceRules").is_empty() {
         faults.required(&path.child("resourceRules"), "");
+    }
+}
+
+/// What is deleted cannot be changed.
+fn changeable(faults: &mut Faults, path: &Path<'_>, constraints: &Value) {
+    let at = path.child("resourceRules");
+    for operation in constraints.list("resourceRules").iter().flat_map(|rule| rule.texts("operations")) {
+        check::one_of(faults, &at.child("operations"), operation, &["*", "CONNECT", "CREATE", "UPDATE"]);
     }
 }
 
@@ -554,6 +612,9 @@ impl Strategy for PolicyBindings {
         }
         if let Some(found) = spec.opt("matchResources") {
             match_resources(&mut faults, &path.child("matchResources"), found, false);
+            if self.mutating {
+                changeable(&mut faults, &path.child("matchResources"), found);
+            }
         }
         if !self.mutating {
             let at = path.child("validationActions");

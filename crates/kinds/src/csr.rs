@@ -241,6 +241,8 @@ fn conditions(faults: &mut Faults, path: &Path<'_>, list: &[Value], before: &[Va
     let has = |list: &[Value], kind: &str| list.iter().any(|condition| condition.text("type") == kind);
     let (both_before, unnamed_before) = (has(before, "Approved") && has(before, "Denied"), has(before, ""));
     let mut seen = std::collections::HashSet::new();
+    let doubled_before = !before.iter().all(|condition| seen.insert(condition.text("type")));
+    seen.clear();
     for (i, condition) in list.iter().enumerate() {
         let at = path.index(i);
         let (kind, status) = (condition.text("type"), condition.text("status"));
@@ -260,7 +262,7 @@ fn conditions(faults: &mut Faults, path: &Path<'_>, list: &[Value], before: &[Va
         if !opposite.is_empty() && seen.contains(opposite) && !both_before {
             faults.invalid_str(path, kind, "Approved and Denied conditions are mutually exclusive");
         }
-        if !seen.insert(kind) {
+        if !seen.insert(kind) && !doubled_before {
             check::duplicate(faults, &at.child("type"), kind);
         }
     }

@@ -12,6 +12,8 @@ mod selector;
 mod status;
 mod validation;
 
+pub use status::{ClaimChanges, claim_changes};
+
 pub(crate) struct DeviceClasses;
 
 impl Strategy for DeviceClasses {

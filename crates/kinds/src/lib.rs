@@ -51,9 +51,9 @@ mod testing;
 mod volume;
 mod workload;
 
-pub use admission::{CompiledPolicy, Expression, Validation};
+pub use admission::{CompiledPolicy, Expression, Mutation, Validation};
 pub use convert::convert;
-pub use device::{admin_access_faults, may_want_admin_access};
+pub use device::{ClaimChanges, admin_access_faults, claim_changes, may_want_admin_access};
 pub use meta::{check_finalizers, checks_metadata_first, compares_metadata, further_metadata_checks, has_strict_finalizers};
 pub use registry::{FieldPath, reset_fields, strategy};
 pub use service::{cluster_ip_faults, complete_cluster_ips};

@@ -18,6 +18,12 @@ pub(crate) fn bump_generation(object: &mut Value, old: &Value, desired: impl Fn(
     object.object("metadata").put("generation", if now == 0 { Value::Null } else { now.into() });
 }
 
+/// As [`bump_generation`], for kinds that tell an empty list or map from none (`reflect.DeepEqual`).
+pub(crate) fn bump_generation_exactly(object: &mut Value, old: &Value, desired: impl Fn(&Value) -> &Value) {
+    let generation = old["metadata"].int("generation") + i64::from(desired(object) != desired(old));
+    object.object("metadata").put("generation", generation);
+}
+
 /// Keeps the generation as it was.
 pub(crate) fn keep_generation(object: &mut Value, old: &Value) {
     object.object("metadata").copy_from(&old["metadata"], "generation");

@@ -1,22 +1,24 @@
 //! ValidatingAdmissionPolicy: what policies that users write in CEL refuse, warn of and note for audit (KEP-3488).
 //!
-//! Policies are compiled when one of them changes, not when a request comes. A request is judged by each policy whose rules it
-//! matches, once for each binding and each object of parameters.
+//! A request is judged by each policy whose rules it matches, once for each binding and each object of parameters. Policies that
+//! change requests, found and run in the same way, are in [`mutating`].
 
 mod authorizer;
+mod compiled;
 mod matching;
+mod mutating;
 mod params;
 mod run;
+
+pub(super) use mutating::MutatingAdmissionPolicies;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
 
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use corten_api::catalogue::Catalogue;
 use corten_api::status::{Cause, Status};
-use corten_kinds::CompiledPolicy;
 
 use super::tools::{items, text};
 use super::{AdmissionRequest, Plugin, Verdict};
@@ -24,6 +26,7 @@ use crate::authz::Authorizer;
 use crate::reader::Reader;
 use crate::state::State;
 
+use compiled::{Policies, Policy};
 use matching::Matched;
 use run::{Judgement, Run};
 
@@ -54,22 +57,7 @@ pub(super) struct ValidatingAdmissionPolicies {
     authz: Arc<Authorizer>,
     /// The server, for the kinds it serves. Weak: the server owns this plugin.
     state: OnceLock<Weak<State>>,
-    compiled: Mutex<Compiled>,
-}
-
-/// All policies and their bindings as of the revisions of both resources.
-#[derive(Default)]
-struct Compiled {
-    as_of: (u64, u64),
-    policies: Arc<Vec<Policy>>,
-}
-
-/// A policy with its bindings.
-struct Policy {
-    name: String,
-    spec: Value,
-    expressions: CompiledPolicy,
-    bindings: Vec<Value>,
+    policies: Policies,
 }
 
 /// A reason to refuse the request.
@@ -82,40 +70,20 @@ struct Denial {
 
 impl ValidatingAdmissionPolicies {
     pub(super) fn new(reader: Reader, authz: Arc<Authorizer>) -> Self {
-        Self { reader, authz, state: OnceLock::new(), compiled: Mutex::default() }
-    }
-
-    fn policies(&self) -> Arc<Vec<Policy>> {
-        let as_of = (self.reader.changed(GROUP, POLICIES), self.reader.changed(GROUP, BINDINGS));
-        let mut compiled = self.compiled.lock();
-        if compiled.as_of != as_of {
-            *compiled = Compiled { as_of, policies: Arc::new(self.compile()) };
-        }
-        compiled.policies.clone()
-    }
-
-    fn compile(&self) -> Vec<Policy> {
-        let bindings: Vec<Value> = self.reader.list(GROUP, BINDINGS, "").iter().map(|entry| entry.decode()).collect();
-        let policies = self.reader.list(GROUP, POLICIES, "");
-        let compile = |mut policy: Value| {
-            let name = text(&policy, "/metadata/name").to_owned();
-            let mine = bindings.iter().filter(|binding| text(binding, "/spec/policyName") == name).cloned().collect();
-            let spec = policy["spec"].take();
-            Policy { expressions: CompiledPolicy::of(&spec), name, spec, bindings: mine }
-        };
-        policies.iter().map(|entry| compile(entry.decode())).filter(|policy| !policy.bindings.is_empty()).collect()
+        let policies = Policies::new(reader.clone(), POLICIES, BINDINGS);
+        Self { reader, authz, state: OnceLock::new(), policies }
     }
 
     fn decide(&self, request: &mut AdmissionRequest) -> Result<(), Status> {
         let Some(state) = self.state.get().and_then(Weak::upgrade) else { return Ok(()) };
         let catalogue = state.catalogue();
         let mut denials = Vec::new();
-        for policy in self.policies().iter() {
+        for policy in self.policies.all().iter() {
             let mut notes = BTreeMap::new();
             match matching::matches(&policy.spec["matchConstraints"], request, &catalogue, &self.reader) {
                 Ok(None) => continue,
                 Ok(Some(matched)) => self.apply(policy, &matched, request, &catalogue, &mut denials, &mut notes),
-                Err(why) => policy.fault(None, format!("failed to configure policy: {why}"), &mut denials),
+                Err(why) => fault(policy, None, format!("failed to configure policy: {why}"), &mut denials),
             }
             for (key, values) in notes {
                 request.audit_annotations.insert(format!("{}/{key}", policy.name), values.join(", "));
@@ -145,7 +113,7 @@ impl ValidatingAdmissionPolicies {
                     Ok(None) => continue,
                     Ok(Some(_)) => {}
                     Err(why) => {
-                        policy.fault(Some(name), format!("failed to configure binding: {why}"), denials);
+                        fault(policy, Some(name), format!("failed to configure binding: {why}"), denials);
                         continue;
                     }
                 }
@@ -154,11 +122,11 @@ impl ValidatingAdmissionPolicies {
                 match params::of(&policy.spec["paramKind"], &binding["spec"], &request.namespace, catalogue, &self.reader) {
                     Ok(objects) => objects,
                     Err(params::Fault::Policy(why)) => {
-                        policy.fault(None, format!("failed to configure policy: {why}"), denials);
+                        fault(policy, None, format!("failed to configure policy: {why}"), denials);
                         return;
                     }
                     Err(params::Fault::Binding(why)) => {
-                        policy.fault(Some(name), format!("failed to configure binding: {why}"), denials);
+                        fault(policy, Some(name), format!("failed to configure binding: {why}"), denials);
                         continue;
                     }
                 };
@@ -226,17 +194,11 @@ impl ValidatingAdmissionPolicies {
     }
 }
 
-impl Policy {
-    fn ignores_faults(&self) -> bool {
-        self.spec["failurePolicy"] == "Ignore"
-    }
-
-    /// A policy that cannot be applied refuses the request, unless it says otherwise.
-    fn fault(&self, binding: Option<&str>, message: String, denials: &mut Vec<Denial>) {
-        if !self.ignores_faults() {
-            let (policy, binding) = (self.name.clone(), binding.map(str::to_owned));
-            denials.push(Denial { policy, binding, message, reason: String::new() });
-        }
+/// A policy that cannot be applied refuses the request, unless it says otherwise.
+fn fault(policy: &Policy, binding: Option<&str>, message: String, denials: &mut Vec<Denial>) {
+    if !policy.ignores_faults() {
+        let (policy, binding) = (policy.name.clone(), binding.map(str::to_owned));
+        denials.push(Denial { policy, binding, message, reason: String::new() });
     }
 }
 
@@ -260,14 +222,18 @@ impl Denial {
     }
 }
 
+/// Whether no policy has a say in this.
+fn is_exempt(request: &AdmissionRequest) -> bool {
+    EXEMPT.iter().any(|(group, resource)| request.group == *group && request.resource == *resource)
+}
+
 impl Plugin for ValidatingAdmissionPolicies {
     fn name(&self) -> &'static str {
         "ValidatingAdmissionPolicy"
     }
 
     fn handles(&self, request: &AdmissionRequest) -> bool {
-        let exempt = EXEMPT.iter().any(|(group, resource)| request.group == *group && request.resource == *resource);
-        !exempt && !self.reader.snapshot(GROUP, BINDINGS).is_empty()
+        !is_exempt(request) && self.policies.are_bound()
     }
 
     fn attach(&self, state: &Arc<State>) {

@@ -12,6 +12,7 @@ use corten_api::names;
 use corten_api::status::Status;
 use corten_store::{Durability, Expect, Revision};
 
+use super::claims;
 use super::codec;
 use super::create::{self, Ownership};
 use super::heartbeat;
@@ -349,6 +350,7 @@ fn validate(writing: &Writing<'_>, document: &Value, old: &Value) -> Result<(), 
         let mut own = strategy.validate_first(document);
         if writing.subresource == "status" {
             own.0.extend(writing.admin_access_faults(document, Some(old)).0);
+            claims::check_rights(writing, document, old, &mut own);
         }
         let stored = &writing.target.stored;
         let (group, plural) = (stored.group.as_str(), stored.plural.as_str());

@@ -15,7 +15,7 @@ use corten_store::{Durability, Expect, KeyValue, Write, WriteError};
 
 use super::options::WriteOptions;
 use super::target::Target;
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::{AdmissionRequest, Operation, Reinvocation};
 use crate::audit::Trail;
 use crate::cache::{self, Entry, Prepared};
 use crate::pipeline::Call;
@@ -30,6 +30,8 @@ pub(crate) struct Writing<'a> {
     pub target: &'a Target,
     pub user: &'a User,
     pub namespace: String,
+    /// The verb of the request that it is part of.
+    pub verb: &'a str,
     pub subresource: String,
     pub options: WriteOptions,
     /// Name under which changed fields are owned.
@@ -53,6 +55,7 @@ impl<'a> Writing<'a> {
             target,
             user: call.user(),
             namespace,
+            verb: &info.verb,
             subresource: info.subresource.clone(),
             options,
             manager,
@@ -70,6 +73,7 @@ impl<'a> Writing<'a> {
             target,
             user,
             namespace: namespace.to_owned(),
+            verb: "update",
             subresource: String::new(),
             options: WriteOptions::default(),
             manager: "kube-apiserver".into(),
@@ -152,6 +156,7 @@ impl<'a> Writing<'a> {
             dry_run: self.options.dry_run,
             warnings: Vec::new(),
             audit_annotations: BTreeMap::new(),
+            reinvocation: Reinvocation::default(),
         }
     }
 

@@ -111,12 +111,17 @@ fn bound_object(state: &State, reference: &Value, namespace: &str, account: &str
         return Ok((None, None, None));
     }
     let (version, kind, name) = (text(reference, "/apiVersion"), text(reference, "/kind"), text(reference, "/name"));
-    let resource = match (version.as_str(), kind.as_str()) {
-        ("v1", "Pod") => "pods",
-        ("v1", "Secret") => "secrets",
-        ("v1", "Node") => "nodes",
+    // Any version of the core group will do; what is no version at all counts as one.
+    let (group, version) = match version.split_once('/') {
+        Some((_, version)) if version.contains('/') => ("", ""),
+        Some(both) => both,
+        None => ("", version.as_str()),
+    };
+    let resource = match (group, kind.as_str()) {
+        ("", "Pod") => "pods",
+        ("", "Secret") => "secrets",
+        ("", "Node") => "nodes",
         _ => {
-            let (group, version) = version.split_once('/').unwrap_or(("", &version));
             let message = format!("cannot bind token to object of type {group}/{version}, Kind={kind}");
             return Err(Status::bad_request(message));
         }

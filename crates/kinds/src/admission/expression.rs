@@ -117,7 +117,16 @@ pub struct Validation {
     pub message_expression: Option<Expression>,
 }
 
-/// The expressions of a `ValidatingAdmissionPolicy`, in its order.
+/// One change that a policy makes.
+#[derive(Debug)]
+pub struct Mutation {
+    /// Whether it makes the operations of a JSON patch, and not a part of the object.
+    pub json_patch: bool,
+    /// What makes it.
+    pub expression: Expression,
+}
+
+/// The expressions of a `ValidatingAdmissionPolicy` or a `MutatingAdmissionPolicy`, in its order.
 #[derive(Debug)]
 pub struct CompiledPolicy {
     /// What must be true for the policy to apply.
@@ -126,6 +135,8 @@ pub struct CompiledPolicy {
     pub variables: Vec<(String, Expression)>,
     /// What must be true of the request.
     pub validations: Vec<Validation>,
+    /// What is changed in the request.
+    pub mutations: Vec<Mutation>,
     /// Values of audit annotations by key.
     pub annotations: Vec<(String, Expression)>,
 }
@@ -161,7 +172,14 @@ impl CompiledPolicy {
             let value = expression(&compiler.full, item.text("valueExpression"), &[Type::String, Type::Null]);
             (item.text("key").to_owned(), value)
         };
+        let patching = compiler.full.clone().patches();
+        let mutation = |item: &Value| {
+            let json_patch = item.text("patchType") == "JSONPatch";
+            let patch = &item[if json_patch { "jsonPatch" } else { "applyConfiguration" }];
+            Mutation { json_patch, expression: expression(&patching, patch.text("expression"), &[patch_type(json_patch)]) }
+        };
         Self {
+            mutations: spec.list("mutations").iter().map(mutation).collect(),
             conditions,
             variables,
             validations: spec.list("validations").iter().map(validation).collect(),
@@ -240,12 +258,13 @@ impl Compiler {
         if text.is_empty() {
             return faults.required(path, "");
         }
-        let wanted = match patch {
-            "JSONPatch" => Type::list(Type::structure("JSONPatch")),
-            _ => Type::structure("Object"),
-        };
-        compile(&self.full.clone().patches(), faults, path, text, text, &[wanted]);
+        compile(&self.full.clone().patches(), faults, path, text, text, &[patch_type(patch == "JSONPatch")]);
     }
+}
+
+/// What a mutation must evaluate to.
+fn patch_type(json: bool) -> Type {
+    if json { Type::list(Type::structure("JSONPatch")) } else { Type::structure("Object") }
 }
 
 /// Compiles `text`, shown as `shown` in faults, and finds its type.

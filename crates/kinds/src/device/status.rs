@@ -1,12 +1,12 @@
 //! What drivers say in the status of a claim about the devices that it was given (KEP-4817).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
 use super::validation::{pool_name, raw_object};
-use crate::doc::{Read, Write};
+use crate::doc::{Read, Write, semantic_equal};
 use crate::pod::volumes::csi_driver_name as driver_name;
 use crate::{check, names};
 
@@ -41,6 +41,46 @@ pub(super) fn drop_deallocated(status: &mut Value, old: &Value) {
     }
     let kept: Vec<Value> = status.list("devices").iter().filter(|device| !lost.contains(&id(device))).cloned().collect();
     status.put("devices", if kept.is_empty() { Value::Null } else { kept.into() });
+}
+
+/// What a change of a claim's status touches that takes rights of its own (KEP-4817's granular authorization).
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ClaimChanges {
+    /// The allocation, or who may use it: that is for schedulers.
+    pub binding: bool,
+    /// Drivers, in order, of whose devices something else is said now.
+    pub drivers: BTreeSet<String>,
+    /// The node that the claim is allocated on, if it is only one.
+    pub node: Option<String>,
+}
+
+/// What is different in the status of `object`.
+#[must_use]
+pub fn claim_changes(object: &Value, old: &Value) -> ClaimChanges {
+    let (now, before) = (&object["status"], &old["status"]);
+    let binding = ["allocation", "reservedFor"].iter().any(|key| !semantic_equal(&now[*key], &before[*key]));
+    // Without an allocation nothing is said of devices.
+    if !now.has("allocation") {
+        return ClaimChanges { binding, ..ClaimChanges::default() };
+    }
+    let mut gone: HashMap<Id<'_>, &Value> = before.list("devices").iter().map(|device| (id(device), device)).collect();
+    let mut drivers = BTreeSet::new();
+    for device in now.list("devices") {
+        if !gone.remove(&id(device)).is_some_and(|before| semantic_equal(before, device)) {
+            drivers.insert(device.text("driver").to_owned());
+        }
+    }
+    drivers.extend(gone.values().map(|device| device.text("driver").to_owned()));
+    ClaimChanges { binding, drivers, node: node_of(&now["allocation"]) }
+}
+
+/// The node that an allocation names: by a selector that has room for nothing else.
+fn node_of(allocation: &Value) -> Option<String> {
+    let [term] = allocation["nodeSelector"].list("nodeSelectorTerms") else { return None };
+    let ([], [field]) = (term.list("matchExpressions"), term.list("matchFields")) else { return None };
+    let [name] = field.list("values") else { return None };
+    let named = field.text("key") == "metadata.name" && field.text("operator") == "In";
+    name.as_str().filter(|name| named && !name.is_empty()).map(str::to_owned)
 }
 
 /// Faults of `status.devices`.

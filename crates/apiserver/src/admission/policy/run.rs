@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use corten_cel::eval::PER_CALL_LIMIT;
 use corten_cel::{EvalError, Host, Value as Cel, evaluate};
-use corten_kinds::{CompiledPolicy, Expression};
+use corten_kinds::{CompiledPolicy, Expression, Mutation};
 
 use super::authorizer::Question;
 use super::matching::Matched;
@@ -104,8 +104,20 @@ impl Run {
         }
     }
 
+    /// What a mutation asks to change: a part of an object, or the operations of a JSON patch.
+    pub(super) fn patch(&self, policy: &CompiledPolicy, mutation: &Mutation) -> Result<Value, String> {
+        let scope = Scope { run: self, policy, values: Rc::default(), budget: Rc::new(Cell::new(BUDGET)) };
+        match scope.value(&mutation.expression) {
+            Ok(Ok(value)) => value.to_json().ok_or_else(|| {
+                "JSONPath valueExpression evaluated to a type that could not marshal to JSON: unsupported type".to_owned()
+            }),
+            Ok(Err(why)) => Err(why),
+            Err(OutOfBudget) => Err(OUT_OF_BUDGET.to_owned()),
+        }
+    }
+
     /// Whether all conditions hold. One that does not settles it, even if others fail.
-    fn applies(&self, policy: &CompiledPolicy) -> Result<bool, String> {
+    pub(super) fn applies(&self, policy: &CompiledPolicy) -> Result<bool, String> {
         let scope = Scope { run: self, policy, values: Rc::default(), budget: Rc::new(Cell::new(BUDGET)) };
         let mut faults: Vec<String> = Vec::new();
         for condition in &policy.conditions {
@@ -260,7 +272,8 @@ impl<'r> Host<'r> for Named<'r> {
     }
 }
 
-fn api_version(group: &str, version: &str) -> String {
+/// `apps/v1`, or `v1` of the core group.
+pub(super) fn api_version(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 

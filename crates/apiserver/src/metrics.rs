@@ -55,8 +55,9 @@ pub async fn serve(state: &Arc<State>, _call: &Call) -> Result<Response, Status>
     state.flow.read_metrics();
     metrics.process.read();
     let mut families = metrics.registry.gather();
-    // What clients in this process count is in the registry of the process.
-    families.extend(prometheus::gather().into_iter().filter(|family| family.name().starts_with("rest_client_")));
+    // What clients and controllers in this process count is in the registry of the process.
+    let theirs = |family: &MetricFamily| ["rest_client_", "workqueue_"].iter().any(|prefix| family.name().starts_with(prefix));
+    families.extend(prometheus::gather().into_iter().filter(theirs));
     exposition(families)
 }
 

@@ -41,6 +41,7 @@ impl Controller {
         F: Future<Output = Result<Requeue, E>>,
         R: Fn(K) -> F,
     {
+        queue.count_as(name);
         // All runs share this one task: they wait for the API most of the time, and idle workers cost nothing.
         let mut running = FuturesUnordered::new();
         let mut failing: HashSet<K> = HashSet::new();

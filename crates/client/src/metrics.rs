@@ -1,5 +1,5 @@
-//! What clients count of their requests, by the names of upstream's client library (`rest_client_*`). All clients of a process
-//! count in its default registry, for whoever in it answers `/metrics`.
+//! What clients count of their requests and work queues, by the names of upstream's client library (`rest_client_*`,
+//! `workqueue_*`). All of a process count in its default registry, for whoever in it answers `/metrics`.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use std::time::Instant;
 use http::{Method, Request, Response, header};
 use http_body::Body as _;
 use kube::client::Body;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use tower::{Layer, Service};
 
 /// Upstream's buckets of latencies, in seconds.
@@ -132,6 +132,66 @@ static FAMILIES: LazyLock<Families> = LazyLock::new(|| {
         ),
         sent: histograms("rest_client_request_size_bytes", "Request size in bytes. Broken down by verb and host.", &BYTES),
         received: histograms("rest_client_response_size_bytes", "Response size in bytes. Broken down by verb and host.", &BYTES),
+    }
+});
+
+/// What is counted of one work queue (`workqueue_*`).
+pub(crate) struct QueueMetrics {
+    pub(crate) adds: IntCounter,
+    pub(crate) depth: IntGauge,
+    pub(crate) retries: IntCounter,
+    /// How long keys wait for a worker.
+    pub(crate) waited: Histogram,
+    /// How long workers have them.
+    pub(crate) worked: Histogram,
+}
+
+impl QueueMetrics {
+    /// Of the queue of a name.
+    pub(crate) fn of(name: &str) -> Self {
+        let queues = &*QUEUES;
+        Self {
+            adds: queues.adds.with_label_values(&[name]),
+            depth: queues.depth.with_label_values(&[name]),
+            retries: queues.retries.with_label_values(&[name]),
+            waited: queues.waited.with_label_values(&[name]),
+            worked: queues.worked.with_label_values(&[name]),
+        }
+    }
+}
+
+struct Queues {
+    adds: IntCounterVec,
+    depth: IntGaugeVec,
+    retries: IntCounterVec,
+    waited: HistogramVec,
+    worked: HistogramVec,
+}
+
+static QUEUES: LazyLock<Queues> = LazyLock::new(|| {
+    const VALID: &str = "names and labels are fixed, and registered once";
+    let counters = |name: &str, help: &str| {
+        let made = IntCounterVec::new(Opts::new(name, help), &["name"]).expect(VALID);
+        prometheus::register(Box::new(made.clone())).expect(VALID);
+        made
+    };
+    let histograms = |name: &str, help: &str| {
+        let buckets = prometheus::exponential_buckets(1e-8, 10.0, 10).expect(VALID);
+        let made = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), &["name"]).expect(VALID);
+        prometheus::register(Box::new(made.clone())).expect(VALID);
+        made
+    };
+    let depth = IntGaugeVec::new(Opts::new("workqueue_depth", "Current depth of workqueue"), &["name"]).expect(VALID);
+    prometheus::register(Box::new(depth.clone())).expect(VALID);
+    Queues {
+        adds: counters("workqueue_adds_total", "Total number of adds handled by workqueue"),
+        depth,
+        retries: counters("workqueue_retries_total", "Total number of retries handled by workqueue"),
+        waited: histograms(
+            "workqueue_queue_duration_seconds",
+            "How long in seconds an item stays in workqueue before being requested.",
+        ),
+        worked: histograms("workqueue_work_duration_seconds", "How long in seconds processing an item from workqueue takes."),
     }
 });
 

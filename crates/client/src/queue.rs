@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::Key;
 use crate::backoff::exponential;
+use crate::metrics::QueueMetrics;
 
 const FIRST_RETRY: Duration = Duration::from_millis(5);
 const LONGEST_RETRY: Duration = Duration::from_secs(1000);
@@ -43,15 +44,19 @@ struct Shared<K> {
 }
 
 struct State<K> {
-    ready: VecDeque<K>,
+    /// With the time when each became ready.
+    ready: VecDeque<(K, Instant)>,
     /// Keys that want a run: those in `ready`, and those added while a worker has them.
     dirty: HashSet<K>,
-    running: HashSet<K>,
+    /// With the time when each was handed out.
+    running: HashMap<K, Instant>,
     /// Deadlines in order; `deadline_of` finds the one of a key.
     deadlines: BTreeSet<(Instant, K)>,
     deadline_of: HashMap<K, Instant>,
     failures: HashMap<K, u32>,
     closed: bool,
+    /// Where it is counted, once it has a name.
+    counted: Option<QueueMetrics>,
 }
 
 impl<K> Clone for Queue<K> {
@@ -84,13 +89,22 @@ impl<K: Clone + Ord + Hash> Queue<K> {
         let state = State {
             ready: VecDeque::new(),
             dirty: HashSet::new(),
-            running: HashSet::new(),
+            running: HashMap::new(),
             deadlines: BTreeSet::new(),
             deadline_of: HashMap::new(),
             failures: HashMap::new(),
             closed: false,
+            counted: None,
         };
         Self { shared: Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }) }
+    }
+
+    /// Counts what happens in it under a name (`workqueue_*`).
+    pub(crate) fn count_as(&self, name: &str) {
+        let counted = QueueMetrics::of(name);
+        let mut state = self.shared.state.lock();
+        counted.depth.set(i64::try_from(state.ready.len()).unwrap_or(i64::MAX));
+        state.counted = Some(counted);
     }
 
     /// Asks for a run of `key` as soon as possible.
@@ -122,7 +136,11 @@ impl<K: Clone + Ord + Hash> Queue<K> {
             let mut state = self.shared.state.lock();
             let failures = state.failures.entry(key.clone()).or_insert(0);
             *failures = failures.saturating_add(1);
-            *failures - 1
+            let before = *failures - 1;
+            if let Some(counted) = &state.counted {
+                counted.retries.inc();
+            }
+            before
         };
         self.add_after(key, exponential(FIRST_RETRY, LONGEST_RETRY, failures));
     }
@@ -193,11 +211,24 @@ impl<K: Clone + Ord + Hash> Queue<K> {
 impl<K: Clone + Ord + Hash> State<K> {
     /// Whether a worker has something new to do.
     fn add(&mut self, key: K) -> bool {
-        if self.closed || !self.dirty.insert(key.clone()) || self.running.contains(&key) {
+        if self.closed || !self.dirty.insert(key.clone()) {
             return false;
         }
-        self.ready.push_back(key);
+        if let Some(counted) = &self.counted {
+            counted.adds.inc();
+        }
+        if self.running.contains_key(&key) {
+            return false;
+        }
+        self.push(key);
         true
+    }
+
+    fn push(&mut self, key: K) {
+        if let Some(counted) = &self.counted {
+            counted.depth.inc();
+        }
+        self.ready.push_back((key, Instant::now()));
     }
 
     /// Whether the earliest deadline of all has changed.
@@ -226,12 +257,17 @@ impl<K: Clone + Ord + Hash> State<K> {
     }
 
     fn take(&mut self) -> Option<K> {
-        let key = self.ready.pop_front()?;
+        let (key, since) = self.ready.pop_front()?;
+        let now = Instant::now();
+        if let Some(counted) = &self.counted {
+            counted.depth.dec();
+            counted.waited.observe((now - since).as_secs_f64());
+        }
         self.dirty.remove(&key);
         if let Some(at) = self.deadline_of.remove(&key) {
             self.deadlines.remove(&(at, key.clone()));
         }
-        self.running.insert(key.clone());
+        self.running.insert(key.clone(), now);
         Some(key)
     }
 }
@@ -260,9 +296,11 @@ impl<K: Clone + Ord + Hash + fmt::Debug> fmt::Debug for Work<K> {
 impl<K: Clone + Ord + Hash> Drop for Work<K> {
     fn drop(&mut self) {
         let mut state = self.shared.state.lock();
-        state.running.remove(&self.key);
+        if let (Some(since), Some(counted)) = (state.running.remove(&self.key), &state.counted) {
+            counted.worked.observe(since.elapsed().as_secs_f64());
+        }
         if state.dirty.contains(&self.key) {
-            state.ready.push_back(self.key.clone());
+            state.push(self.key.clone());
             drop(state);
             self.shared.changed.notify_one();
         }

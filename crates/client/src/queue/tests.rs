@@ -114,3 +114,19 @@ async fn several_workers_wake_and_a_closed_queue_ends_them() {
     // Two rounds of a second each were enough for three workers.
     assert_eq!(one + two + three, 6);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_in_a_queue_is_counted_under_its_name() {
+    let queue: Queue<u8> = Queue::new();
+    queue.add(1);
+    queue.count_as("counted-in-a-test");
+    queue.add(1); // the same key, once
+    queue.add(2);
+    let counted = crate::metrics::QueueMetrics::of("counted-in-a-test");
+    assert_eq!((counted.adds.get(), counted.depth.get()), (1, 2));
+    let work = queue.next().await.unwrap();
+    queue.retry(7);
+    drop(work);
+    assert_eq!((counted.depth.get(), counted.retries.get()), (1, 1));
+    assert_eq!((counted.waited.get_sample_count(), counted.worked.get_sample_count()), (1, 1));
+}

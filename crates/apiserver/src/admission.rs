@@ -3,6 +3,7 @@
 
 mod certificates;
 mod limit_ranger;
+mod metrics;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pod_security;
@@ -233,7 +234,7 @@ impl Chain {
             Box::new(service_account::ServiceAccount { reader: reader() }),
             Box::new(node_restriction::NodeRestriction { reader: reader() }),
             Box::new(pods::TaintNodesByCondition),
-            Box::new(pod_security::PodSecurity { reader: reader() }),
+            Box::new(pod_security::PodSecurity { reader: reader(), metrics: metrics::PodSecurityMetrics::new(registry) }),
             Box::new(pods::Priority { reader: reader() }),
             Box::new(pods::DefaultTolerationSeconds {
                 not_ready: config.not_ready_toleration_seconds,
@@ -249,7 +250,7 @@ impl Chain {
             Box::new(storage::DefaultIngressClass { reader: reader() }),
             Box::new(pods::PodTopologyLabels { reader: reader() }),
             Box::new(policy::MutatingAdmissionPolicies::new(reader(), authz.clone())),
-            Box::new(policy::ValidatingAdmissionPolicies::new(reader(), authz.clone())),
+            Box::new(policy::ValidatingAdmissionPolicies::new(reader(), authz.clone(), metrics::PolicyMetrics::new(registry))),
             Box::new(quota::ResourceQuota::new(reader())),
         ];
         let off = &config.disable_admission_plugins;

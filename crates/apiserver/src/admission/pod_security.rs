@@ -9,12 +9,14 @@ use serde_json::Value;
 use corten_api::field::{Faults, Path};
 use corten_api::status::Status;
 
+use super::metrics::PodSecurityMetrics;
 use super::tools::{members, text};
 use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::reader::Reader;
 
 pub(super) struct PodSecurity {
     pub(super) reader: Reader,
+    pub(super) metrics: PodSecurityMetrics,
 }
 
 /// A standard.
@@ -103,6 +105,11 @@ impl PodSecurity {
         let refused = itself && !checks::run(pod, &policy.enforce).is_empty();
         let warning = would(&policy.warn).filter(|_| !refused);
         let audit = would(&policy.audit);
+        for (mode, standard, violation) in [("audit", &policy.audit, &audit), ("warn", &policy.warn, &warning)] {
+            if violation.is_some() {
+                self.count(false, standard, mode, request, itself);
+            }
+        }
         // Nothing is enforced on what only makes pods.
         if itself {
             request.audit_annotations.insert("pod-security.kubernetes.io/enforce-policy".into(), policy.enforce.to_string());
@@ -113,9 +120,23 @@ impl PodSecurity {
         request.warnings.extend(warning);
     }
 
+    fn count(&self, allowed: bool, standard: &Standard, mode: &str, request: &AdmissionRequest, itself: bool) {
+        let level = match standard.level {
+            Level::Privileged => "privileged",
+            Level::Baseline => "baseline",
+            Level::Restricted => "restricted",
+        };
+        let standard = (level, standard.version.as_str());
+        self.metrics.judged(allowed, standard, mode, request.operation, itself, &request.subresource);
+    }
+
     fn enforce(&self, request: &AdmissionRequest) -> Result<(), Status> {
         let (Some(policy), Some((pod, true))) = (self.policy(&request.namespace), Self::pod(request)) else { return Ok(()) };
         let faults = checks::run(pod, &policy.enforce);
+        match (policy.enforce.level, policy.enforce.version.as_str(), request.subresource.as_str()) {
+            (Level::Privileged, "latest", "") => self.metrics.usual(request.operation),
+            _ => self.count(faults.is_empty(), &policy.enforce, "enforce", request, true),
+        }
         if faults.is_empty() {
             return Ok(());
         }

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use corten_api::catalogue::Catalogue;
 use corten_api::status::{Cause, Status};
 
+use super::metrics::PolicyMetrics;
 use super::tools::{items, text};
 use super::{AdmissionRequest, Plugin, Verdict};
 use crate::authz::Authorizer;
@@ -58,6 +59,7 @@ pub(super) struct ValidatingAdmissionPolicies {
     /// The server, for the kinds it serves. Weak: the server owns this plugin.
     state: OnceLock<Weak<State>>,
     policies: Policies,
+    metrics: PolicyMetrics,
 }
 
 /// A reason to refuse the request.
@@ -69,9 +71,9 @@ struct Denial {
 }
 
 impl ValidatingAdmissionPolicies {
-    pub(super) fn new(reader: Reader, authz: Arc<Authorizer>) -> Self {
+    pub(super) fn new(reader: Reader, authz: Arc<Authorizer>, metrics: PolicyMetrics) -> Self {
         let policies = Policies::new(reader.clone(), POLICIES, BINDINGS);
-        Self { reader, authz, state: OnceLock::new(), policies }
+        Self { reader, authz, state: OnceLock::new(), policies, metrics }
     }
 
     fn decide(&self, request: &mut AdmissionRequest) -> Result<(), Status> {
@@ -170,8 +172,9 @@ impl ValidatingAdmissionPolicies {
                     }
                 }
                 Judgement::Refuse { message } => denials.push(denial(message, String::new())),
-                Judgement::Violation { index, message, reason } => {
+                Judgement::Violation { index, message, reason, took } => {
                     for action in items(actions).filter_map(Value::as_str) {
+                        self.metrics.failed(&policy.name, name, &action.to_ascii_lowercase(), &message, took);
                         match action {
                             "Deny" => denials.push(denial(message.clone(), reason.clone())),
                             "Warn" => request.warnings.push(format!(

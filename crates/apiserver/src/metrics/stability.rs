@@ -19,7 +19,7 @@ const STABLE: [&str; 12] = [
 ];
 
 /// Labels may come, none goes.
-const BETA: [&str; 9] = [
+const BETA: [&str; 11] = [
     "apiserver_flowcontrol_current_executing_requests",
     "apiserver_flowcontrol_current_executing_seats",
     "apiserver_flowcontrol_current_inqueue_requests",
@@ -28,6 +28,8 @@ const BETA: [&str; 9] = [
     "apiserver_flowcontrol_rejected_requests_total",
     "apiserver_flowcontrol_request_wait_duration_seconds",
     "apiserver_storage_events_received_total",
+    "apiserver_validating_admission_policy_check_duration_seconds",
+    "apiserver_validating_admission_policy_check_total",
     "apiserver_watch_list_duration_seconds",
 ];
 
@@ -45,7 +47,7 @@ pub(super) fn mark(families: &mut [MetricFamily]) {
 fn level(name: &str) -> Option<&'static str> {
     match name {
         name if STABLE.contains(&name) => Some("STABLE"),
-        name if BETA.contains(&name) => Some("BETA"),
+        name if BETA.contains(&name) || name.starts_with("workqueue_") => Some("BETA"),
         name if name.starts_with("process_") => None,
         _ => Some("ALPHA"),
     }

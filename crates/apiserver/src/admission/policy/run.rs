@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -28,7 +29,7 @@ const OUT_OF_BUDGET: &str = "validation failed due to running out of cost budget
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// A validation does not hold, or failed.
-    Violation { index: usize, message: String, reason: String },
+    Violation { index: usize, message: String, reason: String, took: Duration },
     /// The policy cannot be applied, whatever the binding's actions.
     Refuse { message: String },
     /// For the audit log.
@@ -80,9 +81,10 @@ impl Run {
 
     /// What the policy says. `lenient` lets expressions fail.
     pub(super) fn judge(&self, policy: &CompiledPolicy, spec: &Value, lenient: bool) -> Vec<Judgement> {
+        let began = Instant::now();
         // What a fault means: nothing for a lenient policy.
         let fault = |message: String| {
-            let violation = Judgement::Violation { index: 0, message, reason: String::new() };
+            let violation = Judgement::Violation { index: 0, message, reason: String::new(), took: began.elapsed() };
             if lenient { Vec::new() } else { vec![violation] }
         };
         match self.applies(policy) {
@@ -149,6 +151,7 @@ impl Run {
         let mut found = Vec::new();
         for (index, validation) in policy.validations.iter().enumerate() {
             let written = &spec["validations"][index];
+            let began = Instant::now();
             match scope.value(&validation.expression)? {
                 Ok(Cel::Bool(true)) => {}
                 Ok(_) => {
@@ -159,7 +162,7 @@ impl Run {
                         Some(Err(OutOfBudget)) => {
                             let message = format!("failed messageExpression: {OUT_OF_BUDGET}");
                             if !lenient {
-                                found.push(Judgement::Violation { index, message, reason: String::new() });
+                                found.push(Judgement::Violation { index, message, reason: String::new(), took: began.elapsed() });
                             }
                             continue;
                         }
@@ -169,10 +172,10 @@ impl Run {
                         "" => format!("failed expression: {}", validation.expression.text.trim()),
                         fixed => fixed.to_owned(),
                     });
-                    found.push(Judgement::Violation { index, message, reason });
+                    found.push(Judgement::Violation { index, message, reason, took: began.elapsed() });
                 }
                 Err(_) if lenient => {}
-                Err(message) => found.push(Judgement::Violation { index, message, reason: String::new() }),
+                Err(message) => found.push(Judgement::Violation { index, message, reason: String::new(), took: began.elapsed() }),
             }
         }
         Ok(found)

@@ -1,0 +1,89 @@
+//! What admission policies and the Pod Security Standards decide, by upstream's names.
+
+use std::time::Duration;
+
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+
+use super::Operation;
+
+const VALID: &str = "names and labels are fixed and distinct";
+
+/// Checks of ValidatingAdmissionPolicies that had a consequence.
+pub(super) struct PolicyMetrics {
+    checks: IntCounterVec,
+    took: HistogramVec,
+}
+
+impl PolicyMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let labels = ["policy", "policy_binding", "error_type", "enforcement_action"];
+        let checks = Opts::new(
+            "apiserver_validating_admission_policy_check_total",
+            "Validation admission policy check total, labeled by policy and further identified by binding and enforcement action taken.",
+        );
+        let took = HistogramOpts::new(
+            "apiserver_validating_admission_policy_check_duration_seconds",
+            "Validation admission latency for individual validation expressions in seconds, labeled by policy and further including binding and enforcement action taken.",
+        );
+        let checks = IntCounterVec::new(checks, &labels).expect(VALID);
+        let took = HistogramVec::new(took.buckets(vec![5e-7, 0.001, 0.01, 0.1, 1.0]), &labels).expect(VALID);
+        registry.register(Box::new(checks.clone())).expect(VALID);
+        registry.register(Box::new(took.clone())).expect(VALID);
+        Self { checks, took }
+    }
+
+    /// A check failed with a message, and the binding's `action` was taken.
+    pub(super) fn failed(&self, policy: &str, binding: &str, action: &str, message: &str, took: Duration) {
+        let error = match message {
+            message if message.starts_with("compilation") => "compile_error",
+            message if message.starts_with("validation failed due to running out of cost budget") => "out_of_budget",
+            _ => "invalid_error",
+        };
+        let labels = [policy, binding, error, action];
+        self.checks.with_label_values(&labels).inc();
+        self.took.with_label_values(&labels).observe(took.as_secs_f64());
+    }
+}
+
+/// Pods and what makes pods, as the Pod Security Standards found them.
+pub(super) struct PodSecurityMetrics {
+    evaluations: IntCounterVec,
+    /// Of pods of namespaces that ask for nothing, made and changed: nearly all there are.
+    usual: [IntCounter; 2],
+}
+
+impl PodSecurityMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let options = Opts::new(
+            "pod_security_evaluations_total",
+            "Number of policy evaluations that occurred, not counting ignored or exempt requests.",
+        );
+        let labels = ["decision", "policy_level", "policy_version", "mode", "request_operation", "resource", "subresource"];
+        let evaluations = IntCounterVec::new(options, &labels).expect(VALID);
+        registry.register(Box::new(evaluations.clone())).expect(VALID);
+        let usual = ["create", "update"]
+            .map(|operation| evaluations.with_label_values(&["allow", "privileged", "latest", "enforce", operation, "pod", ""]));
+        Self { evaluations, usual }
+    }
+
+    /// A pod of a namespace that asks for nothing was let in.
+    pub(super) fn usual(&self, operation: Operation) {
+        self.usual[usize::from(operation == Operation::Update)].inc();
+    }
+
+    /// A pod (`itself`), or what makes pods, was judged in a mode.
+    pub(super) fn judged(
+        &self,
+        allowed: bool,
+        (level, version): (&str, &str),
+        mode: &str,
+        operation: Operation,
+        itself: bool,
+        subresource: &str,
+    ) {
+        let decision = if allowed { "allow" } else { "deny" };
+        let operation = if operation == Operation::Update { "update" } else { "create" };
+        let resource = if itself { "pod" } else { "controller" };
+        self.evaluations.with_label_values(&[decision, level, version, mode, operation, resource, subresource]).inc();
+    }
+}

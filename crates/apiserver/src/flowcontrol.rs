@@ -11,6 +11,7 @@ mod demand;
 mod dump;
 mod executing;
 mod fair;
+mod inflight;
 mod lingering;
 mod metrics;
 mod queues;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue, header};
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 
 use corten_task::Tasks;
 
@@ -34,6 +36,7 @@ use crate::response::{self, Response};
 use crate::user::User;
 
 use config::{GROUP, Plan};
+use inflight::Inflight;
 use lingering::Lingering;
 use metrics::{FlowMetrics, SchemaMetrics};
 use queues::{Level, Taken, Ticket};
@@ -58,6 +61,8 @@ pub struct Flow {
     metrics: FlowMetrics,
     watches: Watches,
     lingering: Lingering,
+    /// What holds when this is off.
+    inflight: Inflight,
 }
 
 /// UIDs of the flow schema and the priority level.
@@ -67,6 +72,8 @@ type Classified = Option<(Arc<str>, Arc<str>)>;
 #[must_use]
 pub struct Seat {
     taken: Option<Taken>,
+    /// Room under the plain limits.
+    room: Option<OwnedSemaphorePermit>,
     /// Seats that stay taken after the answer, and for how long.
     after: Option<(usize, Duration, Lingering)>,
     classified: Classified,
@@ -102,6 +109,7 @@ impl Flow {
             metrics: FlowMetrics::new(registry),
             watches: Watches::default(),
             lingering: Lingering::start(tasks),
+            inflight: Inflight::new(config),
         }
     }
 
@@ -124,8 +132,13 @@ impl Flow {
     /// # Errors
     /// When there is none.
     pub async fn seat(&self, user: &User, info: &Arc<RequestInfo>, query: &Query, patience: Duration) -> Result<Seat, Rejected> {
-        let free = Seat { taken: None, after: None, classified: None, running: None };
-        if !self.enabled || (info.is_long_running() && info.verb != "watch") {
+        let mut free = Seat { taken: None, room: None, after: None, classified: None, running: None };
+        if !self.enabled {
+            let rejected = |_| Rejected { classified: None, retry_after: inflight::RETRY_AFTER };
+            free.room = self.inflight.enter(user, info).map_err(rejected)?;
+            return Ok(free);
+        }
+        if info.is_long_running() && info.verb != "watch" {
             return Ok(free);
         }
         self.refresh();
@@ -171,7 +184,7 @@ impl Flow {
                 metrics.dispatched.inc();
                 metrics.executing.inc();
                 let running = Some((Instant::now(), metrics.executing.clone(), metrics.ran.clone()));
-                Ok(Seat { taken, after, classified, running })
+                Ok(Seat { taken, room: None, after, classified, running })
             }
             Err(full) => {
                 metrics.refused.observe(since.elapsed().as_secs_f64());

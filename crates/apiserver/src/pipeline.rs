@@ -19,7 +19,7 @@ use crate::authn::{self, Peer};
 use crate::negotiate;
 use crate::proof::{Authenticated, Authorized};
 use crate::request::{Query, RequestInfo};
-use crate::response::{self, RequestBody, Response};
+use crate::response::{self, RequestBody, Response, Tunnel};
 use crate::state::State;
 use crate::user::User;
 use crate::warnings::Warnings;
@@ -247,7 +247,10 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
             Err(status) => answers.refuse(&logged, &status, trail.as_deref()),
         };
         seat.mark(response.headers_mut());
-        response.body_mut().watched(watching);
+        match response.extensions().get::<Tunnel>() {
+            Some(tunnel) => tunnel.keep(watching),
+            None => response.body_mut().watched(watching),
+        }
         drop(seat);
         Ok::<_, Refusal>(response)
     };
@@ -294,12 +297,19 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
     let held = (logged.is_long_running() && code < 400).then(|| state.metrics.long_running(&logged));
     let trail = trail.filter(|_| !panicked);
     let ending = trail.and_then(|trail| answered(trail, code, received.load(Ordering::Relaxed), logged.is_long_running()));
+    let sizes = state.metrics.response_size(&logged, code);
+    if let Some(tunnel) = response.extensions_mut().remove::<Tunnel>() {
+        // What is connected goes on after its answer.
+        tunnel.keep((held, ending));
+        tracing::debug!(verb = logged.verb, path = logged.path, code, "a connection was taken over");
+        return response;
+    }
     let body = response.body_mut();
     if body.whole().is_none() {
         let (aborts, info) = (state.clone(), logged.clone());
         body.on_abort(move || aborts.metrics.aborted(&info));
     }
-    body.counted(held, state.metrics.response_size(&logged, code), ending);
+    body.counted(held, sizes, ending);
     tracing::debug!(verb = logged.verb, path = logged.path, code, took_us = took.as_micros() as u64, "request");
     response
 }

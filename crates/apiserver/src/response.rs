@@ -1,7 +1,9 @@
 //! What goes back: bodies that are bytes, slices of the cache, or streams, and the one place where a [`Status`] becomes
 //! an HTTP response.
 
+use std::any::Any;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -9,6 +11,7 @@ use futures::{Stream, StreamExt};
 use http::{HeaderValue, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
+use parking_lot::Mutex;
 use prometheus::Histogram;
 use serde_json::Value;
 
@@ -17,6 +20,17 @@ use corten_api::status::Status;
 use crate::audit::Ending;
 use crate::flowcontrol::Watching;
 use crate::metrics::Held;
+
+/// What lasts as long as a connection that was taken over: its answer is sent at once, and it goes on.
+#[derive(Clone, Default)]
+pub(crate) struct Tunnel(Arc<Mutex<Vec<Box<dyn Any + Send>>>>);
+
+impl Tunnel {
+    /// Keeps something until the connection ends.
+    pub(crate) fn keep(&self, thing: impl Any + Send) {
+        self.0.lock().push(Box::new(thing));
+    }
+}
 
 /// An error of a body's sender.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;

@@ -19,7 +19,7 @@ use corten_api::status::Status;
 
 use crate::negotiate::Encoding;
 use crate::pipeline::Call;
-use crate::response::{Body, BoxError, Response};
+use crate::response::{Body, BoxError, Response, Tunnel};
 use crate::state::State;
 
 /// A wish for a WebSocket that can be fulfilled.
@@ -81,7 +81,10 @@ impl Wish {
         S: Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
     {
         let upgrade = self.upgrade;
+        let tunnel = Tunnel::default();
+        let kept = tunnel.clone();
         state.tasks.spawn("socket", async move {
+            let _kept = kept;
             match upgrade.await {
                 Ok(connection) => talk(TokioIo::new(connection), framing, Box::pin(pieces)).await,
                 Err(err) => tracing::debug!(error = %err, "an upgrade did not come about"),
@@ -96,6 +99,7 @@ impl Wish {
         if let Some(protocol) = self.protocol {
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
         }
+        response.extensions_mut().insert(tunnel);
         response
     }
 }

@@ -20,7 +20,7 @@ use serde_json::Value;
 use corten_api::status::Status;
 
 use crate::pipeline::Call;
-use crate::response::{Body, RequestBody, Response};
+use crate::response::{Body, RequestBody, Response, Tunnel};
 use crate::socket::{self, Wish};
 use crate::state::State;
 
@@ -247,7 +247,10 @@ async fn forward(state: &Arc<State>, mut call: Call, target: &Target, way: For) 
     }
     let Some(client) = upgrade else { return Err(unreachable("the backend switched protocols without being asked")) };
     let backend = hyper::upgrade::on(&mut answer);
+    let tunnel = Tunnel::default();
+    let kept = tunnel.clone();
     state.tasks.spawn("tunnel", async move {
+        let _kept = kept;
         match futures::future::try_join(client, backend).await {
             Ok((client, backend)) => {
                 let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
@@ -260,6 +263,7 @@ async fn forward(state: &Arc<State>, mut call: Call, target: &Target, way: For) 
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer.headers().clone();
+    response.extensions_mut().insert(tunnel);
     Ok(response)
 }
 

@@ -5,6 +5,7 @@ mod clients;
 mod endpoints;
 mod fuzz;
 mod hostile;
+mod limits;
 mod policies;
 mod properties;
 mod registry;

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::field::Faults;
+use crate::field::{Faults, quoted};
 
 /// A `v1.Status`, failure or success. `because` is for the log, never for the client.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -86,21 +86,21 @@ impl Status {
     #[must_use]
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
         let qualified = qualified(group, resource);
-        Self::failure(404, "NotFound", format!("{qualified} {name:?} not found")).about(group, resource, name)
+        Self::failure(404, "NotFound", format!("{qualified} {} not found", quoted(name))).about(group, resource, name)
     }
 
     /// 409 `pods "x" already exists`
     #[must_use]
     pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {
         let qualified = qualified(group, resource);
-        Self::failure(409, "AlreadyExists", format!("{qualified} {name:?} already exists")).about(group, resource, name)
+        Self::failure(409, "AlreadyExists", format!("{qualified} {} already exists", quoted(name))).about(group, resource, name)
     }
 
     /// 409 `Operation cannot be fulfilled on pods "x": why`
     #[must_use]
     pub fn conflict(group: &str, resource: &str, name: &str, why: &str) -> Self {
         let qualified = qualified(group, resource);
-        Self::failure(409, "Conflict", format!("Operation cannot be fulfilled on {qualified} {name:?}: {why}"))
+        Self::failure(409, "Conflict", format!("Operation cannot be fulfilled on {qualified} {}: {why}", quoted(name)))
             .about(group, resource, name)
     }
 
@@ -113,7 +113,7 @@ impl Status {
         } else if name.is_empty() {
             format!("{qualified} is forbidden: {why}")
         } else {
-            format!("{qualified} {name:?} is forbidden: {why}")
+            format!("{qualified} {} is forbidden: {why}", quoted(name))
         };
         Self::failure(403, "Forbidden", message).about(group, resource, name)
     }
@@ -135,8 +135,8 @@ impl Status {
     pub fn invalid(group: &str, kind: &str, name: &str, faults: &Faults) -> Self {
         let kind_shown = qualified(group, kind);
         let message = match faults.0.len() {
-            0 => format!("{kind_shown} {name:?} is invalid"),
-            _ => format!("{kind_shown} {name:?} is invalid: {}", faults.aggregate()),
+            0 => format!("{kind_shown} {} is invalid", quoted(name)),
+            _ => format!("{kind_shown} {} is invalid: {}", quoted(name), faults.aggregate()),
         };
         let causes = faults
             .0

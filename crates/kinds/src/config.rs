@@ -36,7 +36,8 @@ impl Strategy for ConfigMaps {
             size += decoded_length(value);
         }
         if size > MAX_SIZE {
-            faults.too_long(&Path::new(""), MAX_SIZE);
+            // The path of the object itself, as upstream writes it.
+            faults.too_long(&Path::new("[]"), MAX_SIZE);
         }
         faults
     }

@@ -44,7 +44,9 @@ impl Quantity {
 
     /// Whether it is a whole number, to a thousandth.
     pub(crate) fn is_whole(&self) -> bool {
-        self.0.milli_value() % 1000 == 0
+        // What is too large to be counted in thousandths has no fraction that anybody asks for.
+        let milli = self.0.milli_value();
+        matches!(milli, i64::MIN | i64::MAX) || milli % 1000 == 0
     }
 
     /// The number, rounded up.

@@ -87,12 +87,14 @@ impl Patch {
         let checked = validation != FieldValidation::Ignore;
         match kind {
             PatchKind::Json => {
-                let (operations, strict) = json::read(bytes)?;
+                let (operations, strict) = json::read(bytes).map_err(|err| unchecked(checked, bytes, err))?;
                 Ok(Self { body: Body::Json(operations), strict: if checked { strict } else { Vec::new() } })
             }
             PatchKind::Merge => {
                 let decoded = decode::decode_as_written(bytes);
-                let decoded = decoded.map_err(|err| PatchError::BadRequest(format!("error decoding patch: {err}")))?;
+                let decoded = decoded.map_err(|err| PatchError::BadRequest(format!("error decoding patch: {err}")));
+                let decoded =
+                    decoded.map_err(|err| if checked { err } else { PatchError::BadRequest("Invalid JSON Patch".into()) })?;
                 if decoded.document.is_null() {
                     return Err(PatchError::BadRequest("Invalid JSON Patch".into()));
                 }
@@ -131,6 +133,12 @@ impl Patch {
                 strategic::apply(document, patch.clone(), ty)
             }
         }
+    }
+
+    /// Whether it is a strategic merge patch.
+    #[must_use]
+    pub fn is_strategic(&self) -> bool {
+        matches!(self.body, Body::Strategic(_))
     }
 
     /// Whether the patch may look at or change managed fields. When it does not, they may be in any form: see
@@ -198,6 +206,16 @@ fn is_foreign(name: &str) -> bool {
     let domain = name.split_once('/').map_or("", |(domain, _)| domain);
     let is_own = |own: &str| domain.strip_suffix(own).is_some_and(|sub| sub.is_empty() || sub.ends_with('.'));
     !is_own("kubernetes.io") && !is_own("k8s.io") && !name.starts_with('$')
+}
+
+/// Without a check of its fields a JSON Patch is read by another library, whose words come as they are.
+fn unchecked(checked: bool, bytes: &[u8], err: PatchError) -> PatchError {
+    match err {
+        PatchError::BadRequest(text) if !checked && bytes.trim_ascii().is_empty() => {
+            PatchError::BadRequest(text.trim_start_matches("error decoding patch: ").into())
+        }
+        err => err,
+    }
 }
 
 /// What Go's decoder says of a body that is no object; `null` is taken for an empty one.

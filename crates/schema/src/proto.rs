@@ -19,6 +19,9 @@ pub const MAGIC: &[u8; 4] = b"k8s\0";
 /// Why bytes are no object, or a document no message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtoError {
+    /// There are no bytes.
+    #[error("empty data")]
+    Empty,
     /// The bytes do not begin with `k8s\0`.
     #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
     Magic,
@@ -58,6 +61,9 @@ pub struct Envelope<'a> {
 ///
 /// [`ProtoError`]
 pub fn open(bytes: &[u8]) -> Result<Envelope<'_>, ProtoError> {
+    if bytes.is_empty() {
+        return Err(ProtoError::Empty);
+    }
     let body = bytes.strip_prefix(MAGIC).ok_or(ProtoError::Magic)?;
     let mut envelope = Envelope { api_version: String::new(), kind: String::new(), raw: &[], content_type: String::new() };
     let mut reader = Reader::new(body, "runtime.Unknown");
@@ -132,13 +138,29 @@ pub fn encode_list<'a>(
     items: impl IntoIterator<Item = &'a [u8]>,
 ) -> Vec<u8> {
     let mut writer = Writer::default();
-    if let Some(ty) = corten_api::facts::Types::get().named("meta.v1.ListMeta") {
-        writer.nested(1, |writer| write::message(writer, metadata, ty));
-    }
+    list_meta(&mut writer, 1, metadata);
     for item in items {
         writer.bytes(2, item);
     }
     seal(api_version, kind, &writer.finish())
+}
+
+/// Writes a `PartialObjectMetadataList` of `meta.k8s.io/v1beta1`, the one list that has its items before its metadata.
+#[must_use]
+pub fn encode_old_partial_list(document: &Value) -> Vec<u8> {
+    let mut writer = Writer::default();
+    let item = corten_api::facts::Types::get().named("meta.v1.PartialObjectMetadata");
+    for object in document["items"].as_array().into_iter().flatten() {
+        writer.bytes(1, &item.map(|ty| encode(object, ty)).unwrap_or_default());
+    }
+    list_meta(&mut writer, 2, document["metadata"].as_object().unwrap_or(&Map::new()));
+    seal("meta.k8s.io/v1beta1", "PartialObjectMetadataList", &writer.finish())
+}
+
+fn list_meta(writer: &mut Writer, number: u32, metadata: &Map<String, Value>) {
+    if let Some(ty) = corten_api::facts::Types::get().named("meta.v1.ListMeta") {
+        writer.nested(number, |writer| write::message(writer, metadata, ty));
+    }
 }
 
 /// One frame of a watch stream (`;stream=watch`): the length as four bytes, and an event that carries a sealed object.

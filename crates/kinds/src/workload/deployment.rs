@@ -76,7 +76,7 @@ impl Strategy for Deployments {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if !ctx.subresource.is_empty() {
+        if ctx.subresource == "status" {
             return Vec::new();
         }
         super::name_warning(object, old).into_iter().chain(super::template_warnings(object, old)).collect()

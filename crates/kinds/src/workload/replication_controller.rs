@@ -69,7 +69,7 @@ impl Strategy for ReplicationControllers {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if !ctx.subresource.is_empty() {
+        if ctx.subresource == "status" {
             return Vec::new();
         }
         let Some(old) = old else {

@@ -118,7 +118,7 @@ impl Strategy for StatefulSets {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if !ctx.subresource.is_empty() {
+        if ctx.subresource == "status" {
             return Vec::new();
         }
         let mut warnings = super::template_warnings(object, old);

@@ -274,3 +274,11 @@ fn what_does_not_fit_is_told_otherwise_by_the_converter() {
         assert_eq!(of("core.v1.Pod", text).unwrap_err().converted(), expected);
     }
 }
+
+#[test]
+fn a_field_that_is_there_twice_is_decoded_into_what_is_there() {
+    let text = br#"{"metadata":{"name":"a"},"data":{"a":"1","b":"1"},"data":{"b":"2"},"metadata":{"labels":{"l":""}},"immutable":true,"immutable":null}"#;
+    let decoded = decode(text, Format::Json, Types::get().named("core.v1.ConfigMap").unwrap()).unwrap();
+    assert_eq!(decoded.document, json!({"metadata": {"name": "a", "labels": {"l": ""}}, "data": {"a": "1", "b": "2"}}));
+    assert_eq!(decoded.strict.len(), 3);
+}

@@ -197,11 +197,16 @@ impl<'a> Reader<'a> {
             };
             let field = &ty.fields[position];
             let at = At::Field { parent: at, name: field.name, owner: Some(ty) };
+            let mut before = None;
             if seen.put(position) {
                 self.strict.duplicate(&at);
-                map.remove(field.name);
+                before = map.remove(field.name);
             }
             let value = self.value(&field.kind, Name::Field(field), &at, depth + 1)?;
+            let value = match before {
+                Some(before) => doubled(&field.kind, before, value, self.types),
+                None => value,
+            };
             let value = if self.as_sent { kept_as_sent(field, value) } else { kept(field, value) };
             if let Some(value) = value {
                 set.put(position);
@@ -265,8 +270,9 @@ impl<'a> Reader<'a> {
             (Kind::IntOrString, b'"') => self.scanner.string()?.into_owned().into(),
             (Kind::IntOrString, b'-' | b'0'..=b'9') => {
                 let text = self.scanner.number()?;
-                number(&Kind::Int32, text).ok_or_else(|| {
-                    DecodeError::Value(format!("json: cannot unmarshal number {text} into {} of type int32", at.go_field()))
+                number(&Kind::Int32, text).ok_or_else(|| DecodeError::Mismatch {
+                    told: format!("json: cannot unmarshal number {text} into {} of type int32", at.go_field()),
+                    converted: format!("json: cannot unmarshal number {text} into Go value of type int32"),
                 })?
             }
             (Kind::IntOrString, _) => return Err(self.mismatch(None, &|| "int32".into(), at)?),
@@ -436,6 +442,29 @@ fn not_converted(wanted: &Kind, found: &str, is_whole: bool, go: &str) -> String
         Kind::Int64 => "unrecognized type: int64".into(),
         Kind::Float64 => "unrecognized type: float64".into(),
         _ => format!("unrecognized type: {go}"),
+    }
+}
+
+/// What becomes of a field that is there twice: Go decodes the second value into what the first one left.
+fn doubled(kind: &Kind, before: Value, value: Option<Value>, types: &Types) -> Option<Value> {
+    match (kind, before, value) {
+        (Kind::Struct(_), before, None) => Some(before),
+        (Kind::Map(_), Value::Object(mut before), Some(Value::Object(value))) => {
+            before.extend(value);
+            Some(before.into())
+        }
+        (Kind::Struct(id), Value::Object(mut before), Some(Value::Object(value))) => {
+            let ty = types.of(*id);
+            for (name, value) in value {
+                let merged = match (ty.field(&name), before.remove(&name)) {
+                    (Some(field), Some(was)) => doubled(&field.kind, was, Some(value), types),
+                    _ => Some(value),
+                };
+                before.extend(merged.map(|merged| (name, merged)));
+            }
+            Some(before.into())
+        }
+        (_, _, value) => value,
     }
 }
 

@@ -35,7 +35,7 @@ pub fn to_json(bytes: &[u8]) -> Result<Converted, DecodeError> {
     let mut reader = Reader { parser: Parser::new_from_str(text), anchors: HashMap::new(), doubled: Vec::new(), unfolded: 0 };
     let value = reader.document()?;
     let duplicates = (!reader.doubled.is_empty()).then(|| format!("yaml: unmarshal errors:\n{}", reader.doubled.join("\n")));
-    Ok(Converted { json: crate::encode::json(&value), duplicates })
+    Ok(Converted { json: crate::encode::go_json(&value), duplicates })
 }
 
 /// Whether a plain scalar is text.

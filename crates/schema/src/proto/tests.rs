@@ -18,7 +18,10 @@ fn normal(document: &Value, ty: &Type) -> Value {
 fn known_bytes() {
     let document = json!({"metadata": {"name": "a"}, "data": {"k": "v"}});
     let message = encode(&document, of("core.v1.ConfigMap"));
-    assert_eq!(message, b"\x0a\x03\x0a\x01a\x12\x06\x0a\x01k\x12\x01v");
+    // What is held by value is there even when it is empty; a pointer, a list or a map is not.
+    let metadata = b"\x0a\x01a\x12\x00\x1a\x00\x22\x00\x2a\x00\x32\x00\x38\x00\x42\x00";
+    let expected = [b"\x0a\x11", &metadata[..], b"\x12\x06\x0a\x01k\x12\x01v"].concat();
+    assert_eq!(message, expected);
     let sealed = seal("v1", "ConfigMap", &message);
     assert_eq!(&sealed[..4], MAGIC);
     let envelope = open(&sealed).unwrap();

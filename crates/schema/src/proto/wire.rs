@@ -71,20 +71,6 @@ impl Writer {
         self.bytes.splice(start..=start, prefix.bytes);
     }
 
-    /// Takes back a field that turned out to be empty.
-    pub(super) fn nested_unless_empty(&mut self, field: u32, fill: impl FnOnce(&mut Self)) {
-        let before = self.bytes.len();
-        self.nested(field, fill);
-        if self.bytes.last() == Some(&0) && self.bytes.len() - before <= 6 && self.is_empty_field(before) {
-            self.bytes.truncate(before);
-        }
-    }
-
-    fn is_empty_field(&self, start: usize) -> bool {
-        let mut reader = Reader::new(&self.bytes[start..], "");
-        matches!(reader.field(), Ok(Some((_, Wire::Bytes(&[])))))
-    }
-
     fn tag(&mut self, field: u32, wire: u8) {
         self.varint(u64::from(field) << 3 | u64::from(wire));
     }

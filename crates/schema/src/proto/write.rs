@@ -7,20 +7,37 @@ use serde_json::{Map, Value};
 
 use super::wire::Writer;
 
-/// Writes the fields of a struct. Zero values that are held by value need not be written; pointers are written when set.
+/// Writes the fields of a struct as upstream's generated code does: what is held by value is written even when it is zero,
+/// pointers, lists and maps when they are set.
 pub(super) fn message(writer: &mut Writer, map: &Map<String, Value>, ty: &Type) {
     for member in &ty.members {
         match member.what {
             MemberKind::Field(at) => {
                 let field = &ty.fields[at];
-                if let Some(value) = map.get(field.name).filter(|value| !value.is_null()) {
-                    self::field(writer, member.number, field, value);
+                match map.get(field.name).filter(|value| !value.is_null()) {
+                    Some(value) => self::field(writer, member.number, field, value),
+                    None if field.pointer => {}
+                    None => zero(writer, member.number, &field.kind),
                 }
             }
-            MemberKind::Inlined(id) => {
-                writer.nested_unless_empty(member.number, |writer| message(writer, map, Types::get().of(id)));
-            }
+            MemberKind::Inlined(id) => writer.nested(member.number, |writer| message(writer, map, Types::get().of(id))),
         }
+    }
+}
+
+/// The zero of what is held by value.
+fn zero(writer: &mut Writer, number: u32, kind: &Kind) {
+    match kind {
+        Kind::String => writer.text(number, ""),
+        Kind::Bool | Kind::Int32 | Kind::Int64 => writer.number(number, 0),
+        Kind::Float64 => writer.double(number, 0.0),
+        Kind::Quantity => writer.nested(number, |writer| writer.text(1, "0")),
+        Kind::IntOrString => value(writer, number, kind, &0.into()),
+        Kind::Time | Kind::MicroTime | Kind::RawExtension | Kind::FieldsV1 | Kind::Json => writer.bytes(number, &[]),
+        Kind::Duration => writer.nested(number, |writer| writer.number(1, 0)),
+        Kind::Struct(id) => writer.nested(number, |writer| message(writer, &Map::new(), Types::get().of(*id))),
+        // Nothing is what is in an empty list, and the unions of schemas are always pointers.
+        Kind::List(_) | Kind::Map(_) | Kind::Bytes | Kind::SchemaOrBool | Kind::SchemaOrArray | Kind::SchemaOrStrings => {}
     }
 }
 

@@ -10,6 +10,7 @@ mod postings;
 mod watchers;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
 use imbl::OrdMap;
@@ -354,11 +355,19 @@ pub fn range<'a>(
     namespace: &str,
     after: Option<&str>,
 ) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<Entry>)> + use<'a> {
-    use std::ops::Bound;
+    range_from(map, namespace, after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.into())))
+}
+
+/// Entries of one namespace (all for the empty name), in key order, from a key on.
+pub fn range_from<'a>(
+    map: &'a Map,
+    namespace: &str,
+    lower: Bound<Arc<str>>,
+) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<Entry>)> + use<'a> {
     let scope = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
-    let lower: Bound<Arc<str>> = match after {
-        Some(after) => Bound::Excluded(after.into()),
-        None => Bound::Included(scope.as_str().into()),
+    let lower = match lower {
+        Bound::Unbounded => Bound::Included(scope.as_str().into()),
+        lower => lower,
     };
     let upper: Bound<Arc<str>> = if scope.is_empty() {
         Bound::Unbounded
@@ -376,7 +385,7 @@ struct Prefixes(BTreeMap<String, Arc<Cache>>);
 impl Prefixes {
     /// The cache of a key, and the key within it.
     fn find<'k>(&self, key: &'k str) -> Option<(&Arc<Cache>, &'k str)> {
-        let (prefix, cache) = self.0.range::<str, _>((std::ops::Bound::Unbounded, std::ops::Bound::Included(key))).next_back()?;
+        let (prefix, cache) = self.0.range::<str, _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
         Some((cache, key.strip_prefix(prefix.as_str())?))
     }
 }

@@ -101,8 +101,6 @@ pub fn accept(accept: &str, endpoint: Endpoint, pretty: bool) -> Result<Form, St
         return Err(not_acceptable(MEDIA_TYPES));
     };
     let (shape, meta, of_list) = match shape {
-        // Upstream cannot make lists of events, and sends the objects themselves.
-        Wanted::PartialList(_) if endpoint == Endpoint::Watch => (Shape::Whole, MetaVersion::V1, false),
         Wanted::Whole | Wanted::Discovery => (Shape::Whole, MetaVersion::V1, false),
         Wanted::Table(meta) => (Shape::Table, meta, false),
         Wanted::Partial(meta) => (Shape::Partial, meta, false),
@@ -326,16 +324,22 @@ impl<'a> Clause<'a> {
     fn read(text: &'a str) -> Option<Self> {
         let mut pieces = text.split(';');
         let media = pieces.next().unwrap_or_default();
-        let (kind, sub) = match media.split_once('/') {
-            Some((kind, sub)) if !sub.contains('/') => (kind.trim(), sub.trim()),
-            None if media.trim() == "*" => ("*", "*"),
-            _ => return None,
+        let (kind, rest) = media.split_once('/').unwrap_or((media, ""));
+        let (sub, rest) = rest.split_once('/').unwrap_or((rest, ""));
+        let (kind, sub) = match (kind.trim_matches(' '), sub) {
+            _ if !rest.is_empty() => return None,
+            ("*", "") => ("*", "*"),
+            (_, "") => return None,
+            (kind, sub) => (kind, sub.trim_matches(' ')),
         };
         let mut clause = Self { kind, sub, parameters: Vec::new(), quality: 1.0 };
         for (key, value) in pieces.filter_map(|piece| piece.split_once('=')) {
-            match key.trim() {
+            // A parameter without a value is none, and neither is one with two.
+            let (value, more) = value.split_once('=').unwrap_or((value, ""));
+            match key.trim_matches(' ') {
+                _ if value.is_empty() || !more.is_empty() => {}
                 "q" => clause.quality = value.parse().unwrap_or(0.0),
-                key => clause.parameters.push((key, value.trim())),
+                key => clause.parameters.push((key, value.trim_matches(' '))),
             }
         }
         Some(clause)

@@ -36,6 +36,8 @@ pub struct RequestInfo {
     pub label_selector: String,
     /// Whether the deprecated `/watch/` prefix was used.
     pub watch_path: bool,
+    /// Whether the path is that of a resource in a namespace, even of one without a name (`/namespaces//pods`).
+    pub namespace_path: bool,
 }
 
 /// Parameters of a query string, decoded, in order.
@@ -127,6 +129,7 @@ impl RequestInfo {
             info.namespace.clone_from(&parts[1]);
             if parts.len() > 2 && !NAMESPACE_SUBRESOURCES.contains(&parts[2].as_str()) {
                 parts = &parts[2..];
+                info.namespace_path = true;
             }
         }
         info.parts = parts.to_vec();

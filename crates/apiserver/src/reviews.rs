@@ -5,7 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use corten_api::field::{Faults, Path};
+use corten_api::facts::Types;
+use corten_api::field::{Fault, FaultKind, Faults, Path};
 use corten_api::names;
 use corten_api::selector::{FieldSelector, LabelSelector};
 use corten_api::status::Status;
@@ -227,6 +228,21 @@ fn check_access(body: &Value, question: Question<'_>) -> Result<(), Status> {
     for kind in ["fieldSelector", "labelSelector"] {
         check_selector(&resource[kind], kind, &resource_path, &mut faults);
     }
+    let mut meta = body["metadata"].as_object().cloned().unwrap_or_default();
+    // What the server sets is nobody's to give.
+    for field in ["uid", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        meta.remove(field);
+    }
+    let told = Value::Object(meta.clone());
+    meta.remove("managedFields");
+    if matches!(question, Question::Local(_)) {
+        meta.remove("namespace");
+    }
+    if meta.values().any(|value| !value.is_null()) {
+        let what = if matches!(question, Question::Local(_)) { "must be empty except for namespace" } else { "must be empty" };
+        let message = format!("Invalid value: {}: {what}", shown_meta(&told));
+        faults.0.push(Fault { kind: FaultKind::Invalid, field: "metadata".into(), message });
+    }
     if let Question::Local(namespace) = question {
         let asked = text(resource, "/namespace");
         if !resource.is_null() && asked != namespace {
@@ -237,6 +253,17 @@ fn check_access(body: &Value, question: Question<'_>) -> Result<(), Status> {
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(Status::invalid(AUTHORIZATION, "", "", &faults)) }
+}
+
+/// Metadata as JSON, in the order of its declaration.
+fn shown_meta(meta: &Value) -> String {
+    let Some(ty) = Types::get().named("meta.v1.ObjectMeta") else {
+        return meta.to_string();
+    };
+    let mut members: Vec<_> = meta.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()).collect();
+    members.sort_by_key(|(name, _)| ty.field(name).map(|field| field.place));
+    let members: Vec<_> = members.into_iter().map(|(name, value)| format!("{}:{value}", Value::from(name.as_str()))).collect();
+    format!("{{{}}}", members.join(","))
 }
 
 fn check_selector(selector: &Value, kind: &str, path: &Path<'_>, faults: &mut Faults) {

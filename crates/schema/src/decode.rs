@@ -123,7 +123,7 @@ pub fn decode_as_sent(bytes: &[u8], format: Format, ty: &Type) -> Result<Decoded
 ///
 /// As [`decode`].
 pub fn normalize_as_sent(document: &Value, ty: &Type) -> Result<Decoded, DecodeError> {
-    typed::document(&crate::encode::go_json(document), ty, true)
+    typed::document(&crate::encode::json(document), ty, true)
 }
 
 /// [`normalize_as_sent`] of a document that was made of `live`, which has that form already: only what differs is read, so a
@@ -209,7 +209,7 @@ pub fn decode_as_written(bytes: &[u8]) -> Result<Decoded, DecodeError> {
 ///
 /// As [`decode`].
 pub fn normalize(document: &Value, ty: &Type) -> Result<Decoded, DecodeError> {
-    typed::document(&crate::encode::go_json(document), ty, false)
+    typed::document(&crate::encode::json(document), ty, false)
 }
 
 /// [`normalize`] for custom resources: only object metadata changes.

@@ -194,7 +194,7 @@ impl<'a> Maker<'a> {
             let operation = Operation {
                 takes: Some(own.clone()),
                 codes: &["200", "201", "202"],
-                ..self.plain("post", "create", format!("create {} {kind}", article(&kind)), own.clone(), self.own_kind())
+                ..self.plain("post", "create", format!("create{}{kind}", article(&kind)), own.clone(), self.own_kind())
             };
             collection.push(("post", self.describe(&operation), self.with(false, true, parameters::WRITE)));
         }
@@ -235,7 +235,7 @@ impl<'a> Maker<'a> {
             let operation = Operation {
                 takes: Some(options),
                 codes: &["200", "202"],
-                ..self.plain("delete", "delete", format!("delete {} {kind}", article(&kind)), gives, self.own_kind())
+                ..self.plain("delete", "delete", format!("delete{}{kind}", article(&kind)), gives, self.own_kind())
             };
             single.push(("delete", self.describe(&operation), self.with(true, true, parameters::DELETE)));
         }
@@ -308,7 +308,7 @@ impl<'a> Maker<'a> {
                 "get" => format!("read {name} of the specified {of}"),
                 "update" => format!("replace {name} of the specified {of}"),
                 "patch" => format!("partially update {name} of the specified {of}"),
-                _ => format!("create {name} of {} {of}", article(of)),
+                _ => format!("create {name} of{}{of}", article(of)),
             };
             let (query, takes, codes): (&[&str], _, &[&str]) = match verb {
                 "get" if name == "log" => (parameters::LOG, None, &["200"]),
@@ -432,6 +432,11 @@ fn body(method: &str, takes: &Value) -> Value {
     body
 }
 
+/// What stands before a kind: an article, unless the kind is a plural.
 fn article(word: &str) -> &'static str {
-    if word.starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" }
+    match word {
+        plural if plural.ends_with('s') && !plural.ends_with("ss") => " ",
+        word if word.starts_with(['A', 'E', 'I', 'O', 'U']) => " an ",
+        _ => " a ",
+    }
 }

@@ -308,16 +308,25 @@ pub(crate) fn wrong_kind(writing: &Writing<'_>, document: &Value) -> Status {
     other_kind(writing, &expected, &text("kind"), &text("apiVersion"))
 }
 
+/// Kinds of `v1` that are the same in all versions, and so are known wherever anything is.
+const WITHOUT_VERSION: [&str; 5] = ["APIGroup", "APIGroupList", "APIResourceList", "APIVersions", "Status"];
+
 /// Reads the body of a deletion.
 pub(crate) fn decode_delete_options(content_type: &str, body: &[u8]) -> Result<Value, Status> {
     let encoding = negotiate::content_type(content_type)?;
     let meta = type_meta(body, encoding).map_err(Status::bad_request)?;
     if !matches!(meta.kind.as_str(), "" | "DeleteOptions") {
-        return Err(Status::bad_request(format!(
-            "no kind {:?} is registered for version {:?} in scheme \
-             \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\"",
-            meta.kind, meta.api_version
-        )));
+        let version = if meta.api_version.is_empty() { "meta.k8s.io/v1" } else { &meta.api_version };
+        let (kind, version_shown) = (corten_api::field::quoted(&meta.kind), corten_api::field::quoted(version));
+        let why = if version == "v1" && WITHOUT_VERSION.contains(&meta.kind.as_str()) {
+            format!("converting (v1.{}) to (v1.DeleteOptions): unknown conversion", meta.kind)
+        } else {
+            format!(
+                "no kind {kind} is registered for version {version_shown} in scheme \
+                 \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\""
+            )
+        };
+        return Err(Status::bad_request(why));
     }
     let ty = Types::get().named("meta.v1.DeleteOptions");
     Ok(read(body, encoding, ty, false).map_err(Status::bad_request)?.document)
@@ -347,7 +356,8 @@ pub(crate) fn encode(target: Option<&Target>, document: &Value, form: Form) -> R
     let encoding = match form.encoding {
         Encoding::Protobuf => match type_of_answer(target, document).filter(|ty| ty.name != "meta.v1.Table") {
             Some(ty) => {
-                let bytes = proto::encode_object(document, ty);
+                let is_old = document["apiVersion"] == "meta.k8s.io/v1beta1" && document["kind"] == "PartialObjectMetadataList";
+                let bytes = if is_old { proto::encode_old_partial_list(document) } else { proto::encode_object(document, ty) };
                 return Ok((bytes.into(), negotiate::content_type_of(Encoding::Protobuf)));
             }
             None => Encoding::Json,

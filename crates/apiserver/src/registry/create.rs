@@ -13,7 +13,7 @@ use corten_store::Expect;
 use super::codec;
 use super::hooks;
 use super::managed;
-use super::options::WriteOptions;
+use super::options::{self, WriteOptions};
 use super::render;
 use super::target::Target;
 use super::write::{self, CommitError, Pass, Writing, meta_text, metadata, stamp};
@@ -144,9 +144,11 @@ async fn attempt_create(writing: &mut Writing<'_>, mut document: Value, version_
         }
         return Ok(Outcome::unstored(document));
     }
-    if version_given.is_some() {
+    // What is no version at all passes.
+    if version_given.is_some_and(|version| options::revision(version).is_ok_and(|revision| revision != 0)) {
         return Err(Status::failure(500, "", "resourceVersion should not be set on objects to be created"));
     }
+    metadata(&mut document).remove("resourceVersion");
     let (bytes, _prepared) = writing.encode(&document)?;
     match writing.commit(&name, Some(bytes), Expect::Absent, admitted).await {
         Ok(revision) => {

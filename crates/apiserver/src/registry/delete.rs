@@ -264,7 +264,7 @@ fn grace(target: &Target, document: &mut Value, options: &DeleteOptions, now: ji
             return Grace::Pending;
         };
         let end: jiff::Timestamp = end.parse().unwrap_or(now);
-        let mut sooner = end - jiff::SignedDuration::from_secs(running) + jiff::SignedDuration::from_secs(period);
+        let mut sooner = after(after(end, running.wrapping_neg()), period);
         if sooner < now {
             sooner = now;
             if period != 0 {
@@ -284,12 +284,18 @@ fn grace(target: &Target, document: &mut Value, options: &DeleteOptions, now: ji
     if period < 0 {
         period = 1;
     }
-    let end = now + jiff::SignedDuration::from_secs(period);
+    let end = after(now, period);
     let meta = metadata(document);
     meta.insert("deletionTimestamp".into(), stamp(end));
     meta.insert("deletionGracePeriodSeconds".into(), period.into());
     raise_generation(document);
     Grace::Given(period)
+}
+
+/// The end of a grace period. Periods are counted in nanoseconds upstream, and one that is too long for that wraps around.
+fn after(now: jiff::Timestamp, seconds: i64) -> jiff::Timestamp {
+    let period = jiff::SignedDuration::from_nanos(seconds.wrapping_mul(1_000_000_000));
+    now.checked_add(period).unwrap_or(now)
 }
 
 fn raise_generation(document: &mut Value) {
@@ -402,6 +408,9 @@ pub(crate) async fn collection(state: &Arc<State>, target: &Target, call: &mut C
     let mut list = ListOptions::parse(&call.query, call.info())?;
     let filter = read::filter(target, call, &mut list)?;
     let options = delete_options(state, call).await?;
+    if target.resource.namespaced && filter.namespace.is_empty() {
+        return Err(Status::bad_request("Namespace parameter required."));
+    }
     let call = &*call;
     warn_of_orphans(&mut writing(state, target, call, &options), &options);
     let page = read::page(state, target.cache()?, &list, &filter).await?;

@@ -234,7 +234,7 @@ impl DeleteOptions {
         if let Some(orphan) = boolean(query, "orphanDependents")? {
             document.insert("orphanDependents".into(), orphan.into());
         }
-        if let Some(policy) = query.get("propagationPolicy").filter(|p| !p.is_empty()) {
+        if let Some(policy) = query.get("propagationPolicy") {
             document.insert("propagationPolicy".into(), policy.into());
         }
         let dry_run: Vec<&str> = query.all("dryRun").collect();

@@ -19,7 +19,7 @@ use super::read;
 use super::render;
 use super::target::Target;
 use super::update::{self, Change};
-use super::write::{Writing, meta_text, metadata};
+use super::write::{Writing, meta_text};
 use crate::negotiate::{self, Endpoint};
 use crate::pipeline::Call;
 use crate::response::Response;
@@ -270,11 +270,13 @@ pub(crate) struct Applying {
 
 impl Change for Applying {
     fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
-        let mut document = managed::apply(writing, live, &self.applied.document, self.force)?;
-        self.applied.check(writing, &document, &self.name)?;
-        if live.is_none() {
-            metadata(&mut document).remove("resourceVersion");
+        let document = managed::apply(writing, live, &self.applied.document, self.force)?;
+        let uid = meta_text(&document, "uid");
+        if live.is_none() && !uid.is_empty() {
+            let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            return Err(writing.target.conflict(&self.name, &why));
         }
+        self.applied.check(writing, &document, &self.name)?;
         Ok(document)
     }
 
@@ -288,10 +290,6 @@ impl Change for Applying {
 
     fn retries(&self) -> bool {
         true
-    }
-
-    fn uid(&self) -> Option<&str> {
-        self.applied.document["metadata"]["uid"].as_str()
     }
 }
 

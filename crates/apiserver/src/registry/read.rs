@@ -1,5 +1,6 @@
 //! Get and list: from the cache, without decoding wherever the answer is the stored form.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use crate::state::State;
 
 /// How long a read waits for a revision that is not there yet.
 const CATCH_UP: Duration = Duration::from_secs(3);
+/// Fields by which upstream's cache finds objects without a look at the others.
+const INDEXED: [&str; 1] = ["spec.nodeName"];
 
 /// `GET` of one object.
 pub(crate) async fn get(state: &Arc<State>, target: &Target, call: &Call) -> Result<Response, Status> {
@@ -84,11 +87,9 @@ pub(crate) struct Page {
 /// Finds what a list shows, by the rules for `resourceVersion`, `limit` and `continue`.
 pub(crate) async fn page(state: &State, cache: &Arc<Cache>, options: &ListOptions, filter: &Filter) -> Result<Page, Status> {
     let mut limit = usize::try_from(options.limit).unwrap_or(0);
-    let mut continuation = options.continuation.as_str();
+    let continuation = options.continuation.as_str();
     // One object has no pages, and upstream's cache sends what it has as a whole to whoever takes anything.
-    if filter.names_one(cache.spec().namespaced) {
-        (limit, continuation) = (0, "");
-    } else if options.resource_version == "0" && continuation.is_empty() {
+    if options.resource_version == "0" || (continuation.is_empty() && filter.names_one(cache.spec().namespaced)) {
         limit = 0;
     }
     if limit == 0
@@ -97,9 +98,10 @@ pub(crate) async fn page(state: &State, cache: &Arc<Cache>, options: &ListOption
     {
         return Ok(page);
     }
-    let (map, revision, start) = if continuation.is_empty() {
+    let scope = if filter.namespace.is_empty() { String::new() } else { format!("{}/", filter.namespace) };
+    let (map, revision, from) = if continuation.is_empty() {
         let (map, revision) = first_snapshot(state, cache, options).await?;
-        (map, revision, None)
+        (map, revision, Bound::Unbounded)
     } else {
         let token = Token::decode(continuation)?;
         if !options.resource_version.is_empty() && options.resource_version != "0" {
@@ -112,24 +114,31 @@ pub(crate) async fn page(state: &State, cache: &Arc<Cache>, options: &ListOption
             let revision = token.revision as u64;
             (at(state, cache, revision).await.map_err(|err| expired_page(err, &token))?, revision)
         };
-        (map, revision, Some(token.start().to_owned()))
+        (map, revision, token.start(&scope))
     };
-    let scope = if filter.namespace.is_empty() { String::new() } else { format!("{}/", filter.namespace) };
-    // The token's key is relative to the collection of the request, and the first that may be shown.
-    let after = start.map(|start| format!("{scope}{}", start.strip_suffix('\0').unwrap_or(&start)));
     let mut meta = ListMeta { revision, ..ListMeta::default() };
     if limit == 0 {
-        let items = Items::Range { map, filter: filter.clone(), after: after.map(Into::into) };
+        let items = Items::Range { map, filter: filter.clone(), from };
         return Ok(Page { items, meta });
     }
     let mut items = Vec::with_capacity(limit.min(1024));
-    let mut rest = cache::range(&map, &filter.namespace, after.as_deref()).filter(|(_, entry)| filter.selects(entry));
+    // What the selector for a node or the like does not find in the index is not looked at; of everything else the client is
+    // told that there is more before anybody knows whether it is selected.
+    let looked_at = |entry: &Entry| {
+        !continuation.is_empty()
+            || INDEXED.iter().all(|field| match filter.fields.exact(field) {
+                Some(value) => entry.field(field) == Some(value),
+                None => true,
+            })
+    };
+    let mut rest = cache::range_from(&map, &filter.namespace, from).filter(|(_, entry)| looked_at(entry));
     let mut last = None;
-    for (key, entry) in rest.by_ref().take(limit) {
+    for (key, entry) in rest.by_ref().filter(|(_, entry)| filter.selects(entry)).take(limit) {
         items.push(entry.clone());
         last = Some(key.clone());
     }
     if let Some(last) = last
+        && items.len() == limit
         && rest.next().is_some()
     {
         let key = last.strip_prefix(scope.as_str()).unwrap_or(&last);

@@ -52,7 +52,7 @@ impl ListMeta {
 /// The objects of a list.
 pub(crate) enum Items {
     /// Everything selected in a state, found on the way to the socket.
-    Range { map: Map, filter: Filter, after: Option<Arc<str>> },
+    Range { map: Map, filter: Filter, from: Bound<Arc<str>> },
     /// A page, found already.
     Page(Vec<Arc<Entry>>),
 }
@@ -202,8 +202,8 @@ pub(crate) fn list(target: &Target, form: Form, page: Page, call: &Call) -> Resu
         let meta = page.meta.document();
         let encoded = match &page.items {
             Items::Page(items) => codec::encode_list(target, &meta, items.iter().map(|entry| &**entry)),
-            Items::Range { map, filter, after } => {
-                let entries = cache::range(map, &filter.namespace, after.as_deref()).map(|(_, entry)| &**entry);
+            Items::Range { map, filter, from } => {
+                let entries = cache::range_from(map, &filter.namespace, from.clone()).map(|(_, entry)| &**entry);
                 codec::encode_list(target, &meta, entries.filter(|entry| filter.selects(entry)))
             }
         };
@@ -282,11 +282,10 @@ impl Pieces {
         let writer = ItemWriter::new(target, form, include);
         let head = writer.list_head(&page.meta.document());
         let items = match page.items {
-            Items::Range { map, filter, after } => {
-                let at = match after {
-                    Some(after) => Bound::Excluded(after),
-                    None if filter.namespace.is_empty() => Bound::Unbounded,
-                    None => Bound::Included(format!("{}/", filter.namespace).into()),
+            Items::Range { map, filter, from } => {
+                let at = match from {
+                    Bound::Unbounded if !filter.namespace.is_empty() => Bound::Included(format!("{}/", filter.namespace).into()),
+                    from => from,
                 };
                 // Found once: keys are then compared by their place, without a look at each.
                 let end = if filter.namespace.is_empty() {

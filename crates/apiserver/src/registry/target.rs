@@ -168,8 +168,20 @@ impl Target {
         let in_namespace = !info.namespace.is_empty() && !about_itself;
         let named = info.parts.len() > 1;
         let within = about_itself && info.parts.len() < 2 && !info.namespace.is_empty();
+        let in_namespace = in_namespace || info.namespace_path;
         let fits = if self.resource.namespaced { in_namespace || !named } else { !in_namespace && !within };
-        if fits { Ok(()) } else { Err(missing()) }
+        // Nothing is behind a subresource but what it leads to, and nothing is named where objects are only posted.
+        let too_long = info.parts.len() > 3 && info.subresource != "proxy";
+        let unnamed = named
+            && info.subresource.is_empty()
+            && !["get", "update", "patch", "delete"].iter().any(|verb| self.version().verbs.contains(verb));
+        if !fits || too_long || unnamed {
+            return Err(missing());
+        }
+        if named && self.resource.namespaced && info.namespace.is_empty() {
+            return Err(Status::bad_request("Namespace parameter required."));
+        }
+        Ok(())
     }
 
     /// Refuses a verb that the resource or subresource does not have on this path.
@@ -178,7 +190,7 @@ impl Target {
             if info.subresource.is_empty() { self.version().verbs } else { self.subresource(&info.subresource)?.verbs };
         let verb = info.verb.as_str();
         let named = info.parts.len() > 1;
-        let everywhere = self.resource.namespaced && info.namespace.is_empty();
+        let everywhere = self.resource.namespaced && info.namespace.is_empty() && !info.namespace_path;
         let on_this_path = match verb {
             "create" => !named || !info.subresource.is_empty(),
             "list" => !named,

@@ -121,11 +121,10 @@ pub(crate) fn check_name(writing: &Writing<'_>, document: &mut Value, name: &str
     super::patch::check_namespace(writing, document)?;
     let given = meta_text(document, "name");
     if given != name {
-        let why = if given.is_empty() {
-            format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")
-        } else {
-            format!("the name of the object ({given}) does not match the name on the URL ({name})")
-        };
+        if given.is_empty() {
+            return Err(no_name(name));
+        }
+        let why = format!("the name of the object ({given}) does not match the name on the URL ({name})");
         return Err(Status::bad_request(why));
     }
     if writing.namespace.is_empty() {
@@ -135,6 +134,11 @@ pub(crate) fn check_name(writing: &Writing<'_>, document: &mut Value, name: &str
         metadata(document).insert("namespace".into(), namespace.into());
     }
     Ok(())
+}
+
+/// Refuses an object that does not say which one it is.
+pub(crate) fn no_name(name: &str) -> Status {
+    Status::bad_request(format!("the name of the object ({name} based on URL) was undeterminable: name must be provided"))
 }
 
 /// Carries a change out. Returns the outcome, and whether the object was created.
@@ -154,12 +158,16 @@ pub(crate) async fn apply_change(
                 return Err(writing.target.not_found(name));
             }
             if let Some(uid) = change.uid() {
-                let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
-                return Err(writing.target.conflict(name, &why));
+                return Err(uid_differs(writing, name, uid, ""));
             }
             may_create(writing.state, call).await?;
             let mut document = change.make(writing, None)?;
-            metadata(&mut document).remove("resourceVersion");
+            let version = options::revision(meta_text(&document, "resourceVersion"));
+            version.map_err(|why| Status::failure(500, "", why))?;
+            // A trial shows what was sent; nothing else minds it.
+            if !writing.options.dry_run {
+                metadata(&mut document).remove("resourceVersion");
+            }
             metadata(&mut document).entry("name").or_insert_with(|| name.into());
             match create::new_object(writing, document, change.ownership()).await {
                 Err(status) if status.reason == "AlreadyExists" && attempts < ATTEMPTS => continue,

@@ -29,6 +29,8 @@ use crate::state::State;
 
 /// How often a quiet watch is told how far the server is.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// How long before its end a watch is told for the last time.
+const BEFORE_THE_END: Duration = Duration::from_secs(2);
 /// Bytes gathered before they are handed to the socket.
 const PIECE: usize = 32 << 10;
 
@@ -57,7 +59,7 @@ pub(crate) async fn watch(
     let lasts = seconds.map_or_else(|| usual_length(state.config.min_request_timeout), Duration::from_secs);
     let now = Instant::now();
     // A little before the minute on the first round, so that clients of one restart do not all come at once.
-    let next_bookmark = now + BOOKMARK_EVERY.mul_f64(rand::rng().random_range(0.8..1.0));
+    let next_bookmark = next_bookmark(now, now + lasts, BOOKMARK_EVERY.mul_f64(rand::rng().random_range(0.8..1.0)));
     let stream = Stream {
         writer: ItemWriter::new(target, form, include),
         encoding: form.encoding,
@@ -66,6 +68,7 @@ pub(crate) async fn watch(
             && target.is_stored_form()
             && filter.is_everything(),
         filter,
+        no_events: form.of_list.then_some(false),
         phase: start.phase,
         watcher: start.watcher,
         sent: start.revision,
@@ -102,6 +105,16 @@ fn wants_list(options: &ListOptions) -> bool {
 /// A watch lasts for a while only, so that clients spread over servers; by chance, so that they do not end together.
 fn usual_length(shortest: Duration) -> Duration {
     shortest.mul_f64(1.0 + rand::rng().random::<f64>())
+}
+
+/// When to tell a quiet watch how far the server is: now and then, and shortly before it ends, so that the client goes on from
+/// where it was.
+fn next_bookmark(now: Instant, deadline: Instant, period: Duration) -> Instant {
+    let usual = now + period;
+    match deadline.checked_sub(BEFORE_THE_END) {
+        Some(last) if last > now => usual.min(last),
+        _ => usual,
+    }
 }
 
 /// Where a watch begins.
@@ -211,6 +224,8 @@ struct Stream {
     encoding: Encoding,
     /// Sends just what every other watch of the same interest sends, so that an event is written once for all of them.
     shares: bool,
+    /// Set when it wants what no event can be, a list: the watch ends at the first event, and this tells whether it was met.
+    no_events: Option<bool>,
     filter: Filter,
     phase: Phase,
     watcher: Watcher,
@@ -281,7 +296,7 @@ impl Stream {
                     }
                     let due = self.bookmarks && now >= self.next_bookmark;
                     if due {
-                        self.next_bookmark = now + BOOKMARK_EVERY;
+                        self.next_bookmark = next_bookmark(now, self.deadline, BOOKMARK_EVERY);
                     }
                     let next = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
                     self.alarm.as_mut().reset(next);
@@ -352,6 +367,9 @@ impl Stream {
             }
             Phase::Ended => self.phase = Phase::Ended,
         }
+        if self.no_events == Some(true) {
+            self.phase = Phase::Ended;
+        }
         Ok(())
     }
 
@@ -402,6 +420,10 @@ impl Stream {
     }
 
     fn frame(&mut self, out: &mut Vec<u8>, kind: &str, entry: &Entry) -> Result<(), Status> {
+        if let Some(met) = &mut self.no_events {
+            *met = true;
+            return Ok(());
+        }
         self.counted.sent(entry.size());
         let first = std::mem::take(&mut self.first_row);
         if self.encoding == Encoding::Protobuf {
@@ -421,6 +443,10 @@ impl Stream {
 
     /// An event without an object: how far the client is.
     fn bookmark(&mut self, out: &mut Vec<u8>, end_of_state: bool) -> Result<(), Status> {
+        if let Some(met) = &mut self.no_events {
+            *met = true;
+            return Ok(());
+        }
         let mut metadata = json!({"resourceVersion": self.sent.to_string()});
         if end_of_state {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});

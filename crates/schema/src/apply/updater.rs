@@ -44,10 +44,7 @@ pub(super) fn update<V: Versions>(
             None => Fields::Read(set),
         };
         managers.owned.insert(id.clone(), Owned { fields, api_version: writer.api_version.into() });
-        // Upstream loses the time of what is written through a scale.
-        if writer.subresource != "scale" {
-            managers.times.insert(id.clone(), writer.now);
-        }
+        managers.times.insert(id.clone(), writer.now);
     }
     managers
 }

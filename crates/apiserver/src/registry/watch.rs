@@ -425,6 +425,10 @@ impl Stream {
             return Ok(());
         }
         self.counted.sent(entry.size());
+        if self.writer.shape == Shape::Table {
+            // Rows tell ages.
+            self.writer.now = jiff::Timestamp::now();
+        }
         let first = std::mem::take(&mut self.first_row);
         if self.encoding == Encoding::Protobuf {
             let mut document = Vec::new();

@@ -249,6 +249,7 @@ impl Chain {
             Box::new(certificates::CertificateSubjectRestriction),
             Box::new(storage::DefaultIngressClass { reader: reader() }),
             Box::new(pods::PodTopologyLabels { reader: reader() }),
+            Box::new(pods::PodResize { reader: reader() }),
             Box::new(policy::MutatingAdmissionPolicies::new(reader(), authz.clone())),
             Box::new(policy::ValidatingAdmissionPolicies::new(reader(), authz.clone(), metrics::PolicyMetrics::new(registry))),
             Box::new(quota::ResourceQuota::new(reader())),

@@ -249,6 +249,11 @@ pub fn route_document(method: &http::Method, content_type: &str, accept: &str, t
     offered(accept, types)
 }
 
+/// 406, for what can be had in no table.
+pub fn no_table() -> Status {
+    not_acceptable(MEDIA_TYPES)
+}
+
 fn not_acceptable(types: &str) -> Status {
     Status::failure(406, "NotAcceptable", format!("only the following media types are accepted: {types}"))
 }

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 
 use corten_api::field::quoted;
 use corten_api::names;
-use corten_api::status::Status;
+use corten_api::quantity::{Format, Quantity};
+use corten_api::status::{Cause, Status};
 
+use super::quota::usage;
 use super::tools::{items, list_mut, map_mut, members, text};
 use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::cache::Entry;
@@ -338,6 +340,72 @@ impl Plugin for PodTopologyLabels {
             }
         }
         done(Ok(()))
+    }
+}
+
+/// PodResize: what a bound pod asks for after a resize fits its node (KEP-1287).
+pub(super) struct PodResize {
+    pub(super) reader: Reader,
+}
+
+impl PodResize {
+    fn check(request: &AdmissionRequest, pod: &Value, node: &Value) -> Result<(), Status> {
+        let refuse = |why: &str, reason: &str| {
+            let mut status = request.forbidden(why);
+            let cause = Cause { reason: reason.to_owned(), ..Cause::default() };
+            status.details.get_or_insert_default().causes.push(cause);
+            Err(status)
+        };
+        let name = text(node, "/metadata/name");
+        if let Some(os) = node["metadata"]["labels"]["kubernetes.io/os"].as_str().filter(|os| *os != "linux") {
+            let why = format!("pod resize is only supported on linux nodes, node {} is {}", quoted(name), quoted(os));
+            return refuse(&why, "UnsupportedPlatform");
+        }
+        let wanted = usage::total(pod, "requests");
+        let there = |name: &str| {
+            let amount = node["status"]["allocatable"][name].as_str();
+            amount.and_then(|amount| Quantity::parse(amount).ok()).unwrap_or_else(|| Quantity::new(0, Format::DecimalSi))
+        };
+        let counts: [(&str, fn(&Quantity) -> i64); 2] = [("cpu", Quantity::milli_value), ("memory", Quantity::value)];
+        let short = counts.iter().filter_map(|(name, count)| {
+            let (wanted, there) = (wanted.get(*name)?, there(name));
+            let counted = || format!("{name}, requested: {}, allocatable: {}", count(wanted), count(&there));
+            (*wanted > there).then(counted)
+        });
+        let short: Vec<String> = short.collect();
+        if short.is_empty() {
+            return Ok(());
+        }
+        refuse(&format!("node didn't have enough allocatable resources: {}", short.join("; ")), "NodeCapacity")
+    }
+}
+
+impl Plugin for PodResize {
+    fn name(&self) -> &'static str {
+        "PodResizeValidator"
+    }
+
+    fn reads_managed_fields(&self) -> bool {
+        false
+    }
+
+    fn handles(&self, request: &AdmissionRequest) -> bool {
+        request.operation == Operation::Update
+            && request.group.is_empty()
+            && request.resource == "pods"
+            && request.subresource == "resize"
+    }
+
+    fn validate<'a>(&'a self, request: &'a AdmissionRequest) -> Verdict<'a> {
+        let (Some(pod), Some(old)) = (&request.object, &request.old) else { return done(Ok(())) };
+        let node = text(pod, "/spec/nodeName");
+        if node.is_empty() || pod["metadata"]["generation"] == old["metadata"]["generation"] {
+            return done(Ok(()));
+        }
+        done(match self.reader.document("", "nodes", "", node) {
+            Some(node) => Self::check(request, pod, &node),
+            None => Err(request.forbidden(&format!("node {} not found", quoted(node)))),
+        })
     }
 }
 

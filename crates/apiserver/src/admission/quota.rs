@@ -1,7 +1,7 @@
 //! ResourceQuota: what a namespace may hold. Usage is counted into the quota's status before the object is stored, by a
 //! compare-and-swap, so that two requests cannot share the last free place.
 
-mod usage;
+pub(super) mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};

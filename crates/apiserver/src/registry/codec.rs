@@ -193,6 +193,12 @@ fn unrecognized(kind: &str, why: &str, body: &[u8]) -> Status {
     Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({shown})"))
 }
 
+/// The version that a body says it has; empty when it says nothing or cannot be read.
+pub(crate) fn version_of(content_type: &str, body: &[u8]) -> String {
+    let encoding = negotiate::content_type(content_type).ok();
+    encoding.and_then(|encoding| type_meta(body, encoding).ok()).map(|meta| meta.api_version).unwrap_or_default()
+}
+
 /// Kind and version of a body.
 fn type_meta(body: &[u8], encoding: Encoding) -> Result<TypeMeta, String> {
     match encoding {

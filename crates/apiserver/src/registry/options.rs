@@ -246,22 +246,42 @@ impl DeleteOptions {
 
     /// The options of a `DeleteOptions` document.
     pub(crate) fn from_document(document: Value) -> Result<Self, Status> {
+        let options = Self::unchecked(document);
+        options.check()?;
+        Ok(options)
+    }
+
+    /// The options of a document that is judged later: [`Self::check`].
+    pub(crate) fn unchecked(document: Value) -> Self {
         let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
         let dry_run: Vec<&str> =
             document["dryRun"].as_array().map(|list| list.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
-        let options = Self {
+        Self {
             grace: document["gracePeriodSeconds"].as_i64(),
             uid: text("/preconditions/uid"),
             resource_version: text("/preconditions/resourceVersion"),
             orphan: document["orphanDependents"].as_bool(),
             propagation: text("/propagationPolicy"),
             dry_run: !dry_run.is_empty(),
-            document: Value::Null,
-        };
+            document: {
+                let mut shown = document.as_object().cloned().unwrap_or_default();
+                shown.insert("kind".into(), "DeleteOptions".into());
+                shown.insert("apiVersion".into(), "meta.k8s.io/v1".into());
+                shown.into()
+            },
+        }
+    }
+
+    /// What is wrong with the options.
+    ///
+    /// # Errors
+    ///
+    /// 422
+    pub(crate) fn check(&self) -> Result<(), Status> {
         let mut faults = Faults::default();
-        if let Some(policy) = &options.propagation {
+        if let Some(policy) = &self.propagation {
             let path = Path::new("propagationPolicy");
-            if options.orphan.is_some() {
+            if self.orphan.is_some() {
                 let why = "orphanDependents and deletionPropagation cannot be both set";
                 faults.invalid_str(&path, policy, why);
             }
@@ -269,12 +289,9 @@ impl DeleteOptions {
                 faults.not_supported(&path, policy, &["Foreground", "Background", "Orphan", "nil"]);
             }
         }
+        let dry_run: Vec<&str> = self.document["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         check_dry_run(&mut faults, &dry_run);
-        refuse("DeleteOptions", &faults)?;
-        let mut shown = document.as_object().cloned().unwrap_or_default();
-        shown.insert("kind".into(), "DeleteOptions".into());
-        shown.insert("apiVersion".into(), "meta.k8s.io/v1".into());
-        Ok(Self { document: shown.into(), ..options })
+        refuse("DeleteOptions", &faults)
     }
 }
 

@@ -14,7 +14,7 @@ use super::Outcome;
 use super::codec;
 use super::target::{Filter, Target};
 use crate::cache::{self, Entry, Map};
-use crate::negotiate::{Encoding, Form, MetaVersion, Shape};
+use crate::negotiate::{self, Encoding, Form, MetaVersion, Shape};
 use crate::pipeline::Call;
 use crate::registry::read::Page;
 use crate::response::{self, Body, Response};
@@ -57,9 +57,15 @@ pub(crate) enum Items {
     Page(Vec<Arc<Entry>>),
 }
 
+/// Subresources whose objects nobody prints.
+const WITHOUT_TABLES: [&str; 2] = ["ephemeralcontainers", "resize"];
+
 /// Whether the answer can be had in the form that the client asked for, and how a Table is wanted. Asked when there is an
 /// answer: a write that was done stays done.
 fn check_form(target: &Target, form: Form, is_list: bool, call: &Call) -> Result<IncludeObject, Status> {
+    if form.shape == Shape::Table && WITHOUT_TABLES.contains(&call.info().subresource.as_str()) {
+        return Err(negotiate::no_table());
+    }
     let include = table_options(call, form)?;
     form.fits(is_list, &|| type_name(target, is_list, &call.info().subresource))?;
     Ok(include)

@@ -157,13 +157,13 @@ fn validate_source(faults: &mut Faults, path: &Path<'_>, volume: &Value, pod_nam
     let mut found = false;
     for source in SOURCES {
         let Some(value) = volume.opt(source.field) else { continue };
-        if found {
-            faults.forbidden(&path.child(source.refused), "may not specify more than 1 volume type");
-            continue;
-        }
-        found = true;
-        (source.check)(faults, &path.child(source.shown), value, options);
         let name = volume.text("name");
+        let is_first = !std::mem::replace(&mut found, true);
+        if is_first {
+            (source.check)(faults, &path.child(source.shown), value, options);
+        } else {
+            faults.forbidden(&path.child(source.refused), "may not specify more than 1 volume type");
+        }
         if source.field == "iscsi" && value.has("initiatorName") && name.len() + 1 + value.text("targetPortal").len() > 64 {
             faults.invalid_str(
                 &path.child("name"),
@@ -173,6 +173,7 @@ fn validate_source(faults: &mut Faults, path: &Path<'_>, volume: &Value, pod_nam
             );
         }
         if source.field == "ephemeral"
+            && is_first
             && let Some(pod) = pod_name.filter(|pod| !pod.is_empty() && !name.is_empty())
         {
             let claim = format!("{pod}-{name}");

@@ -49,10 +49,11 @@ fn pod(pod: &Value, usage: &mut Usage) {
     }
 }
 
-/// What a pod asks for: the sum over its containers and sidecars, or the largest init container, whichever is more; and its overhead.
-fn total(pod: &Value, what: &str) -> Usage {
-    let amounts = |container: &Value| -> Usage {
-        members(&container["resources"][what])
+/// What a pod asks for: the sum over its containers and sidecars, or the largest init container, whichever is more; instead of
+/// those what the pod says as a whole (KEP-2837); and its overhead.
+pub(in super::super) fn total(pod: &Value, what: &str) -> Usage {
+    let amounts = |holder: &Value| -> Usage {
+        members(&holder["resources"][what])
             .filter_map(|(name, value)| Some((name.clone(), Quantity::parse(value.as_str()?).ok()?)))
             .collect()
     };
@@ -89,6 +90,11 @@ fn total(pod: &Value, what: &str) -> Usage {
         }
     }
     raise(&mut sums, peak);
+    for (name, amount) in amounts(&pod["spec"]) {
+        if matches!(name.as_str(), "cpu" | "memory") || name.starts_with("hugepages-") {
+            sums.insert(name, amount);
+        }
+    }
     for (name, value) in members(&pod["spec"]["overhead"]) {
         // Overhead counts on top of limits only where there are some.
         if let Some(amount) = value.as_str().and_then(|value| Quantity::parse(value).ok())

@@ -10,6 +10,7 @@ use corten_api::status::Status;
 
 use super::super::codec::{self, Expected};
 use super::super::options::WriteOptions;
+use super::super::patch::check_namespace;
 use super::super::read;
 use super::super::target::Target;
 use super::super::write::{Writing, meta_text, metadata};
@@ -34,8 +35,17 @@ pub(crate) async fn bind(state: &Arc<State>, target: &Target, call: &mut Call) -
     writing.subresource = "binding".into();
     let expected = Expected { group: "", version: "v1", kind: "Binding", type_name: "core.v1.Binding" };
     let mut binding = codec::decode_as(&mut writing, &expected, call.header(header::CONTENT_TYPE), &body)?;
+    check_namespace(&writing, &binding)?;
+    let is_of_pod = !call.info().name.is_empty();
+    if !is_of_pod {
+        // Only the newer endpoint lets a client say which pod it means.
+        metadata(&mut binding).remove("uid");
+    }
     let given = meta_text(&binding, "name").to_owned();
-    let name = if call.info().name.is_empty() { given.clone() } else { call.info().name.clone() };
+    let name = if is_of_pod { call.info().name.clone() } else { given.clone() };
+    if name.is_empty() {
+        return Err(Status::bad_request("Name parameter required."));
+    }
     if given != name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
@@ -47,7 +57,8 @@ pub(crate) async fn bind(state: &Arc<State>, target: &Target, call: &mut Call) -
     let admitted = writing.judge(Operation::Create, &name, Some(&mut binding), None).await?;
     state.caches.catch_up().await;
     let now = writing.now;
-    modify(&writing, &name, &admitted, |pod| assign(pod, &binding, now)).await?;
+    let dry_run = writing.options.dry_run;
+    modify(&writing, &name, &admitted, |pod| assign(pod, &binding, now, dry_run)).await?;
     success(form, call)
 }
 
@@ -66,14 +77,16 @@ fn validate(binding: &Value) -> Faults {
 }
 
 /// Writes the node into the pod, if it may have one.
-fn assign(pod: &mut Value, binding: &Value, now: jiff::Timestamp) -> Result<(), Status> {
+fn assign(pod: &mut Value, binding: &Value, now: jiff::Timestamp, dry_run: bool) -> Result<(), Status> {
     let name = meta_text(pod, "name").to_owned();
     let conflict = |why: String| Err(Status::conflict("", "pods/binding", &name, &why));
     for (field, shown) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
         let (wanted, there) = (meta_text(binding, field), meta_text(pod, field));
         if !wanted.is_empty() && wanted != there {
+            // A trial does not reach the layer that adds the prefix.
+            let prefix = if dry_run { "" } else { "/registry" };
             let why = format!(
-                "StorageError: invalid object, Code: 4, Key: /registry/pods/{}/{name}, ResourceVersion: 0, AdditionalErrorMsg: \
+                "StorageError: invalid object, Code: 4, Key: {prefix}/pods/{}/{name}, ResourceVersion: 0, AdditionalErrorMsg: \
                  Precondition failed: {shown} in precondition: {wanted}, {shown} in object meta: {there}",
                 meta_text(pod, "namespace")
             );
@@ -122,7 +135,7 @@ mod tests {
         for (field, value, fits) in
             [("uid", "1", true), ("uid", "2", false), ("resourceVersion", "7", true), ("resourceVersion", "8", false)]
         {
-            let outcome = assign(&mut pod(), &binding(field, value), jiff::Timestamp::UNIX_EPOCH);
+            let outcome = assign(&mut pod(), &binding(field, value), jiff::Timestamp::UNIX_EPOCH, false);
             assert_eq!(
                 outcome.map_err(|status| status.reason),
                 if fits { Ok(()) } else { Err("Conflict".into()) },
@@ -135,7 +148,8 @@ mod tests {
     fn labels_and_annotations_go_along_and_the_nomination_ends() {
         let mut pod = pod();
         let metadata = json!({ "labels": { "x": "y" }, "annotations": { "a": "b" } });
-        assign(&mut pod, &json!({ "metadata": metadata, "target": { "name": "$(A)" } }), jiff::Timestamp::UNIX_EPOCH).unwrap();
+        assign(&mut pod, &json!({ "metadata": metadata, "target": { "name": "$(A)" } }), jiff::Timestamp::UNIX_EPOCH, false)
+            .unwrap();
         assert_eq!(pod["spec"]["nodeName"], "$(A)");
         assert_eq!((&pod["metadata"]["labels"], &pod["metadata"]["annotations"]), (&json!({ "x": "y" }), &json!({ "a": "b" })));
         assert!(pod["status"].get("nominatedNodeName").is_none());

@@ -10,7 +10,9 @@ use corten_api::status::{Cause, Details, Status};
 
 use super::super::codec::{self, Expected};
 use super::super::delete;
+use super::super::managed;
 use super::super::options::{DeleteOptions, WriteOptions};
+use super::super::patch::check_namespace;
 use super::super::read;
 use super::super::target::Target;
 use super::super::write::{Writing, meta_text, stamp};
@@ -31,19 +33,24 @@ pub(crate) async fn evict(state: &Arc<State>, target: &Target, call: &mut Call) 
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
     let call = &*call;
     let mut writing = Writing::of(state, target, call, options);
-    let expected = Expected { group: "policy", version: "v1", kind: "Eviction", type_name: "policy.v1.Eviction" };
-    let mut eviction = codec::decode_as(&mut writing, &expected, call.header(header::CONTENT_TYPE), &body)?;
+    // The beta of this kind is taken for as long as there are clients of it.
+    let content_type = call.header(header::CONTENT_TYPE);
+    let version = if codec::version_of(content_type, &body) == "policy/v1beta1" { "v1beta1" } else { "v1" };
+    let expected = Expected { group: "policy", version, kind: "Eviction", type_name: "policy.v1.Eviction" };
+    let mut eviction = codec::decode_as(&mut writing, &expected, content_type, &body)?;
+    check_namespace(&writing, &eviction)?;
     let name = call.info().name.clone();
     if meta_text(&eviction, "name") != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
-    let mut deletion = DeleteOptions::from_document(eviction["deleteOptions"].clone())?;
+    // They are judged when it comes to the deletion.
+    let mut deletion = DeleteOptions::unchecked(eviction["deleteOptions"].clone());
     let inside: Vec<&str> =
         eviction["deleteOptions"]["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let outside: Vec<&str> = call.query.all("dryRun").collect();
     if !inside.is_empty() && !outside.is_empty() && inside != outside {
         let (outside, inside) = (outside.join(" "), inside.join(" "));
-        let why = format!("Non-matching dry-run flags in request and content: [{outside}] and [{inside}]");
+        let why = format!("Non-matching dry-run options in request and content: [{outside}] and [{inside}]");
         return Err(Status::failure(500, "", why));
     }
     deletion.dry_run |= writing.options.dry_run;
@@ -53,12 +60,14 @@ pub(crate) async fn evict(state: &Arc<State>, target: &Target, call: &mut Call) 
     writing.mutate(Operation::Create, &name, &mut eviction, None).await?;
     let admitted = writing.judge(Operation::Create, &name, Some(&mut eviction), None).await?;
 
-    if !ignores_budgets(&pod) {
-        ask_budget(state, &writing, &admitted, &pod).await?;
-        if deletion.resource_version.is_none() && !is_ready(&pod) {
-            // What the budget allowed was the eviction of this state of the pod.
-            deletion.resource_version = Some(meta_text(&pod, "resourceVersion").to_owned());
-        }
+    let of_this_state = if ignores_budgets(&pod) {
+        pod["status"]["phase"] == "Pending" && pod["metadata"]["deletionTimestamp"].is_null()
+    } else {
+        ask_budget(state, &writing, &admitted, &pod).await? == Allowed::AsUnhealthy
+    };
+    if deletion.resource_version.is_none() && of_this_state {
+        // What was allowed was the eviction of this state of the pod.
+        deletion.resource_version = Some(meta_text(&pod, "resourceVersion").to_owned());
     }
     if deletion.uid.is_some() || deletion.resource_version.is_some() {
         delete::meets(target, &name, &pod, &deletion)?;
@@ -78,6 +87,7 @@ pub(crate) async fn evict(state: &Arc<State>, target: &Target, call: &mut Call) 
     }
     let mut deleting = Writing::of(state, target, call, WriteOptions { dry_run: deletion.dry_run, ..WriteOptions::default() });
     deleting.subresource = String::new();
+    deletion.check()?;
     delete::delete_one(&mut deleting, &name, &deletion).await?;
     success(form, call)
 }
@@ -93,13 +103,22 @@ fn is_ready(pod: &Value) -> bool {
     conditions.is_some_and(|list| list.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
 }
 
+/// Why a budget lets a pod go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Allowed {
+    /// There is none, or it allowed a disruption.
+    AsDisruption,
+    /// The pod is not healthy, and does not count.
+    AsUnhealthy,
+}
+
 /// Takes one disruption from the budget of the pod, if it has one.
 async fn ask_budget(
     state: &Arc<State>,
     writing: &Writing<'_>,
     admitted: &crate::proof::Admitted,
     pod: &Value,
-) -> Result<(), Status> {
+) -> Result<Allowed, Status> {
     let budgets = Target::stored_as(state, "policy", "poddisruptionbudgets").ok_or_else(super::super::target::missing)?;
     let matching: Vec<Value> = state
         .reader
@@ -109,7 +128,7 @@ async fn ask_budget(
         .filter(|budget| selects(budget, pod))
         .collect();
     let budget = match matching.as_slice() {
-        [] => return Ok(()),
+        [] => return Ok(Allowed::AsDisruption),
         [one] => one,
         _ => {
             let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
@@ -120,7 +139,7 @@ async fn ask_budget(
         let number = |field: &str| budget["status"][field].as_i64().unwrap_or(0);
         let healthy = number("currentHealthy") >= number("desiredHealthy") && number("desiredHealthy") > 0;
         if budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow" || healthy {
-            return Ok(());
+            return Ok(Allowed::AsUnhealthy);
         }
     }
     let name = meta_text(budget, "name").to_owned();
@@ -128,8 +147,14 @@ async fn ask_budget(
     let mut taking = Writing::own(state, &budgets, writing.user, &writing.namespace);
     taking.subresource = "status".into();
     taking.options.dry_run = writing.options.dry_run;
-    modify(&taking, &name, admitted, |budget| take(budget, &pod_name, taking.now)).await?;
-    Ok(())
+    let taken = modify(&taking, &name, admitted, |budget| {
+        let old = budget.clone();
+        take(budget, &pod_name, taking.now)?;
+        managed::track(&taking, Some(&old), budget)?;
+        corten_schema::apply::unfold(budget);
+        Ok(())
+    });
+    taken.await.map(|_| Allowed::AsDisruption)
 }
 
 fn selects(budget: &Value, pod: &Value) -> bool {
@@ -155,28 +180,39 @@ fn take(budget: &mut Value, pod: &str, now: jiff::Timestamp) -> Result<(), Statu
         return forbidden("DisruptedPods map too big - too many evictions not confirmed by PDB controller");
     }
     if allowed == 0 {
-        let failed = budget["status"]["conditions"].as_array().and_then(|list| {
-            list.iter().find(|c| c["type"] == "DisruptionAllowed" && c["status"] == "False" && c["reason"] == "SyncFailed")
-        });
-        let why = match failed {
-            Some(condition) => {
-                let message = condition["message"].as_str().unwrap_or_default();
-                format!("The disruption budget {name} does not allow evicting pods currently because it failed sync: {message}")
-            }
-            None => format!(
-                "The disruption budget {name} needs {} healthy pods and has {} currently",
-                number("desiredHealthy"),
-                number("currentHealthy")
-            ),
-        };
-        return Err(too_many(0, why));
+        return Err(too_many(0, why_none(budget, &name)));
     }
     budget["status"]["disruptionsAllowed"] = (allowed - 1).into();
+    if allowed == 1 {
+        let generation = budget["status"]["observedGeneration"].as_i64().unwrap_or(0);
+        let condition = json!({"type": "DisruptionAllowed", "status": "False", "reason": "InsufficientPods", "message": "",
+            "observedGeneration": generation});
+        set_condition(budget, condition, now);
+    }
     if !budget["status"]["disruptedPods"].is_object() {
         budget["status"]["disruptedPods"] = json!({});
     }
     budget["status"]["disruptedPods"][pod] = stamp(now);
     Ok(())
+}
+
+/// Why a budget allows no disruption. What it counts is of no use when it could not be counted.
+fn why_none(budget: &Value, name: &str) -> String {
+    let number = |field: &str| budget["status"][field].as_i64().unwrap_or(0);
+    let text = |condition: &Value, field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+    let conditions = budget["status"]["conditions"].as_array().into_iter().flatten();
+    let told = conditions
+        .filter(|condition| condition["type"] == "DisruptionAllowed")
+        .find(|condition| condition["status"] == "False" && !text(condition, "message").is_empty());
+    let told = told.map(|condition| (text(condition, "reason"), text(condition, "message")));
+    let not_now = format!("The disruption budget {name} does not allow evicting pods currently");
+    let (wanted, there) = (number("desiredHealthy"), number("currentHealthy"));
+    match told {
+        Some((reason, message)) if reason == "SyncFailed" => format!("{not_now} because it failed sync: {message}"),
+        _ if there <= wanted => format!("The disruption budget {name} needs {wanted} healthy pods and has {there} currently"),
+        Some((reason, message)) => format!("{not_now} ({reason}): {message}"),
+        None => not_now,
+    }
 }
 
 fn too_many(seconds: i32, why: String) -> Status {
@@ -187,4 +223,36 @@ fn too_many(seconds: i32, why: String) -> Status {
         ..Details::default()
     });
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[rustfmt::skip]
+    fn a_budget_says_why_it_allows_nothing() {
+        let condition = |reason: &str| json!([{ "type": "DisruptionAllowed", "status": "False", "reason": reason, "message": "m" }]);
+        check(2, 2, json!([]), "The disruption budget b needs 2 healthy pods and has 2 currently");
+        check(3, 2, json!([]), "The disruption budget b does not allow evicting pods currently");
+        check(3, 2, condition("InsufficientPods"), "The disruption budget b does not allow evicting pods currently (InsufficientPods): m");
+        check(2, 2, condition("InsufficientPods"), "The disruption budget b needs 2 healthy pods and has 2 currently");
+        check(2, 2, condition("SyncFailed"), "The disruption budget b does not allow evicting pods currently because it failed sync: m");
+
+        #[track_caller]
+        fn check(current: i64, desired: i64, conditions: Value, expected: &str) {
+            let budget = json!({ "status": { "currentHealthy": current, "desiredHealthy": desired, "conditions": conditions } });
+            assert_eq!(why_none(&budget, "b"), expected);
+        }
+    }
+
+    #[test]
+    fn the_last_disruption_is_told_by_a_condition() {
+        let mut budget = json!({ "metadata": { "name": "b", "generation": 1 }, "status": { "disruptionsAllowed": 2, "observedGeneration": 1 } });
+        take(&mut budget, "p", jiff::Timestamp::UNIX_EPOCH).unwrap();
+        assert!(budget["status"]["conditions"].is_null());
+        take(&mut budget, "q", jiff::Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(budget["status"]["conditions"][0]["reason"], "InsufficientPods");
+        assert!(take(&mut budget, "r", jiff::Timestamp::UNIX_EPOCH).is_err());
+    }
 }

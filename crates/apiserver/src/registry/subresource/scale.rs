@@ -131,8 +131,14 @@ fn onto(live: &Value, scale: &Value, name: &str) -> Result<Value, Status> {
 }
 
 /// The same, and who owns the replicas now.
-fn with_owners(live: &Value, scale: AppliedScale, name: &str) -> Result<Value, Status> {
+fn with_owners(writing: &Writing<'_>, live: &Value, scale: AppliedScale, name: &str) -> Result<Value, Status> {
     let mut object = onto(live, &scale.scale, name)?;
+    let (wanted, there) = (meta_text(&scale.scale, "uid"), meta_text(live, "uid"));
+    if !wanted.is_empty() && wanted != there {
+        let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {there}");
+        let target = writing.target;
+        return Err(Status::conflict(target.group(), &format!("{}/scale", target.plural()), name, &why));
+    }
     metadata(&mut object).insert("managedFields".into(), scale.managed_fields);
     Ok(object)
 }
@@ -146,7 +152,7 @@ impl Change for Replacement {
     fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
         let live = live.ok_or_else(|| Status::internal("a scale has an object"))?;
         let scale = managed::track_scale(writing, live, &of(live), self.scale.clone())?;
-        with_owners(live, scale, meta_text(&self.scale, "name"))
+        with_owners(writing, live, scale, meta_text(&self.scale, "name"))
     }
 
     fn ownership(&self) -> Ownership {
@@ -169,7 +175,7 @@ impl Change for Patched {
         let before = of(live);
         let scale = self.patching.apply(writing, &before)?;
         let scale = managed::track_scale(writing, live, &before, scale)?;
-        with_owners(live, scale, &self.name)
+        with_owners(writing, live, scale, &self.name)
     }
 
     fn ownership(&self) -> Ownership {
@@ -192,7 +198,7 @@ impl Change for Applied {
         let live = live.ok_or_else(|| writing.target.not_found(&self.name))?;
         let scale = managed::apply_scale(writing, live, &of(live), &self.applied.document, self.force)?;
         self.applied.check(writing, &scale.scale, &self.name)?;
-        with_owners(live, scale, &self.name)
+        with_owners(writing, live, scale, &self.name)
     }
 
     fn retries(&self) -> bool {

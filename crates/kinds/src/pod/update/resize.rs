@@ -16,7 +16,8 @@ pub(crate) fn resize(new: &Value, old: &Value, options: &Options) -> Faults {
     ] {
         if refused {
             let mut alone = Faults::default();
-            alone.forbidden(&Path::new(""), why);
+            // So a path without a name is shown.
+            alone.forbidden(&Path::new("[]"), why);
             return alone;
         }
     }

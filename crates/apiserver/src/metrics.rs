@@ -249,8 +249,14 @@ impl Metrics {
     pub fn request(&self, info: &RequestInfo, facts: &RequestFacts, code: u16, took: Duration, queued: Duration) {
         let shown = self.shown(info, code);
         let verb = if facts.is_apply && info.verb == "patch" { "APPLY" } else { verb(info) };
-        let values =
-            [verb, facts.dry_run, &shown.group, &shown.version, &shown.resource, &shown.subresource, scope(&shown), "apiserver"];
+        let (resource, subresource, component) = match info.is_resource {
+            true => (shown.resource.as_str(), shown.subresource.as_str(), "apiserver"),
+            false => match page(&info.path) {
+                Some(page) => page,
+                None => return,
+            },
+        };
+        let values = [verb, facts.dry_run, &shown.group, &shown.version, resource, subresource, scope(&shown), component];
         let code = code.to_string();
         let mut with_code = values.to_vec();
         with_code.push(&code);
@@ -452,6 +458,19 @@ fn labels<'a>(info: &RequestInfo, shown: &'a RequestInfo) -> [&'a str; 6] {
     [verb(info), &shown.group, &shown.version, &shown.resource, &shown.subresource, scope(shown)]
 }
 
+/// Resource, subresource and component of a path that is no resource's. Upstream counts some of them, each in its own way.
+fn page(path: &str) -> Option<(&str, &str, &'static str)> {
+    match path {
+        "/healthz" | "/livez" | "/readyz" => Some(("", path, "")),
+        "/openapi/v3" => Some(("", "openapi/v3", "")),
+        path if path.starts_with("/openapi/v3/") => Some(("", "openapi/v3/", "")),
+        "/api" | "/api/" => Some(("", "api", "apiserver")),
+        "/apis" | "/apis/" => Some(("", "apis", "apiserver")),
+        "/flagz" | "/statusz" => Some((&path[1..], "", "apiserver")),
+        _ => None,
+    }
+}
+
 /// The verb as metrics have it.
 fn verb(info: &RequestInfo) -> &'static str {
     if info.is_resource && matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy") {
@@ -464,9 +483,8 @@ fn verb(info: &RequestInfo) -> &'static str {
         "create" | "post" => "POST",
         "update" | "put" => "PUT",
         "patch" => "PATCH",
-        "delete" => "DELETE",
-        "deletecollection" => "DELETECOLLECTION",
-        "proxy" => "CONNECT",
+        "delete" | "deletecollection" => "DELETE",
+        "proxy" | "connect" => "CONNECT",
         _ => "other",
     }
 }
@@ -474,7 +492,7 @@ fn verb(info: &RequestInfo) -> &'static str {
 fn scope(info: &RequestInfo) -> &'static str {
     match info {
         RequestInfo { is_resource: false, .. } => "",
-        RequestInfo { name, .. } if !name.is_empty() => "resource",
+        RequestInfo { name, verb, .. } if !name.is_empty() || verb == "create" => "resource",
         RequestInfo { namespace, .. } if !namespace.is_empty() => "namespace",
         _ => "cluster",
     }
@@ -517,6 +535,27 @@ mod tests {
             text.contains(&format!("apiserver_request_terminations_total{{{labels}}} 1"))
         };
         assert!(counted("", "", "", "429") && counted("pods", "v1", "cluster", "504"), "{text}");
+    }
+
+    #[test]
+    fn paths_that_are_no_resources_are_counted_as_upstream_counts_them() {
+        let metrics = Metrics::new();
+        let facts = RequestFacts { dry_run: "", is_apply: false };
+        for path in ["/livez", "/openapi/v3/api/v1", "/apis", "/flagz", "/version", "/livez/ping", "/nope"] {
+            let info = RequestInfo { path: path.into(), verb: "get".into(), ..RequestInfo::default() };
+            metrics.request(&info, &facts, 200, Duration::ZERO, Duration::ZERO);
+        }
+        let text = text(&metrics);
+        let lines = text.lines().filter(|line| line.starts_with("apiserver_request_total{"));
+        let label = |line: &str, name: &str| {
+            line.split(&format!("{name}=\"")).nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned()
+        };
+        let mut counted: Vec<_> =
+            lines.map(|line| ["component", "resource", "subresource"].map(|name| label(line, name)).join(" ")).collect();
+        counted.sort_unstable();
+        assert_eq!(counted, ["  /livez", "  openapi/v3/", "apiserver  apis", "apiserver flagz "]);
+        let create = RequestInfo { verb: "create".into(), ..info() };
+        assert_eq!((verb(&create), scope(&create)), ("POST", "resource"));
     }
 
     #[tokio::test]

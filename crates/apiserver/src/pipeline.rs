@@ -149,6 +149,8 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
     let facts = metrics::RequestFacts::of(&query, &parts.headers);
     let queued = Mutex::new(Duration::ZERO);
     let received = AtomicBool::new(false);
+    // Whether it has come as far as a handler: what has not is counted by those who ended it.
+    let served = AtomicBool::new(false);
     let recorded = state.audit.is_on().then(|| recorded(&id, &parts, &caller));
     let trail: OnceLock<Option<Arc<Trail>>> = OnceLock::new();
     let begin = |user: Option<&User>| {
@@ -242,6 +244,7 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
             trail: trail.clone(),
             warnings: warnings.clone(),
         };
+        served.store(true, Ordering::Relaxed);
         let mut response = match route(state, call).await {
             Ok(response) => response,
             Err(status) => answers.refuse(&logged, &status, trail.as_deref()),
@@ -293,7 +296,9 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
     }
     let (code, took) = (response.status().as_u16(), since.elapsed());
     let waited = *queued.lock();
-    state.metrics.request(&logged, &facts, code, took, waited);
+    if served.load(Ordering::Relaxed) {
+        state.metrics.request(&logged, &facts, code, took, waited);
+    }
     let held = (logged.is_long_running() && code < 400).then(|| state.metrics.long_running(&logged));
     let trail = trail.filter(|_| !panicked);
     let ending = trail.and_then(|trail| answered(trail, code, received.load(Ordering::Relaxed), logged.is_long_running()));

@@ -6,6 +6,7 @@
 mod rules;
 mod schema;
 mod structural;
+mod values;
 
 use std::collections::HashSet;
 
@@ -392,7 +393,7 @@ fn selectable(faults: &mut Faults, path: &Path<'_>, fields: &[Value], schema: &V
             faults.required(&at, "");
             continue;
         }
-        match schema::field_at(schema, text) {
+        match schema::field_at(schema, text, false) {
             Err(why) => faults.invalid_str(&at, text, &format!("is an invalid path: {why}")),
             Ok(found) => {
                 if text.starts_with(".metadata") {
@@ -465,8 +466,12 @@ fn stored_versions(faults: &mut Faults, path: &Path<'_>, object: &Value) {
         return faults.invalid(path, stored, "must have at least one stored version");
     }
     let versions = object["spec"].list("versions");
-    for version in versions.iter().filter(|version| version.flag("storage") && !all.contains(&version.text("name"))) {
-        faults.invalid(path, stored, &format!("must have the storage version {}", version.text("name")));
+    // A name is found once; a version of the same name behind it is missing.
+    let mut left: HashSet<&str> = all.iter().copied().collect();
+    for version in versions {
+        if !left.remove(version.text("name")) && version.flag("storage") {
+            faults.invalid(path, stored, &format!("must have the storage version {}", version.text("name")));
+        }
     }
     for (i, name) in all.iter().enumerate() {
         if !versions.iter().any(|version| version.text("name") == *name) {

@@ -70,7 +70,12 @@ pub(crate) struct ResourceClaims;
 impl Strategy for ResourceClaims {
     fn default(&self, object: &mut Value) {
         default_claim(object.object("spec"));
-        object.object("status");
+        let status = object.object("status");
+        if let Some(devices) = status.child("allocation").and_then(|allocation| allocation.child("devices")) {
+            for toleration in devices.items("results").flat_map(|result| result.items("tolerations")) {
+                toleration.default_to("operator", "Equal");
+            }
+        }
     }
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {

@@ -198,7 +198,7 @@ fn member_equal(key: &str, a: &Value, b: &Value) -> bool {
     match (a, b) {
         // The only maps that come here empty.
         (Value::Null, Value::Object(map)) | (Value::Object(map), Value::Null) => {
-            map.is_empty() && (amounts || matches!(key, "labels" | "matchLabels" | "options" | "parameters"))
+            map.is_empty() && (amounts || matches!(key, "labels" | "matchLabels" | "options" | "parameters" | "volumeAttributes"))
         }
         (Value::Object(_), Value::Object(_)) if amounts => amounts_equal(a, b),
         _ => semantic_equal(a, b),

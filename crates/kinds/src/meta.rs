@@ -81,18 +81,22 @@ pub fn checks_metadata_first(group: &str, resource: &str) -> bool {
 /// each time.
 #[must_use]
 pub fn further_metadata_checks(group: &str, resource: &str, subresource: &str) -> usize {
-    if !matches!(subresource, "" | "scale" | "ephemeralcontainers" | "resize") {
+    // The status of a VolumeAttachment is checked with all the rest.
+    let whole = (group, resource, subresource) == ("storage.k8s.io", "volumeattachments", "status");
+    if !whole && !matches!(subresource, "" | "scale" | "ephemeralcontainers" | "resize") {
         return 0;
     }
     match (group, resource) {
+        // A volume is checked as a whole, and once more as a change.
+        ("", "persistentvolumes") => 2,
         (
             "",
             "configmaps"
             | "endpoints"
+            | "limitranges"
             | "namespaces"
             | "nodes"
             | "persistentvolumeclaims"
-            | "persistentvolumes"
             | "pods"
             | "secrets"
             | "serviceaccounts",
@@ -106,7 +110,15 @@ pub fn further_metadata_checks(group: &str, resource: &str, subresource: &str) -
             "storage.k8s.io",
             "csinodes" | "csistoragecapacities" | "storageclasses" | "volumeattachments" | "volumeattributesclasses",
         )
-        | ("apiregistration.k8s.io" | "certificates.k8s.io" | "node.k8s.io" | "rbac.authorization.k8s.io", _) => 1,
+        | (
+            "admissionregistration.k8s.io"
+            | "apiregistration.k8s.io"
+            | "certificates.k8s.io"
+            | "flowcontrol.apiserver.k8s.io"
+            | "node.k8s.io"
+            | "rbac.authorization.k8s.io",
+            _,
+        ) => 1,
         _ => 0,
     }
 }

@@ -166,3 +166,22 @@ fn webhook(faults: &mut Faults, path: &Path<'_>, hook: &Value, mutating: bool, l
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_allowed_once_may_stay() {
+        let hook = |effects: &str, versions: Value| json!({"name": "a.b.c", "sideEffects": effects, "admissionReviewVersions": versions, "clientConfig": {"url": "https://a"}});
+        let configuration = |hooks: &[Value]| json!({"webhooks": hooks});
+        let faults =
+            |new: &Value, old: &Value| webhooks(new, false, &Lax::of(new.list("webhooks"), old.list("webhooks"))).0.len();
+        let (old, good) = (hook("Unknown", json!(["v0"])), hook("None", json!(["v1"])));
+        let (stored, fresh) = (configuration(&[old.clone(), old]), configuration(&[]));
+        assert_eq!(faults(&stored, &stored), 0);
+        // Two wrong effects, two lists without a known version, and one name too many.
+        assert_eq!(faults(&stored, &fresh), 5);
+        assert_eq!(faults(&configuration(&[good]), &stored), 0);
+    }
+}

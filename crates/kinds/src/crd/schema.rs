@@ -390,40 +390,65 @@ fn rules(faults: &mut Faults, path: &Path<'_>, schema: &Value) {
         if breaks(field) {
             faults.invalid_str(&at.child("fieldPath"), field, "must not contain line breaks");
         }
-        if !field.is_empty() && field_at(schema, field).is_err() {
+        if !field.is_empty() && field_at(schema, field, true).is_err() {
             faults.invalid_str(&at.child("fieldPath"), field, "must be a valid path");
         }
     }
 }
 
-/// The schema at a path such as `.spec.color` or `.spec['color']`.
-pub(super) fn field_at<'s>(schema: &'s Value, path: &str) -> Result<&'s Value, String> {
+/// The schema at a path such as `.spec.color` or, where `brackets` are allowed, `.spec['color']`.
+pub(super) fn field_at<'s>(schema: &'s Value, path: &str, brackets: bool) -> Result<&'s Value, String> {
+    const END: &str = "unexpected end of JSON path";
     let mut at = schema;
-    let mut rest = path;
-    if rest.is_empty() {
-        return Err("must not be empty".into());
-    }
-    while !rest.is_empty() {
-        let name = if let Some(after) = rest.strip_prefix("['") {
-            let (name, after) = after.split_once("']").ok_or("unexpected end of JSON path")?;
-            rest = after;
-            name
-        } else {
-            let after = rest.strip_prefix('.').ok_or_else(|| format!("expected [ or . but got: {rest}"))?;
-            let end = after.find(['.', '[']).unwrap_or(after.len());
-            let (name, after) = after.split_at(end);
-            if name.is_empty() {
-                return Err("unexpected end of JSON path".into());
+    let mut tokens = tokens(path).into_iter();
+    while let Some(token) = tokens.next() {
+        let name = match token {
+            "[" if !brackets => return Err("array notation is not allowed".into()),
+            "[" => {
+                let name = tokens.next().ok_or(END)?;
+                let inner = name.strip_prefix('\'').and_then(|name| name.strip_suffix('\''));
+                inner.ok_or_else(|| format!("expected single quoted string but got {name}"))?
             }
-            rest = after;
-            name
+            "." => tokens.next().ok_or(END)?,
+            other => return Err(format!("expected [ or . but got: {other}")),
         };
-        at = match at["properties"].opt(name) {
+        let properties = at.map("properties");
+        at = match properties.get(name) {
             Some(property) => property,
-            None => at.opt("additionalProperties").filter(|below| below.is_object()).ok_or("does not refer to a valid field")?,
+            None if properties.is_empty() => {
+                at.opt("additionalProperties").filter(|below| below.is_object()).ok_or("does not refer to a valid field")?
+            }
+            None => return Err("does not refer to a valid field".into()),
         };
+        if token == "[" {
+            match tokens.next().ok_or(END)? {
+                "]" => {}
+                other => return Err(format!("expected ] but got {other}")),
+            }
+        }
     }
     Ok(at)
+}
+
+/// Dots and brackets, quoted texts, and what is between them.
+fn tokens(path: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = path;
+    while !rest.is_empty() {
+        let bytes = rest.as_bytes();
+        let end = match bytes[0] {
+            b'.' | b'[' | b']' => 1,
+            b'\'' => {
+                let closing = (1..bytes.len()).find(|at| bytes[*at] == b'\'' && bytes[at - 1] != b'\\');
+                closing.map_or(rest.len(), |at| at + 1)
+            }
+            _ => rest.find(['.', '[', ']']).unwrap_or(rest.len()),
+        };
+        let (token, after) = rest.split_at(end);
+        found.push(token);
+        rest = after;
+    }
+    found
 }
 
 /// Whether a schema or any below it is as asked.
@@ -462,4 +487,31 @@ pub(super) fn unknown_formats(schema: &Value) -> Vec<String> {
         false
     });
     found.into_inner()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[rustfmt::skip]
+    fn paths_lead_to_fields() {
+        told(".spec.a",       false, Ok("string"));
+        told(".map.any",      false, Ok("integer"));
+        told(".spec['a']",    true,  Ok("string"));
+        told(".spec['a']",    false, Err("array notation is not allowed"));
+        told(".spec[a]",      true,  Err("expected single quoted string but got a"));
+        told(".spec.b",       false, Err("does not refer to a valid field"));
+        told("*.example.com", false, Err("expected [ or . but got: *"));
+        told(".spec.",        false, Err("unexpected end of JSON path"));
+
+        #[track_caller]
+        fn told(path: &str, brackets: bool, expected: Result<&str, &str>) {
+            let schema = json!({"properties": {
+                "spec": {"properties": {"a": {"type": "string"}}}, "map": {"additionalProperties": {"type": "integer"}},
+            }});
+            let found = field_at(&schema, path, brackets).map(|found| found.text("type").to_owned());
+            assert_eq!(found, expected.map(str::to_owned).map_err(str::to_owned));
+        }
+    }
 }

@@ -205,14 +205,22 @@ fn complete(faults: &mut Faults, at: &str, schema: Option<&Value>, nested_at: &s
     }
 }
 
-/// Defaults must be of the type that they are the default of, and have no field that would be pruned.
+/// Defaults must fit the schema that they are the default of, and have no field that would be pruned.
 pub(super) fn defaults(faults: &mut Faults, path: &Path<'_>, schema: &Value) {
     if let Some(default) = schema.opt("default") {
         let at = path.child("default");
         if has_unknown(default, schema) {
             faults.invalid(&at, default, "must not have unknown fields");
         }
-        type_of(faults, &at, default, schema);
+        let before = faults.0.len();
+        if flag(schema, "embedded-resource") && default.is_object() {
+            for key in ["apiVersion", "kind"].into_iter().filter(|key| default.text(key).is_empty()) {
+                faults.required(&at.child(key), "");
+            }
+        }
+        if faults.0.len() == before {
+            super::values::check(faults, &at, default, schema);
+        }
     }
     if let Some(item) = schema.opt("items").filter(|item| item.is_object()) {
         defaults(faults, &path.child("items"), item);
@@ -237,38 +245,5 @@ fn has_unknown(value: &Value, schema: &Value) -> bool {
         }
         Value::Array(items) => items.iter().any(|item| has_unknown(item, &schema["items"])),
         _ => false,
-    }
-}
-
-fn type_of(faults: &mut Faults, path: &Path<'_>, value: &Value, schema: &Value) {
-    let wanted = schema.text("type");
-    let actual = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_f64() && number.as_f64().is_none_or(|number| number.fract() != 0.0) => "number",
-        Value::Number(_) => "integer",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
-    let fits = wanted.is_empty() || wanted == actual || (wanted == "number" && actual == "integer");
-    let absent = actual == "null" && schema.flag("nullable");
-    if !(fits || absent) {
-        let detail = format!(" in body must be of type {wanted}: \"{actual}\"");
-        return faults.type_invalid(path, &json!(actual), &detail);
-    }
-    match value {
-        Value::Object(members) => {
-            for (key, value) in members {
-                let below = schema["properties"].opt(key).unwrap_or(&schema["additionalProperties"]);
-                type_of(faults, &path.child(key), value, below);
-            }
-        }
-        Value::Array(items) => {
-            for (i, item) in items.iter().enumerate() {
-                type_of(faults, &path.index(i), item, &schema["items"]);
-            }
-        }
-        _ => {}
     }
 }

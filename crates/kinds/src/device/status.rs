@@ -234,4 +234,27 @@ mod tests {
         drop_deallocated(&mut status, &old);
         assert_eq!(status["devices"], Value::Null);
     }
+
+    #[test]
+    fn changes_of_a_status_name_whose_they_are() {
+        let device = |driver: &str, data: i64| json!({"driver": driver, "pool": "p", "device": "d", "data": {"a": data}});
+        let status = |devices: Value| json!({"status": {"allocation": {"devices": {"results": []}}, "devices": devices}});
+        let drivers = |new: &Value, old: &Value| claim_changes(new, old).drivers.into_iter().collect::<Vec<_>>();
+        let before = status(json!([device("a", 1), device("b", 1)]));
+        assert_eq!(claim_changes(&before, &before), ClaimChanges::default());
+        assert_eq!(drivers(&status(json!([device("a", 2), device("b", 1)])), &before), ["a"]);
+        assert_eq!(drivers(&status(json!([device("c", 1), device("a", 1)])), &before), ["b", "c"]);
+        // Without an allocation what was said of devices is dropped, which is nobody's right.
+        let gone = json!({"status": {}});
+        assert_eq!(claim_changes(&gone, &before), ClaimChanges { binding: true, ..ClaimChanges::default() });
+    }
+
+    #[test]
+    fn an_allocation_names_a_node_only_alone() {
+        let selector = |fields: Value| json!({"nodeSelector": {"nodeSelectorTerms": [{"matchFields": fields}]}});
+        let field = |values: Value| json!([{"key": "metadata.name", "operator": "In", "values": values}]);
+        assert_eq!(node_of(&selector(field(json!(["n"])))).as_deref(), Some("n"));
+        assert_eq!(node_of(&selector(field(json!(["n", "m"])))), None);
+        assert_eq!(node_of(&json!({})), None);
+    }
 }

@@ -55,8 +55,18 @@ fn is_told_map(field: &Field, value: &Value) -> bool {
 
 /// Whether a value may be such a map, going by its name.
 fn is_told_name(name: &str, value: &Value) -> bool {
-    const NAMES: [&str; 9] =
-        ["capacity", "labels", "limits", "matchLabels", "options", "overhead", "parameters", "podFixed", "requests"];
+    const NAMES: [&str; 10] = [
+        "capacity",
+        "labels",
+        "limits",
+        "matchLabels",
+        "options",
+        "overhead",
+        "parameters",
+        "podFixed",
+        "requests",
+        "volumeAttributes",
+    ];
     value.as_object().is_some_and(Map::is_empty) && NAMES.contains(&name)
 }
 

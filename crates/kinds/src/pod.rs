@@ -136,13 +136,14 @@ impl Strategy for Pods {
 
     fn default(&self, object: &mut Value) {
         defaults::pod(object);
+        // What never made sense is a second on every way into the server.
+        if object["spec"].int("terminationGracePeriodSeconds") < 0 {
+            object.object("spec").put("terminationGracePeriodSeconds", 1);
+        }
     }
 
     fn prepare_create(&self, object: &mut Value, ctx: &Context<'_>) {
         meta::set_generation(object, 1);
-        if object["spec"].int("terminationGracePeriodSeconds") < 0 {
-            object.object("spec").put("terminationGracePeriodSeconds", 1);
-        }
         let qos = aggregate::qos_class(&object["spec"]);
         object.put("status", json!({ "phase": "Pending", "qosClass": qos }));
         if !object["spec"].list("schedulingGates").is_empty() {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{at_most_replicas, available_is_ready, counts, default_template, options, reset_status, runs_forever};
 use crate::doc::{Read, Write};
 use crate::pod::validation;
-use crate::{Column, Context, Strategy, check, columns, meta, table};
+use crate::{Column, Context, Strategy, check, columns, meta, names, table};
 
 pub(crate) struct ReplicationControllers;
 
@@ -79,6 +79,15 @@ impl Strategy for ReplicationControllers {
         if super::same_generation(object, Some(old)) { Vec::new() } else { super::template_warnings(old, None) }
     }
 
+    /// Only the finished name is looked at, and its length is told in bytes.
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        if prefix {
+            return Vec::new();
+        }
+        let wrong = names::dns_subdomain(name).into_iter();
+        wrong.map(|why| if why.starts_with("must be no more than") { why.replace("characters", "bytes") } else { why }).collect()
+    }
+
     fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         vec![("status.replicas", object["status"].int("replicas").to_string())]
     }
@@ -128,6 +137,14 @@ mod tests {
 
     use super::*;
     use crate::testing::context;
+
+    #[test]
+    fn names_are_judged_when_they_are_made() {
+        let wrong = |name: &str, prefix: bool| ReplicationControllers.validate_name(name, prefix);
+        assert_eq!(wrong(&"a".repeat(254), false), ["must be no more than 253 bytes"]);
+        assert_eq!(wrong("a.", false).len(), 1);
+        assert!(wrong("a.", true).is_empty());
+    }
 
     #[test]
     fn updates_warn_of_the_template_that_was() {

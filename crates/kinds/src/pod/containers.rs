@@ -441,6 +441,7 @@ fn claim_names(faults: &mut Faults, path: &Path<'_>, claims: &[Value], known: &[
         if !known.contains(&name) {
             let mut sorted = known.to_vec();
             sorted.sort_unstable();
+            sorted.dedup();
             let listed = if sorted.is_empty() { " which is empty".to_owned() } else { format!(": {}", sorted.join(", ")) };
             faults.not_found(&at, &json!(name));
             if let Some(fault) = faults.0.last_mut() {

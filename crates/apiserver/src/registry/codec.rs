@@ -321,6 +321,9 @@ const WITHOUT_VERSION: [&str; 5] = ["APIGroup", "APIGroupList", "APIResourceList
 pub(crate) fn decode_delete_options(content_type: &str, body: &[u8]) -> Result<Value, Status> {
     let encoding = negotiate::content_type(content_type)?;
     let meta = type_meta(body, encoding).map_err(Status::bad_request)?;
+    if meta.api_version.matches('/').count() > 1 {
+        return Err(Status::bad_request(format!("unexpected GroupVersion string: {}", meta.api_version)));
+    }
     if !matches!(meta.kind.as_str(), "" | "DeleteOptions") {
         let version = if meta.api_version.is_empty() { "meta.k8s.io/v1" } else { &meta.api_version };
         let (kind, version_shown) = (corten_api::field::quoted(&meta.kind), corten_api::field::quoted(version));

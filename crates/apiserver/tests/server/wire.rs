@@ -244,6 +244,7 @@ async fn content_types_and_bodies_are_refused_in_upstreams_words() {
         ("PATCH",  ONE,  "application/merge-patch+json",    r#"{"metadata":{"generation":1.0}}"#, 422, ""),
         ("PATCH",  ONE,  "application/strategic-merge-patch+json", r#"{"apiVersion":"v9","metadata":{"generation":1.0}}"#, 200, ""),
         ("DELETE", ONE,  "application/json",                r#"{"kind":"Pod","apiVersion":"v1"}"#, 400, "no kind \"Pod\" is registered for version \"v1\" in scheme \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\""),
+        ("DELETE", ONE,  "application/json",                r#"{"apiVersion":"a/b/c"}"#, 400, "unexpected GroupVersion string: a/b/c"),
         ("DELETE", ONE,  "application/json",                r#"{"kind":"Pod"}"#, 400, "no kind \"Pod\" is registered for version \"meta.k8s.io/v1\" in scheme \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\""),
         ("DELETE", ONE,  "application/json",                r#"{"kind":"Status","apiVersion":"v1"}"#, 400, "converting (v1.Status) to (v1.DeleteOptions): unknown conversion"),
         ("DELETE", "/api/v1/namespaces//configmaps/one", "application/json", "{}", 400, "Namespace parameter required."),

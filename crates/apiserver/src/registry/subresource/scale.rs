@@ -173,7 +173,8 @@ impl Change for Patched {
     fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
         let live = live.ok_or_else(|| writing.target.not_found(&self.name))?;
         let before = of(live);
-        let scale = self.patching.apply(writing, &before)?;
+        let mut scale = self.patching.apply(writing, &before)?;
+        update::check_name(writing, &mut scale, &self.name)?;
         let scale = managed::track_scale(writing, live, &before, scale)?;
         with_owners(writing, live, scale, &self.name)
     }

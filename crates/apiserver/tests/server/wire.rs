@@ -385,7 +385,7 @@ async fn posted_subresources_are_refused_in_upstreams_words() {
     let rows = [
         ("POST", "/api/v1/namespaces/a/pods/p/eviction", r#"{"metadata":{"name":"q"}}"#, 400, "name in URL does not match name in Eviction object"),
         ("POST", "/api/v1/namespaces/a/pods/q/eviction", r#"{"metadata":{"name":"q"}}"#, 404, "pods \"q\" not found"),
-        ("POST", "/api/v1/namespaces/a/pods/p/eviction?dryRun=All", r#"{"metadata":{"name":"p"},"deleteOptions":{"dryRun":["All","All"]}}"#, 500, "Non-matching dry-run flags in request and content: [All] and [All All]"),
+        ("POST", "/api/v1/namespaces/a/pods/p/eviction?dryRun=All", r#"{"metadata":{"name":"p"},"deleteOptions":{"dryRun":["All","All"]}}"#, 500, "Non-matching dry-run options in request and content: [All] and [All All]"),
         ("POST", "/api/v1/namespaces/a/pods/p/eviction?dryRun=All", r#"{"metadata":{"name":"p"},"deleteOptions":{"dryRun":[]}}"#, 201, ""),
         ("POST", "/api/v1/namespaces/a/pods/p/eviction", r#"{"metadata":{"name":"p"},"deleteOptions":{"preconditions":{"uid":"x"}}}"#, 409, ""),
         ("POST", "/api/v1/namespaces/a/pods/p/attach?dryRun=All", "", 400, "dryRun is not supported"),

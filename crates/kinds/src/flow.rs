@@ -269,7 +269,7 @@ fn subject(faults: &mut Faults, path: &Path<'_>, subject: &Value) {
             }
         }
     }
-    for other in ["user", "group", "serviceAccount"].iter().filter(|other| **other != own && subject.has(other)) {
+    for other in ["serviceAccount", "user", "group"].iter().filter(|other| **other != own && subject.has(other)) {
         faults.forbidden(
             &path.child(other),
             &format!(

@@ -402,3 +402,38 @@ async fn posted_subresources_are_refused_in_upstreams_words() {
     }
     api.0.stop().await;
 }
+
+/// It is the Scale that is tracked: whoever sets it takes the replicas from their owner, without a time, and nothing is noted
+/// while they have none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_set_through_a_scale_are_owned_without_a_time() {
+    let api = Api::start().await;
+    let apps = "/apis/apps/v1/namespaces/a/deployments";
+    let pods = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let spec = json!({"selector": {"matchLabels": {"a": "b"}}, "template": pods});
+    let mut object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": spec});
+    for (name, replicas) in [("free", None), ("owned", Some(1))] {
+        object["metadata"] = json!({"name": name});
+        if let Some(replicas) = replicas {
+            object["spec"]["replicas"] = json!(replicas);
+        }
+        let apply = [("content-type", "application/apply-patch+yaml")];
+        let path = format!("{apps}/{name}?fieldManager=maker");
+        assert_eq!(api.send("PATCH", &path, &apply, &object.to_string()).await.code, 201);
+    }
+    for name in ["free", "owned"] {
+        let scale = json!({"metadata": {"name": name}, "spec": {"replicas": 3}});
+        let path = format!("{apps}/{name}/scale?fieldManager=scaler");
+        assert_eq!(api.send("PUT", &path, &[], &scale.to_string()).await.code, 200);
+    }
+    let owners = async |name: &str| {
+        let document = api.send("GET", &format!("{apps}/{name}"), &[], "").await.document();
+        assert_eq!(document["spec"]["replicas"], 3);
+        let entries = document["metadata"]["managedFields"].as_array().unwrap().clone();
+        let owner = |entry: &Value| (entry["manager"].as_str().unwrap().to_owned(), entry["time"].is_null());
+        entries.iter().map(owner).collect::<Vec<_>>()
+    };
+    assert_eq!(owners("free").await, [("maker".to_owned(), false)]);
+    assert_eq!(owners("owned").await, [("maker".to_owned(), false), ("scaler".to_owned(), true)]);
+    api.0.stop().await;
+}

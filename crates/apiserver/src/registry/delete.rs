@@ -169,7 +169,7 @@ fn preconditions(target: &Target, name: &str, entry: &Entry, options: &DeleteOpt
 
 fn check_preconditions(target: &Target, name: &str, is: &str, revision: &str, options: &DeleteOptions) -> Result<(), Status> {
     let conflict = |why: String| Err(Status::conflict(target.group(), &target.resource.kind, name, &why));
-    if target.is("", "namespaces") {
+    if target.is("", "namespaces") || target.is("apiextensions.k8s.io", "customresourcedefinitions") {
         // These have a deletion of their own upstream, and words of its own.
         let failed = |what: &str, asked: &str, is: &str| {
             let why = format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {is}");

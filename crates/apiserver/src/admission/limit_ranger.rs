@@ -62,11 +62,15 @@ impl Plugin for LimitRanger {
     }
 
     fn handles(&self, request: &AdmissionRequest) -> bool {
-        // What a pod's containers ask for cannot be changed by an update of the pod.
-        let pods = request.operation == Operation::Create && request.is("", "pods");
-        let claims =
-            matches!(request.operation, Operation::Create | Operation::Update) && request.is("", "persistentvolumeclaims");
-        pods || claims
+        let covered = match (request.operation, request.subresource.as_str()) {
+            (Operation::Create, "") => request.is("", "pods") || request.is("", "persistentvolumeclaims"),
+            // What a pod's containers ask for is changed through this alone, not by an update of the pod.
+            (Operation::Update, "resize") => request.group.is_empty() && request.resource == "pods",
+            (Operation::Update, "") => request.is("", "persistentvolumeclaims"),
+            _ => false,
+        };
+        let is_going = || request.old.as_ref().is_some_and(|old| !old["metadata"]["deletionTimestamp"].is_null());
+        covered && !is_going()
     }
 
     fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {

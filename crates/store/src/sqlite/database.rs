@@ -1,22 +1,27 @@
-//! The file: its schema, the scan at start, commits, the sweep of compacted history, and reads of history.
+//! The file: its schema, the scan at start, commits, and the sweep of compacted history.
 //!
 //! One row is one revision. `previous` links a row to the state it replaced, so history needs no second index: a sweep
 //! and an undo follow the links by primary key.
 
+mod history;
+mod log;
+
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write as _};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 
 use super::OpenError;
 use super::memory::{Change, Entry, Snapshot};
-use crate::{BackendError, KeyValue, Revision};
+use crate::{KeyValue, Revision};
+
+pub(super) use history::Reader;
+use log::Log;
 
 /// The database file's name in the data directory.
 pub(super) const FILE: &str = "store.db";
@@ -30,12 +35,6 @@ const BLOCK: u64 = 10_000;
 /// Free pages that a vacuum leaves, and those it returns to the disk in one commit.
 const FREE_PAGES: i64 = 512;
 const VACUUM_PAGES: i64 = 128;
-/// Bytes of log after which it is moved into the database, beside the writer.
-const CHECKPOINT_BYTES: u64 = 2 << 20;
-/// Bytes of log after which the writer itself moves the rest, so that it can start from the beginning again.
-const LOG_BYTES: u64 = 16 << 20;
-/// Bytes by which the log's file is made longer ahead of its use.
-const RESERVE_BYTES: u64 = 4 << 20;
 /// What a row costs in the log besides its value, roughly.
 const ROW_BYTES: u64 = 640;
 /// What a commit costs in the log besides its rows, roughly.
@@ -63,26 +62,6 @@ pub(super) struct Lock {
     _file: File,
 }
 
-/// Moves the log into the database on a thread of its own, so that writers do not wait for it. It has a connection of its own:
-/// a checkpoint and commits do not exclude each other.
-struct Checkpointer {
-    /// Dropped to end the thread.
-    due: Option<mpsc::SyncSender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-/// The log's file. Writing over what is there takes a tenth of the time of making a file longer, which the file system has to
-/// note in a journal of its own: so the file is made longer ahead, in large steps, and used again and again.
-struct Log {
-    path: PathBuf,
-    /// Bytes in use, roughly and at most: SQLite may have started from the beginning without telling.
-    used: u64,
-    /// `used` when a checkpoint was last asked for.
-    asked: u64,
-    /// Length of the file.
-    reserved: u64,
-}
-
 /// What the scan at start found.
 pub(super) struct Loaded {
     pub(super) current: Snapshot,
@@ -103,7 +82,6 @@ pub(super) struct Database {
     /// History up to `compacted` is deleted up to here.
     swept: Revision,
     synchronous: bool,
-    checkpointer: Checkpointer,
     log: Log,
 }
 
@@ -123,12 +101,6 @@ pub(super) enum Failure {
     Full { path: PathBuf },
     #[error("write {}", path.display())]
     Write { path: PathBuf, source: rusqlite::Error },
-}
-
-/// Reads history on a connection of its own, opened at first use.
-pub(super) struct Reader {
-    path: PathBuf,
-    connection: Arc<Mutex<Option<Connection>>>,
 }
 
 // === impl Lock ===
@@ -200,7 +172,7 @@ impl Database {
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "cache_size", -1024)?; // KiB; the writer appends, it needs no more
-        connection.pragma_update_and_check(None, "journal_size_limit", 2 * LOG_BYTES as i64, |_| Ok(()))?;
+        connection.pragma_update_and_check(None, "journal_size_limit", 2 * log::LOG_BYTES as i64, |_| Ok(()))?;
         connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?; // `tend_log` does it
         if let Some(quota) = quota {
             let page: u64 = connection.pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0))?.unsigned_abs();
@@ -227,9 +199,8 @@ impl Database {
         let last_row = if closed == reserved { reserved } else { last_row.max(swept) };
         let loaded = Loaded { current, revision, last_row, compacted };
         let path = path.to_owned();
-        let checkpointer = Checkpointer::start(path.clone());
-        let log = Log { path: log_of(&path), used: 0, asked: 0, reserved: 0 };
-        let database = Self { connection, path, reserved, compacted, swept, synchronous: true, checkpointer, log };
+        let log = Log::of(path.clone());
+        let database = Self { connection, path, reserved, compacted, swept, synchronous: true, log };
         Ok((database, loaded))
     }
 
@@ -241,7 +212,7 @@ impl Database {
         self.swept = swept;
         self.reserved = reserve.unwrap_or(self.reserved);
         let rows = changes.iter().map(|change| change.now.as_ref().map_or(0, |now| now.value.len() as u64) + ROW_BYTES);
-        self.log.used += COMMIT_BYTES + rows.sum::<u64>();
+        self.log.grew(COMMIT_BYTES + rows.sum::<u64>());
         Ok(())
     }
 
@@ -289,27 +260,7 @@ impl Database {
 
     /// Keeps the log short and its file long enough. To be called after commits, when nobody waits for them any more.
     pub(super) fn tend_log(&mut self) {
-        if self.log.used >= LOG_BYTES {
-            // Most of it is moved already. After this the log starts from the beginning, unless somebody is reading it.
-            if let Err(err) = checkpoint(&self.connection) {
-                tracing::warn!(error = %err, "moving the store's log into the database");
-            }
-            (self.log.used, self.log.asked) = (0, 0);
-        } else if self.log.used - self.log.asked >= CHECKPOINT_BYTES {
-            self.log.asked = self.log.used;
-            self.checkpointer.ask();
-        }
-        let ahead = self.log.used + RESERVE_BYTES / 2;
-        // Only a commit that somebody waits for is worth it: an idle cluster's heartbeats must not write megabytes of zeros.
-        if self.synchronous
-            && self.log.used > 0
-            && ahead > self.log.reserved
-            && let Err(err) = self.log.reserve(ahead)
-        {
-            // Only slower.
-            tracing::warn!(error = %err, "making the store's log longer");
-            self.log.reserved = u64::MAX;
-        }
+        self.log.tend(&self.connection, self.synchronous);
     }
 
     /// History up to `compacted` is to be swept, by the commits that follow.
@@ -324,7 +275,7 @@ impl Database {
 
     /// Notes that `last` is the last revision given out, and moves the log into the database.
     pub(super) fn finish(mut self, last: Revision) -> Result<(), Failure> {
-        self.checkpointer.end(); // the last checkpoint wants the log for itself
+        self.log.end();
         let done = (|| {
             self.connection.pragma_update(None, "synchronous", "FULL")?;
             let transaction = self.connection.unchecked_transaction()?;
@@ -336,98 +287,6 @@ impl Database {
         })();
         done.map_err(|source| failure(&self.path, source))
     }
-}
-
-// === impl Checkpointer ===
-
-impl Checkpointer {
-    fn start(path: PathBuf) -> Self {
-        let (due, asked) = mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new().name("store-checkpoint".into()).spawn(move || {
-            let mut connection = None;
-            while asked.recv().is_ok() {
-                let done = checkpoint_connection(&path, &mut connection).and_then(checkpoint);
-                if let Err(err) = done {
-                    tracing::warn!(error = %err, "moving the store's log into the database");
-                }
-            }
-        });
-        match thread {
-            Ok(thread) => Self { due: Some(due), thread: Some(thread) },
-            Err(err) => {
-                tracing::warn!(error = %err, "start the store's checkpoint thread: the writer makes checkpoints instead");
-                Self { due: None, thread: None }
-            }
-        }
-    }
-
-    /// Asks for a checkpoint; one that is asked for already is enough.
-    fn ask(&self) {
-        if let Some(due) = &self.due {
-            let _ = due.try_send(());
-        }
-    }
-
-    fn end(&mut self) {
-        self.due = None;
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the store's checkpoint thread panicked");
-        }
-    }
-}
-
-impl Drop for Checkpointer {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-// === impl Log ===
-
-impl Log {
-    /// Makes the file long enough for `bytes`. SQLite reads a log up to the first frame that is none, so what follows may be
-    /// anything. The zeros have to be written: space that was only set aside is noted in the journal when it is first used.
-    fn reserve(&mut self, bytes: u64) -> std::io::Result<()> {
-        let file = match OpenOptions::new().write(true).open(&self.path) {
-            Ok(file) => file,
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(()), // nothing was written yet
-            Err(err) => return Err(err),
-        };
-        let mut length = file.metadata()?.len();
-        let wanted = bytes.next_multiple_of(RESERVE_BYTES);
-        let zeros = vec![0; 256 << 10];
-        while length < wanted {
-            let step = zeros.len().min(usize::try_from(wanted - length).unwrap_or(usize::MAX));
-            file.write_all_at(&zeros[..step], length)?;
-            length += step as u64;
-        }
-        self.reserved = length;
-        Ok(())
-    }
-}
-
-fn log_of(database: &Path) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push("-wal");
-    name.into()
-}
-
-/// Moves what is in the log into the database, as far as nobody reads it, without holding anybody up.
-fn checkpoint(connection: &Connection) -> Result<(), rusqlite::Error> {
-    connection.pragma_update_and_check(None, "wal_checkpoint", "PASSIVE", |_| Ok(()))
-}
-
-/// The checkpoint thread's own connection, opened at first use.
-fn checkpoint_connection<'c>(path: &Path, connection: &'c mut Option<Connection>) -> Result<&'c Connection, rusqlite::Error> {
-    Ok(match connection {
-        Some(connection) => connection,
-        none => {
-            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let opened = Connection::open_with_flags(path, flags)?;
-            opened.pragma_update(None, "cache_size", -64)?; // KiB; it reads the log, no pages
-            none.insert(opened)
-        }
-    })
 }
 
 enum OpenFailure {
@@ -519,95 +378,4 @@ fn revision(row: &Row<'_>, column: usize) -> Result<Revision, rusqlite::Error> {
 
 fn number(revision: Revision) -> i64 {
     i64::try_from(revision.0).unwrap_or(i64::MAX)
-}
-
-// === impl Reader ===
-
-impl Reader {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, connection: Arc::default() }
-    }
-
-    /// Changes under `prefix` in `(after, upto]`, newest first.
-    pub(super) async fn changes(
-        &self,
-        prefix: &str,
-        after: Revision,
-        upto: Revision,
-        limit: usize,
-    ) -> Result<Vec<Change>, BackendError> {
-        self.read(prefix, after, upto, limit, "DESC").await
-    }
-
-    /// Changes under `prefix` in `(after, upto]`, oldest first.
-    pub(super) async fn changes_forward(
-        &self,
-        prefix: &str,
-        after: Revision,
-        upto: Revision,
-        limit: usize,
-    ) -> Result<Vec<Change>, BackendError> {
-        self.read(prefix, after, upto, limit, "ASC").await
-    }
-
-    async fn read(
-        &self,
-        prefix: &str,
-        after: Revision,
-        upto: Revision,
-        limit: usize,
-        order: &'static str,
-    ) -> Result<Vec<Change>, BackendError> {
-        let (prefix, path, connection) = (prefix.to_owned(), self.path.clone(), self.connection.clone());
-        let read = tokio::task::spawn_blocking(move || {
-            let mut connection = connection.lock();
-            let connection = match &mut *connection {
-                Some(connection) => connection,
-                none => none.insert(Connection::open_with_flags(
-                    path,
-                    OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-                )?),
-            };
-            read_changes(connection, &prefix, after, upto, limit, order)
-        });
-        Ok(read.await??)
-    }
-}
-
-fn read_changes(
-    connection: &Connection,
-    prefix: &str,
-    after: Revision,
-    upto: Revision,
-    limit: usize,
-    order: &str,
-) -> Result<Vec<Change>, rusqlite::Error> {
-    // `substr` instead of LIKE: keys may hold its wildcards.
-    let sql = format!(
-        "SELECT r.revision, r.key, r.created, r.deleted, r.value, p.revision, p.created, p.value
-         FROM revisions r LEFT JOIN revisions p ON p.revision = r.previous
-         WHERE r.revision > ?1 AND r.revision <= ?2 AND substr(r.key, 1, length(?3)) = ?3
-         ORDER BY r.revision {order} LIMIT ?4"
-    );
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(params![number(after), number(upto), prefix, limit])?;
-    let mut changes = Vec::new();
-    while let Some(row) = rows.next()? {
-        let at = revision(row, 0)?;
-        let key: String = row.get(1)?;
-        let state = |value: usize, created: usize, modified: Revision| -> Result<_, rusqlite::Error> {
-            let value = Bytes::copy_from_slice(row.get_ref(value)?.as_blob()?);
-            Ok(Arc::new(KeyValue { key: key.clone(), value, created: revision(row, created)?, modified }))
-        };
-        let now = if row.get::<_, bool>(3)? { None } else { Some(state(4, 2, at)?) };
-        let before = match row.get::<_, Option<i64>>(5)? {
-            Some(modified) => Some(state(7, 6, Revision(modified.unsigned_abs()))?),
-            None => None,
-        };
-        if now.is_some() || before.is_some() {
-            changes.push(Change { revision: at, now, before });
-        }
-    }
-    Ok(changes)
 }

@@ -27,5 +27,6 @@ mod validate;
 pub use environment::{Checked, Environment};
 pub use eval::{Outcome, evaluate};
 pub use issue::Issues;
+pub use parse::is_reserved;
 pub use types::Type;
 pub use value::{EvalError, Host, Value};

@@ -1,10 +1,15 @@
 //! Tokens to a tree, macros expanded on the way. Only well-formed text is parsed here; what is wrong with other text is found
 //! by [`crate::syntax`].
 
-use crate::ast::{Element, Entry, Expr, ExprKind, Field, Literal};
+mod literal;
+mod primary;
+
+use crate::ast::{Expr, ExprKind, Literal};
 use crate::issue::Issues;
 use crate::lex::{self, Kind, Token};
-use crate::{macros, syntax};
+use crate::syntax;
+
+pub use primary::is_reserved;
 
 /// Longest expression, in characters.
 const MAX_LENGTH: usize = 100_000;
@@ -12,31 +17,6 @@ const MAX_LENGTH: usize = 100_000;
 pub(crate) const MAX_DEPTH: u32 = 250;
 /// Most nodes after macros are expanded: a macro that repeats its target doubles the tree each time.
 const MAX_NODES: usize = 1 << 20;
-
-/// Names that no variable may have.
-const RESERVED: [&str; 21] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "false",
-    "for",
-    "function",
-    "if",
-    "import",
-    "in",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "null",
-    "return",
-    "true",
-    "var",
-    "void",
-    "while",
-];
 
 /// A parsed expression: its tree and where each node starts, in characters.
 pub(crate) struct Parsed {
@@ -343,181 +323,6 @@ impl Parser<'_> {
         let below = target.depth.max(index.depth);
         Ok(self.above(call(id, function, vec![target.expr, index.expr]), below))
     }
-
-    fn primary(&mut self) -> Result<Node> {
-        match self.peek() {
-            Kind::OpenParen => {
-                self.advance();
-                let inner = self.expr()?;
-                self.take(Kind::CloseParen)?;
-                Ok(inner)
-            }
-            Kind::OpenBracket => self.list(),
-            Kind::OpenBrace => self.map(),
-            Kind::Dot | Kind::Identifier => self.name(),
-            _ => self.literal(),
-        }
-    }
-
-    fn list(&mut self) -> Result<Node> {
-        let open = self.advance();
-        let id = self.id(open.start);
-        let (mut elements, mut depth) = (Vec::new(), 0);
-        self.separated(Kind::CloseBracket, |this| {
-            let optional = this.accept(Kind::Question).is_some();
-            let node = this.expr()?;
-            depth = depth.max(node.depth);
-            elements.push(Element { value: node.expr, optional });
-            Ok(())
-        })?;
-        Ok(Node { expr: Expr { id, kind: ExprKind::List(elements) }, depth })
-    }
-
-    /// Items between commas up to `end`; a last comma may follow, also when there are no items.
-    fn separated(&mut self, end: Kind, mut item: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
-        if !matches!(self.peek(), Kind::Comma) && self.peek() != end {
-            item(self)?;
-            while self.peek() == Kind::Comma && self.ahead(1) != end {
-                self.advance();
-                item(self)?;
-            }
-        }
-        self.accept(Kind::Comma);
-        self.take(end)?;
-        Ok(())
-    }
-
-    fn map(&mut self) -> Result<Node> {
-        let open = self.advance();
-        let id = self.id(open.start);
-        let (mut entries, mut depth) = (Vec::new(), 0);
-        self.separated(Kind::CloseBrace, |this| {
-            let optional = this.accept(Kind::Question).is_some();
-            let key = this.expr()?;
-            let colon = this.take(Kind::Colon)?;
-            let id = this.id(colon.start);
-            let value = this.expr()?;
-            depth = depth.max(key.depth).max(value.depth);
-            entries.push(Entry { id, key: key.expr, value: value.expr, optional });
-            Ok(())
-        })?;
-        Ok(Node { expr: Expr { id, kind: ExprKind::Map(entries) }, depth })
-    }
-
-    /// A variable, a function call or a message.
-    fn name(&mut self) -> Result<Node> {
-        let first = self.tokens[self.next];
-        let lead = if self.accept(Kind::Dot).is_some() { "." } else { "" };
-        let token = self.take(Kind::Identifier)?;
-        let text = self.source(token);
-        let mut dots = 0;
-        while self.ahead(2 * dots) == Kind::Dot && self.ahead(2 * dots + 1) == Kind::Identifier {
-            dots += 1;
-        }
-        if self.ahead(2 * dots) == Kind::OpenBrace {
-            return self.message(format!("{lead}{text}"), dots);
-        }
-        let open = self.accept(Kind::OpenParen);
-        let (args, depth) = if open.is_some() { self.arguments()? } else { (Vec::new(), 0) };
-        if RESERVED.contains(&text.as_str()) {
-            return Ok(Node { expr: self.fault(first.start, format!("reserved identifier: {text}")), depth });
-        }
-        let name = format!("{lead}{text}");
-        let expr = match open {
-            Some(open) => self.call_or_macro(open.start, None, name, args),
-            None => self.node(token.start, ExprKind::Ident(name)),
-        };
-        Ok(Node { expr, depth })
-    }
-
-    fn message(&mut self, mut name: String, dots: usize) -> Result<Node> {
-        for _ in 0..dots {
-            self.take(Kind::Dot)?;
-            let part = self.take(Kind::Identifier)?;
-            name.push('.');
-            name.push_str(&self.source(part));
-        }
-        let open = self.take(Kind::OpenBrace)?;
-        let id = self.id(open.start);
-        let (mut fields, mut depth) = (Vec::new(), 0);
-        self.separated(Kind::CloseBrace, |this| {
-            let optional = this.accept(Kind::Question).is_some();
-            let (_, name) = this.field_name()?;
-            let colon = this.take(Kind::Colon)?;
-            let id = this.id(colon.start);
-            let value = this.expr()?;
-            depth = depth.max(value.depth);
-            fields.push(Field { id, name, value: value.expr, optional });
-            Ok(())
-        })?;
-        Ok(Node { expr: Expr { id, kind: ExprKind::Struct { name, fields } }, depth })
-    }
-
-    /// What follows an opening parenthesis, up to the closing one.
-    fn arguments(&mut self) -> Result<(Vec<Expr>, u32)> {
-        let (mut args, mut depth) = (Vec::new(), 0);
-        if self.accept(Kind::CloseParen).is_none() {
-            loop {
-                let node = self.expr()?;
-                depth = depth.max(node.depth);
-                args.push(node.expr);
-                if self.accept(Kind::Comma).is_none() {
-                    break;
-                }
-            }
-            self.take(Kind::CloseParen)?;
-        }
-        Ok((args, depth))
-    }
-
-    fn call_or_macro(&mut self, at: u32, target: Option<Expr>, function: String, args: Vec<Expr>) -> Expr {
-        match macros::expand(self, at, target, &function, args) {
-            macros::Outcome::Expanded(expr) => expr,
-            macros::Outcome::Fault(at, message) => self.fault(at, message),
-            macros::Outcome::Call(target, args) => self.node(at, ExprKind::Call { target: target.map(Box::new), function, args }),
-        }
-    }
-
-    fn literal(&mut self) -> Result<Node> {
-        let first = self.tokens[self.next];
-        let sign = if self.accept(Kind::Minus).is_some() { "-" } else { "" };
-        let token = self.advance();
-        let text = self.source(token);
-        let parsed = match token.kind {
-            Kind::Int => match text.strip_prefix("0x") {
-                Some(hex) => i64::from_str_radix(&format!("{sign}{hex}"), 16).ok().map(Literal::Int),
-                None => format!("{sign}{text}").parse().ok().map(Literal::Int),
-            }
-            .ok_or("invalid int literal"),
-            Kind::Float => match format!("{sign}{text}").parse::<f64>() {
-                Ok(number) if number.is_finite() => Ok(Literal::Double(number)),
-                _ => Err("invalid double literal"),
-            },
-            _ if !sign.is_empty() => return Err(Malformed),
-            Kind::Uint => {
-                let digits = &text[..text.len() - 1];
-                match digits.strip_prefix("0x") {
-                    Some(hex) => u64::from_str_radix(hex, 16).ok(),
-                    None => digits.parse().ok(),
-                }
-                .map(Literal::Uint)
-                .ok_or("invalid uint literal")
-            }
-            Kind::String => unescape(&text, false).map(|bytes| {
-                Literal::String(String::from_utf8(bytes).unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into()))
-            }),
-            Kind::Bytes => unescape(&text[1..], true).map(Literal::Bytes),
-            Kind::True => Ok(Literal::Bool(true)),
-            Kind::False => Ok(Literal::Bool(false)),
-            Kind::Null => Ok(Literal::Null),
-            _ => return Err(Malformed),
-        };
-        let expr = match parsed {
-            Ok(literal) => self.node(first.start, ExprKind::Literal(literal)),
-            Err(message) => self.fault(first.start, message),
-        };
-        Ok(Node { expr, depth: 0 })
-    }
 }
 
 fn call(id: u32, function: &str, args: Vec<Expr>) -> Expr {
@@ -555,57 +360,6 @@ fn calc_operator(kind: Kind) -> Option<(&'static str, u32)> {
         Kind::Minus => ("_-_", 1),
         _ => return None,
     })
-}
-
-/// The value of a string literal with its quotes. In bytes, an escaped number is a byte, in text a code point.
-fn unescape(text: &str, bytes: bool) -> Result<Vec<u8>, &'static str> {
-    let (raw, text) = match text.strip_prefix(['r', 'R']) {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    let quotes = if text.len() >= 6 && (text.starts_with("\"\"\"") || text.starts_with("'''")) { 3 } else { 1 };
-    let inner = text[quotes..text.len() - quotes].replace("\r\n", "\n").replace('\r', "\n");
-    if raw || !inner.contains('\\') {
-        return Ok(inner.into_bytes());
-    }
-    let mut out = Vec::with_capacity(inner.len());
-    let mut rest = inner.chars();
-    while let Some(c) = rest.next() {
-        if c != '\\' {
-            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-            continue;
-        }
-        let kind = rest.next().ok_or("unable to unescape string, found '\\' as last character")?;
-        let (skip, digits, radix) = match kind {
-            'x' | 'X' => (0, 2, 16),
-            'u' => (0, 4, 16),
-            'U' => (0, 8, 16),
-            '0'..='3' => (1, 3, 8),
-            _ => {
-                out.push(match kind {
-                    'a' => 7,
-                    'b' => 8,
-                    'f' => 12,
-                    'n' => b'\n',
-                    'r' => b'\r',
-                    't' => b'\t',
-                    'v' => 11,
-                    other => u8::try_from(other).map_err(|_| "unable to unescape string")?,
-                });
-                continue;
-            }
-        };
-        let mut number = if skip == 1 { kind.to_string() } else { String::new() };
-        number.extend(rest.by_ref().take(digits - skip));
-        let code = u32::from_str_radix(&number, radix).map_err(|_| "unable to unescape string")?;
-        if bytes && digits < 4 {
-            out.push(u8::try_from(code).map_err(|_| "unable to unescape octal sequence in bytes")?);
-        } else {
-            let c = char::from_u32(code).ok_or("invalid unicode code point")?;
-            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-        }
-    }
-    Ok(out)
 }
 
 #[cfg(test)]

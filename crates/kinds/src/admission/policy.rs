@@ -11,31 +11,6 @@ const MAX_CONDITIONS: usize = 64;
 const MAX_ANNOTATIONS: usize = 20;
 const MAX_ANNOTATION_EXPRESSION: usize = 5 * 1024;
 
-/// Words that CEL keeps for itself.
-const RESERVED: [&str; 21] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "false",
-    "for",
-    "function",
-    "if",
-    "import",
-    "in",
-    "let",
-    "loop",
-    "namespace",
-    "null",
-    "package",
-    "return",
-    "true",
-    "var",
-    "void",
-    "while",
-];
-
 /// The kind of a policy's parameters.
 pub(super) fn param_kind(faults: &mut Faults, path: &Path<'_>, found: &Value) {
     let (at, version) = (path.child("apiVersion"), found.text("apiVersion"));
@@ -130,7 +105,7 @@ pub(super) fn variables(faults: &mut Faults, path: &Path<'_>, variables: &[Value
 fn is_identifier(name: &str) -> bool {
     !name.starts_with(|c: char| c.is_ascii_digit())
         && name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
-        && !RESERVED.contains(&name)
+        && !corten_cel::is_reserved(name)
 }
 
 /// What the type checker says of a policy, and its conditions.

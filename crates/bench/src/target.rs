@@ -4,11 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 
 use crate::machine;
 use crate::wire::Wire;
@@ -29,11 +27,14 @@ impl Target {
         let uri: http::Uri = url.parse().with_context(|| format!("the URL {url}"))?;
         ensure!(uri.scheme_str() == Some("https"), "the URL {url} does not begin with https://");
         let host = uri.host().with_context(|| format!("the URL {url} has no host"))?.to_owned();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
         let tls = match ca {
-            Some(ca) => builder.with_root_certificates(roots(ca)?).with_no_client_auth(),
-            None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Any(provider))).with_no_client_auth(),
+            Some(ca) => {
+                let provider = Arc::new(rustls::crypto::ring::default_provider());
+                let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+                builder.with_root_certificates(roots(ca)?).with_no_client_auth()
+            }
+            // A load has no secrets, and test servers sign for themselves.
+            None => corten_tls::unverified().with_no_client_auth(),
         };
         Ok(Self { host, port: uri.port_u16().unwrap_or(443), token: token.to_owned(), tls: Arc::new(tls), pids })
     }
@@ -60,43 +61,4 @@ fn roots(ca: &Path) -> anyhow::Result<RootCertStore> {
         roots.add(certificate?)?;
     }
     Ok(roots)
-}
-
-/// Takes any certificate whose key the server has: a load has no secrets, and test servers sign for themselves.
-#[derive(Debug)]
-struct Any(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Any {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -112,22 +112,16 @@ where
 /// TLS as the server is known to kubelets, or to pods and services, whose certificates nobody vouches for.
 fn client_config(state: &State, security: Security) -> Result<Arc<ClientConfig>, TransportError> {
     let tls = |err: &dyn std::fmt::Display| TransportError::Tls(err.to_string());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone());
-    let builder = builder.with_safe_default_protocol_versions().map_err(|err| tls(&err))?;
-    let unverified = |builder: rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>| {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(unverified::Unverified(provider)))
+    let unverified_as = |identity: &Identity| {
+        let (chain, key) = client_certificate(identity)?;
+        let config = corten_tls::unverified().with_client_auth_cert(chain, key);
+        Ok(Arc::new(config.map_err(|err| tls(&err))?))
     };
     match security {
-        Security::Any => return Ok(Arc::new(unverified(builder).with_no_client_auth())),
-        Security::FrontProxy => {
-            let (chain, key) = client_certificate(&state.certs.front_proxy_client())?;
-            return Ok(Arc::new(unverified(builder).with_client_auth_cert(chain, key).map_err(|err| tls(&err))?));
-        }
-        Security::AnyKubelet => {
-            let (chain, key) = client_certificate(&state.certs.kubelet_client())?;
-            return Ok(Arc::new(unverified(builder).with_client_auth_cert(chain, key).map_err(|err| tls(&err))?));
-        }
+        // There is no name to verify.
+        Security::Any => return Ok(Arc::new(corten_tls::unverified().with_no_client_auth())),
+        Security::FrontProxy => return unverified_as(&state.certs.front_proxy_client()),
+        Security::AnyKubelet => return unverified_as(&state.certs.kubelet_client()),
         Security::Plain | Security::Kubelet => {}
     }
     let pem = match &state.config.kubelet_certificate_authority {
@@ -139,6 +133,8 @@ fn client_config(state: &State, security: Security) -> Result<Arc<ClientConfig>,
         roots.add(cert.map_err(|err| tls(&err))?).map_err(|err| tls(&err))?;
     }
     let (chain, key) = client_certificate(&state.certs.kubelet_client())?;
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(|err| tls(&err))?;
     let config = builder.with_root_certificates(roots).with_client_auth_cert(chain, key);
     Ok(Arc::new(config.map_err(|err| tls(&err))?))
 }
@@ -147,55 +143,6 @@ fn client_certificate(identity: &Identity) -> Result<(Vec<CertificateDer<'static
     let tls = |err: rustls::pki_types::pem::Error| TransportError::Tls(err.to_string());
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect();
     Ok((chain.map_err(tls)?, PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).map_err(tls)?))
-}
-
-mod unverified {
-    //! Pods and services behind `https:` proxying: upstream does not verify them either, there is no name to verify.
-
-    use std::sync::Arc;
-
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-    use rustls::{DigitallySignedStruct, Error, SignatureScheme};
-
-    #[derive(Debug)]
-    pub(super) struct Unverified(pub(super) Arc<CryptoProvider>);
-
-    impl ServerCertVerifier for Unverified {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            signed: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            signed: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.0.signature_verification_algorithms.supported_schemes()
-        }
-    }
 }
 
 #[cfg(test)]

@@ -276,11 +276,9 @@ impl Walk<'_> {
         let mut skip = MAX_SKIPPED;
         match &mut self.last_fault {
             // No progress since the last fault: skip one token at least.
-            Some((at, states)) if *at == self.next => {
-                if states.contains(&self.state) {
-                    self.consume();
-                    skip -= 1;
-                }
+            Some((at, states)) if *at == self.next && states.contains(&self.state) => {
+                self.consume();
+                skip -= 1;
             }
             _ => {}
         }

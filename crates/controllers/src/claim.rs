@@ -105,13 +105,13 @@ async fn adopt<K: Object<DynamicType = ()>>(api: &Api<K>, owner: &OwnerReference
 }
 
 /// Keys of the objects of kind `O` whose selector covers an object without a controller; they may adopt it.
-pub(crate) fn adopters<O: Object>(
+pub(crate) fn adopters<O>(
     informer: &Informer<O>,
     meta: &ObjectMeta,
     selector_of: impl Fn(&O) -> Option<&LabelSelector>,
 ) -> Vec<corten_client::Key>
 where
-    O: Resource,
+    O: Object + Resource,
 {
     let covers = |owner: &Arc<O>| {
         selector_of(owner).is_some_and(|selector| !selector::is_empty(selector) && selector::selects(selector, map(&meta.labels)))

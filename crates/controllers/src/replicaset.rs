@@ -271,7 +271,7 @@ impl<K: Replicas> Sets<K> {
                     Ok(_) => {
                         let text = format!("Deleted pod: {}", name(&pod.metadata));
                         self.recorder.event(&reference(set), EventType::Normal, "SuccessfulDelete", text);
-                        return Ok(());
+                        Ok(())
                     }
                     Err(err) => {
                         // The deletion will not be seen, or has been seen already.

@@ -47,12 +47,15 @@ struct Question {
     checking_disabled: bool,
 }
 
+/// An answer, when it came, and for how long it is good.
+type Kept = (Arc<Message>, Instant, Duration);
+
 type Shared = watch::Receiver<Option<Option<Arc<Message>>>>;
 
 /// Asks, and remembers.
 pub struct Forwarder {
     servers: Servers,
-    cache: Mutex<HashMap<Question, (Arc<Message>, Instant, Duration)>>,
+    cache: Mutex<HashMap<Question, Kept>>,
     asking: Mutex<HashMap<Question, Shared>>,
 }
 

@@ -99,16 +99,12 @@ impl Strategy for Secrets {
             }
             "kubernetes.io/dockercfg" => docker_config(&mut faults, &path, object, ".dockercfg"),
             "kubernetes.io/dockerconfigjson" => docker_config(&mut faults, &path, object, ".dockerconfigjson"),
-            "kubernetes.io/basic-auth" => {
-                if !data.contains_key("username") && !data.contains_key("password") {
-                    faults.required(&path.key("username"), "");
-                    faults.required(&path.key("password"), "");
-                }
+            "kubernetes.io/basic-auth" if !data.contains_key("username") && !data.contains_key("password") => {
+                faults.required(&path.key("username"), "");
+                faults.required(&path.key("password"), "");
             }
-            "kubernetes.io/ssh-auth" => {
-                if object["data"].text("ssh-privatekey").is_empty() {
-                    faults.required(&path.key("ssh-privatekey"), "");
-                }
+            "kubernetes.io/ssh-auth" if object["data"].text("ssh-privatekey").is_empty() => {
+                faults.required(&path.key("ssh-privatekey"), "");
             }
             "kubernetes.io/tls" => {
                 for key in ["tls.crt", "tls.key"] {

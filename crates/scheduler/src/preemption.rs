@@ -32,7 +32,6 @@ pub struct Candidate {
 pub type Refusals = BTreeMap<String, usize>;
 
 /// Whether `pod` may preempt others at all; if not, why.
-#[must_use]
 pub fn eligible(pod: &PodInfo, state: &State) -> Result<(), &'static str> {
     if pod.spec().preemption_policy.as_deref() == Some("Never") {
         return Err("not eligible due to preemptionPolicy=Never.");
@@ -96,7 +95,7 @@ fn victims(plugins: &[Enabled], state: &mut State, pod: &PodInfo, node: NodeId) 
         return Err(refused);
     }
     // The most important come back first, and before them all whom a budget protects.
-    lower.sort_by(|a, b| importance(a).cmp(&importance(b)));
+    lower.sort_by_key(|a| importance(a));
     let protected = protected(&lower, state);
     let (first, second): (Vec<_>, Vec<_>) = lower.iter().partition(|other| protected.contains(&other.uid));
     let (mut victims, mut violations) = (Vec::new(), 0);
@@ -111,7 +110,7 @@ fn victims(plugins: &[Enabled], state: &mut State, pod: &PodInfo, node: NodeId) 
     for other in &victims {
         state.occupy(node, other);
     }
-    victims.sort_by(|a, b| importance(a).cmp(&importance(b)));
+    victims.sort_by_key(|a| importance(a));
     Ok(Candidate { node, victims, violations })
 }
 

@@ -82,7 +82,7 @@ impl Resources {
 /// whichever is more (KEP-753), or what the pod as a whole says (KEP-2837); and the overhead of its runtime class.
 #[must_use]
 pub fn requests(pod: &Pod) -> Resources {
-    total(pod, |container, pod| of_container(container, pod))
+    total(pod, of_container)
 }
 
 /// The same for scoring: containers that ask for no CPU or memory count with the defaults.

@@ -285,7 +285,10 @@ impl Layer {
         content: &[u8],
     ) -> Self {
         let mut header = tar::Header::new_gnu();
-        (header.set_mode(mode), header.set_uid(owner.0), header.set_gid(owner.1), header.set_mtime(1));
+        header.set_mode(mode);
+        header.set_uid(owner.0);
+        header.set_gid(owner.1);
+        header.set_mtime(1);
         header.set_entry_type(kind);
         header.set_size(content.len() as u64);
         let added = match target {

@@ -162,7 +162,7 @@ enum Name {
     Arguments,
     Elements,
     Fields,
-    FieldName,
+    Field,
     Entries,
     Word,
     Element,
@@ -182,7 +182,7 @@ const NAMES: [Name; 17] = [
     Name::Arguments,
     Name::Elements,
     Name::Fields,
-    Name::FieldName,
+    Name::Field,
     Name::Entries,
     Name::Word,
     Name::Element,
@@ -254,11 +254,11 @@ fn definition(name: Name) -> Part {
         N::Arguments => Seq(vec![rule(N::Expr), star(Seq(vec![Token(Comma), rule(N::Expr)]))]),
         N::Elements => Seq(vec![rule(N::Element), star(Seq(vec![Token(Comma), rule(N::Element)]))]),
         N::Fields => {
-            let field = || [rule(N::FieldName), Token(Colon), rule(N::Expr)];
+            let field = || [rule(N::Field), Token(Colon), rule(N::Expr)];
             let more = [Token(Comma)].into_iter().chain(field()).collect();
             Seq(field().into_iter().chain([star(Seq(more))]).collect())
         }
-        N::FieldName => Seq(vec![opt(Token(Question)), rule(N::Word)]),
+        N::Field => Seq(vec![opt(Token(Question)), rule(N::Word)]),
         N::Entries => {
             let entry = || [rule(N::Element), Token(Colon), rule(N::Expr)];
             let more = [Token(Comma)].into_iter().chain(entry()).collect();

@@ -172,7 +172,7 @@ impl Graph {
         if let Some(node) = self.nodes.get_mut(&*owner.uid) {
             node.dependents.insert(id.clone());
             // Named with another kind or name than it has: only the server can say what was meant.
-            let matches = &*node.place.kind == owner.kind && &*node.place.name == owner.name;
+            let matches = *node.place.kind == *owner.kind && *node.place.name == *owner.name;
             return (!matches || node.is_virtual)
                 .then(|| if matches { Item::Delete(owner.uid.as_str().into()) } else { Item::Delete(id.clone()) });
         }

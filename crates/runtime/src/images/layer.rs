@@ -137,7 +137,7 @@ impl Writer {
         match kind {
             EntryType::Directory => {
                 let existing = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok();
-                if !existing.is_some_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR) {
+                if existing.is_none_or(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFDIR) {
                     remove(parent, name)?;
                     mkdirat(parent, name, mode)?;
                 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use corten_api::status::Status;
 use corten_task::Tasks;
@@ -121,7 +121,7 @@ impl Audit {
             user: user.map_or_else(|| json!({}), user_info),
             impersonated: None,
             constraint: None,
-            object: info.is_resource.then(|| event::object_ref(info)).unwrap_or_default(),
+            object: if info.is_resource { event::object_ref(info) } else { Map::new() },
             status: None,
             request_object: None,
             response_object: None,

@@ -246,7 +246,7 @@ impl Certificates {
     fn write_kubeconfig(&self, path: &Path, server: &str, subject: &Subject) -> Result<SystemTime, CertsError> {
         let identity = self.ca.issue(subject)?;
         files::write_private(path, &kubeconfig::text(server, self.ca(), &subject.user, &identity))?;
-        Ok(identity.renewal(path)?)
+        identity.renewal(path)
     }
 
     /// Renews what is due; returns when the next thing is.

@@ -306,7 +306,6 @@ impl Metrics {
     }
 
     /// A request that is not long-running is being worked on, until the value is dropped.
-    #[must_use]
     pub fn inflight(&self, info: &RequestInfo) -> Held {
         let kind = if info.is_read_only() { "readOnly" } else { "mutating" };
         Held::new(self.inflight.with_label_values(&[kind]))
@@ -319,7 +318,6 @@ impl Metrics {
     }
 
     /// A long-running request is under way, until the value is dropped.
-    #[must_use]
     pub fn long_running(&self, info: &RequestInfo) -> Held {
         let values = [verb(info), &info.group, &info.version, &info.resource, &info.subresource, scope(info), "apiserver"];
         Held::new(self.long_running.with_label_values(&values))

@@ -229,7 +229,8 @@ pub(crate) fn is_well_escaped(path: &str) -> bool {
 
 /// Decodes percent escapes, and `+` as a space in a query. What is no escape stays; bytes that are no UTF-8 are replaced.
 pub(crate) fn unescape(text: &str, plus: bool) -> String {
-    if !text.contains('%') && !(plus && text.contains('+')) {
+    let is_escaped = text.contains('%') || (plus && text.contains('+'));
+    if !is_escaped {
         return text.to_owned();
     }
     let bytes = text.as_bytes();

@@ -139,7 +139,7 @@ async fn send(acceptor: TlsAcceptor, stream: TcpStream, piece: Arc<[u8]>, pieces
     stream.set_nodelay(true)?;
     let mut stream = acceptor.accept(stream).await?;
     let mut head = [0; 4096];
-    stream.read(&mut head).await?;
+    anyhow::ensure!(stream.read(&mut head).await? > 0, "the client goes without a word");
     stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await?;
     for _ in 0..pieces {
         stream.write_all(&piece).await?;
@@ -148,7 +148,7 @@ async fn send(acceptor: TlsAcceptor, stream: TcpStream, piece: Arc<[u8]>, pieces
         tokio::task::yield_now().await;
     }
     // The client goes when it has counted all.
-    stream.read(&mut head).await?;
+    while stream.read(&mut head).await? > 0 {}
     Ok(())
 }
 

@@ -205,7 +205,7 @@ impl<'a> Value<'a> {
             Self::Double(number) => serde_json::Number::from_f64(*number)?.into(),
             Self::String(text) => text.as_ref().into(),
             Self::Bytes(_) | Self::Duration(_) | Self::Timestamp(_) | Self::Quantity(_) => {
-                let text = crate::functions::call("string", false, &[self.clone()]).ok()?;
+                let text = crate::functions::call("string", false, std::slice::from_ref(self)).ok()?;
                 text.as_str()?.into()
             }
             Self::List(list) => Json::Array(list.iter().map(|item| item.to_json()).collect::<Option<_>>()?),

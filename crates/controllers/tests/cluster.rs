@@ -1,5 +1,6 @@
 //! The controllers against the real API server, each with the rights of its own service account: a rollout, what becomes
 //! of it when it is deleted, and the end of a namespace. The scheduler and the kubelet are played by the test.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,6 +2,7 @@
 //!
 //! The tests share one cluster, each in a Kubernetes namespace of its own; tests that stop or kill the cluster start their
 //! own. `harness = false`, because a shared cluster has to be taken down when the last test has ended, also when one failed.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 #[path = "e2e/authority.rs"]
 mod authority;

@@ -44,7 +44,7 @@ pub fn matching<'a>(image: &str, secrets: impl IntoIterator<Item = &'a Secret>) 
         }
     }
     // Longer keys are more specific; secrets of one key keep their order.
-    fitting.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()));
+    fitting.sort_by_key(|(key, _)| std::cmp::Reverse(key.len()));
     fitting.into_iter().map(|(_, auth)| auth).collect()
 }
 

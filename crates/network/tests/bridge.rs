@@ -1,4 +1,5 @@
 //! The bridge on a real kernel, in network namespaces made for the test. Needs root and nft.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -16,7 +16,7 @@ pub(super) fn api_versions(state: &State) -> Value {
 
 /// `/apis`
 pub(super) fn groups(catalogue: &Catalogue) -> Value {
-    let groups: Vec<_> = named(catalogue).filter_map(|group| entry(group)).collect();
+    let groups: Vec<_> = named(catalogue).filter_map(entry).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 

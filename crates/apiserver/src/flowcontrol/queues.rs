@@ -22,7 +22,7 @@ pub(super) enum Full {
     /// None is free, and the level does not queue.
     NoQueue,
     /// None is free, and the queues of the flow are full.
-    QueueFull,
+    Queue,
     /// None came free in time.
     Late,
 }
@@ -32,7 +32,7 @@ impl Full {
     pub(super) const fn reason(self) -> &'static str {
         match self {
             Self::NoQueue => "concurrency-limit",
-            Self::QueueFull => "queue-full",
+            Self::Queue => "queue-full",
             Self::Late => "time-out",
         }
     }
@@ -245,7 +245,7 @@ impl Level {
             }
             let full = match queue {
                 None => Some(Full::NoQueue),
-                Some(queue) => (state.fair.waiting(queue) >= state.shape.length).then_some(Full::QueueFull),
+                Some(queue) => (state.fair.waiting(queue) >= state.shape.length).then_some(Full::Queue),
             };
             if let Some(full) = full {
                 state.totals.rejected += 1;
@@ -513,7 +513,7 @@ pub(super) mod tests {
             async move { Level::take(&level, ticket(0, 1), SOON).await.is_ok() }
         });
         tokio::task::yield_now().await;
-        assert_eq!(Level::take(&level, ticket(0, 1), SOON).await.err(), Some(Full::QueueFull));
+        assert_eq!(Level::take(&level, ticket(0, 1), SOON).await.err(), Some(Full::Queue));
         waiting.abort();
         assert!(waiting.await.unwrap_err().is_cancelled());
         let totals = level.inspect(|totals, queues, executing| {

@@ -42,7 +42,7 @@ impl Versions for Kind<'_> {
         let from = document["apiVersion"].as_str().unwrap_or_default();
         let mut document = document.clone();
         if from != api_version {
-            codec::convert(self.target, &from.to_owned(), api_version, &mut document).ok()?;
+            codec::convert(self.target, from, api_version, &mut document).ok()?;
         }
         Some(document)
     }

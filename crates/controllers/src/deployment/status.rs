@@ -263,13 +263,13 @@ mod tests {
         // Better late than never.
         let new = set_of("web-1", 2);
         let late = deployment(serde_json::to_value(&status).unwrap());
-        let status = rollout(&late, &[new.clone()], Some(&new), at(200));
+        let status = rollout(&late, std::slice::from_ref(&new), Some(&new), at(200));
         assert_eq!(reason(&status), NEW_AVAILABLE);
         assert_eq!(find(&status, AVAILABLE).unwrap().status, "True");
 
         // A pod that fails after the rollout does not restart its clock.
         let done = deployment(serde_json::to_value(&status).unwrap());
         let new = set_of("web-1", 1);
-        assert_eq!(reason(&rollout(&done, &[new.clone()], Some(&new), at(900))), NEW_AVAILABLE);
+        assert_eq!(reason(&rollout(&done, std::slice::from_ref(&new), Some(&new), at(900))), NEW_AVAILABLE);
     }
 }

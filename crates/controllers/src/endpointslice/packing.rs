@@ -218,7 +218,7 @@ mod tests {
         let mut placeholder = EndpointSlice::clone(&slice("a", 0..0));
         placeholder.ports = None;
         let placeholder = Arc::new(placeholder);
-        assert_eq!(plan(&[placeholder.clone()], Vec::new(), &blank(), 10), Plan::default());
+        assert_eq!(plan(std::slice::from_ref(&placeholder), Vec::new(), &blank(), 10), Plan::default());
         let mut labelled = blank();
         labelled.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
         let plan = plan(&[placeholder], Vec::new(), &labelled, 10);

@@ -253,7 +253,7 @@ impl Watcher {
         oldest.sort_by_key(|(since, _)| *since);
         for (since, image) in oldest {
             let young = since.is_none_or(|since| since.elapsed() < config.image_min_age);
-            if (!all && excess == 0) || (young && !all) {
+            if !all && (excess == 0 || young) {
                 continue;
             }
             match self.images.remove(&image.id).await {

@@ -1,4 +1,5 @@
 //! Tests of the store. `conformance` is what every backend has to pass; the rest is about the embedded one.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod conformance;
 mod crash;

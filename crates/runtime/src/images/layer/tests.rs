@@ -18,7 +18,9 @@ fn archive(items: &[Item]) -> Vec<u8> {
     for item in items {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o4755);
-        (header.set_uid(1000), header.set_gid(1001), header.set_mtime(1_000_000));
+        header.set_uid(1000);
+        header.set_gid(1001);
+        header.set_mtime(1_000_000);
         let (path, data) = match item {
             File(path, data) => (path, *data),
             Directory(path) => {

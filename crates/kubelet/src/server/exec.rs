@@ -26,6 +26,8 @@ pub struct Remote {
     pub stderr: Option<u32>,
     /// Number of the stream for the final status.
     pub status: u32,
+    /// Whether the status is the text of a failure, and nothing when there was none: so it is in the oldest protocols.
+    pub plain_status: bool,
     pub out: mpsc::Sender<Chunk>,
     /// The client is gone.
     pub gone: CancellationToken,
@@ -54,7 +56,12 @@ pub async fn run(process: Result<Process, RuntimeError>, mut remote: Remote) {
     for stream in [remote.stdout, remote.stderr].into_iter().flatten() {
         let _ = remote.out.send(Chunk { stream, bytes: Bytes::new(), fin: true }).await;
     }
-    let bytes = Bytes::from(status.to_string());
+    let bytes = match (remote.plain_status, status["status"] == "Success") {
+        (false, _) => status.to_string(),
+        (true, true) => String::new(),
+        (true, false) => status["message"].as_str().unwrap_or_default().to_owned(),
+    };
+    let bytes = Bytes::from(bytes);
     // A client that is gone meanwhile needs no status.
     let _ = remote.out.send(Chunk { stream: remote.status, bytes, fin: true }).await;
 }

@@ -121,7 +121,8 @@ where
     let gather = async move {
         let mut expected = 1 + usize::from(wanted.stdin) + usize::from(wanted.stdout) + usize::from(wanted.stderr && !wanted.tty);
         expected += usize::from(wanted.tty);
-        let mut remote = Remote { stdin: None, resize: None, stdout: None, stderr: None, status: 0, out, gone };
+        let mut remote =
+            Remote { stdin: None, resize: None, stdout: None, stderr: None, status: 0, plain_status: false, out, gone };
         let all = async {
             while expected > 0 {
                 let stream = streams.recv().await?;

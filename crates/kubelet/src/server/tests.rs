@@ -182,6 +182,19 @@ async fn older_clients_speak_base64() {
 }
 
 #[tokio::test]
+async fn the_oldest_clients_are_told_of_failures_alone_and_in_plain_text() {
+    let served = Served::new().await;
+    for (command, told) in [("ls", ""), ("fail", "command terminated with non-zero exit code: exit status 3")] {
+        for protocol in ["channel.k8s.io", "base64.channel.k8s.io"] {
+            let path = format!("/exec/default/web/a?command={command}&output=1");
+            let mut socket = served.upgrade(&path, protocol).await;
+            let channels = collect(&mut socket).await;
+            assert_eq!((channels[1].clone(), channels[3].as_str()), (format!("ran {command}\n"), told), "{protocol}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn spdy_carries_an_exec() {
     let served = Served::new().await;
     let request = Request::post("/exec/default/web/a?command=cat&input=1&output=1")

@@ -45,7 +45,7 @@ pub async fn accept(upgraded: Upgraded) -> Socket {
 pub fn channels(socket: Socket, wanted: &Wanted, protocol: &str) -> (Remote, impl Future<Output = ()> + Send + use<>) {
     let base64 = protocol.contains("base64");
     let closes = protocol.starts_with("v5");
-    // The older protocols have no status stream of JSON, but take one.
+    let plain_status = !closes && !protocol.starts_with("v4");
     let (stdin_send, stdin) = mpsc::channel(16);
     let (resize_send, resize) = mpsc::channel(4);
     let (out, outgoing) = mpsc::channel(16);
@@ -56,6 +56,7 @@ pub fn channels(socket: Socket, wanted: &Wanted, protocol: &str) -> (Remote, imp
         stdout: wanted.stdout.then_some(STDOUT),
         stderr: (wanted.stderr && !wanted.tty).then_some(STDERR),
         status: ERROR,
+        plain_status,
         out,
         gone: gone.clone(),
     };

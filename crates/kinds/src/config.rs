@@ -62,10 +62,6 @@ impl Strategy for ConfigMaps {
 pub(crate) struct Secrets;
 
 impl Strategy for Secrets {
-    fn labels_are_free(&self) -> bool {
-        true
-    }
-
     fn default(&self, object: &mut Value) {
         object.default_to("type", "Opaque");
         // `stringData` is a way to write `data`, and is never kept.

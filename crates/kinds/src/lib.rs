@@ -178,7 +178,7 @@ pub trait Strategy: Sync {
     }
 
     /// Whether labels and annotations that are in no domain of Kubernetes mean nothing to the kind's rules: a change of these alone
-    /// is then judged by what holds for all kinds, and leaves everything else as it is.
+    /// is then judged by what holds for all kinds, leaves everything else as it is, and gives no reason to warn.
     fn labels_are_free(&self) -> bool {
         false
     }

@@ -36,9 +36,9 @@ async fn an_image_is_pulled_and_runs() {
     let id = fixture.runtime.pull(&reference, None).await.unwrap();
     assert_eq!(id, image.id().unwrap());
     let found = fixture.runtime.find(&reference).await.unwrap().unwrap();
-    assert_eq!(found.tags, [reference.clone()]);
+    assert_eq!(found.tags, std::slice::from_ref(&reference));
     let digest = format!("{}@{}", registry.reference("test/image"), image.blobs().unwrap().1);
-    assert_eq!(found.digests, [digest.clone()]);
+    assert_eq!(found.digests, std::slice::from_ref(&digest));
     assert!(found.size > 1 << 20);
     for name in [&digest, &id, &id["sha256:".len()..].to_owned(), &id["sha256:".len()..][..12].to_owned()] {
         assert_eq!(fixture.runtime.find(name).await.unwrap().unwrap().id, id, "{name}");

@@ -30,8 +30,8 @@ async fn endless(running: &Running, user: User, path: &str, begun: oneshot::Send
 
 #[tokio::test]
 async fn a_body_that_never_ends_is_not_waited_for() {
-    for (path, limit) in [(format!("{MAPS}?timeout=20ms"), Duration::from_secs(60)), (MAPS.to_owned(), Duration::from_millis(20))]
-    {
+    // The server's own limit is also that of the requests by which it makes its first objects.
+    for (path, limit) in [(format!("{MAPS}?timeout=20ms"), Duration::from_secs(60)), (MAPS.to_owned(), Duration::from_secs(3))] {
         let running = Running::start(|_, config| config.request_timeout = limit).await;
         let (begun, _reading) = oneshot::channel();
         let (code, status) = endless(&running, admin(), &path, begun).await;

@@ -306,9 +306,7 @@ impl Entry {
     /// pod, and a write looks at little of them.
     #[must_use]
     pub fn decode_folded(&self) -> Value {
-        let mut document = folded::read(&self.bytes).expect("an entry is made of bytes that were parsed once");
-        document["metadata"]["resourceVersion"] = self.revision.to_string().into();
-        document
+        self.folded(&self.bytes)
     }
 
     /// What [`Self::decode_folded`] gives, but of kind, version and metadata alone.
@@ -317,7 +315,11 @@ impl Entry {
         let mut object = Vec::with_capacity(self.metadata_end as usize + 1);
         object.extend_from_slice(&self.bytes[..self.metadata_end as usize]);
         object.push(b'}');
-        let mut document = folded::read(&object).expect("an entry is made of bytes that were parsed once");
+        self.folded(&object)
+    }
+
+    fn folded(&self, bytes: &[u8]) -> Value {
+        let mut document = folded::read(bytes).expect("an entry is made of bytes that were parsed once");
         document["metadata"]["resourceVersion"] = self.revision.to_string().into();
         document
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::codec;
 use super::options::Validation;
 use super::target::{Target, join};
-use super::write::{Writing, meta_text, metadata};
+use super::write::{self, Writing, meta_text, metadata};
 
 pub(crate) use corten_schema::apply::keep_times_when_nothing_changed as keep_times;
 
@@ -168,23 +168,9 @@ impl Configuration {
             Validation::Warn => codec::warn_of_strict(writing, &self.strict),
             _ => {}
         }
-        check_merged(writing, merged, name)
+        // A configuration may leave both out where the object is there.
+        write::check_place(writing, merged, name)
     }
-}
-
-/// What becomes of a configuration is the object of the path, by name and namespace. Both may be left out where it is there.
-fn check_merged(writing: &Writing<'_>, merged: &Value, name: &str) -> Result<(), Status> {
-    super::patch::check_namespace(writing, merged)?;
-    let given = meta_text(merged, "name");
-    if given != name {
-        let why = if given.is_empty() {
-            format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")
-        } else {
-            format!("the name of the object ({given}) does not match the name on the URL ({name})")
-        };
-        return Err(Status::bad_request(why));
-    }
-    Ok(())
 }
 
 /// The state that results from applying a configuration to the live object, both in the version of the path.

@@ -19,7 +19,7 @@ use super::read;
 use super::render;
 use super::target::Target;
 use super::update::{self, Change};
-use super::write::{Writing, meta_text};
+use super::write::{self, Writing, meta_text};
 use crate::negotiate::{self, Endpoint};
 use crate::pipeline::Call;
 use crate::response::Response;
@@ -108,7 +108,7 @@ impl Patching {
         } else if has_no_version(&patched) && !writing.target.resource.custom {
             strict.extend(unread(&patched));
             self.tell(writing, strict, |fault| refused(&patched, fault))?;
-            return Err(Status::bad_request(undeterminable(&self.name)));
+            return Err(write::no_name(&self.name));
         }
         // What is stored is in its normal form already; what was converted or made by hand may not be.
         let is_stored = self.is_of_stored && writing.target.is_stored_form();
@@ -178,10 +178,6 @@ fn unread(patched: &Value) -> impl Iterator<Item = String> + '_ {
     names.filter(|name| !matches!(name.as_str(), "apiVersion" | "kind")).map(|name| format!("unknown field \"{name}\""))
 }
 
-fn undeterminable(name: &str) -> String {
-    format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")
-}
-
 /// What is wrong when a patch says that the document is of another kind: then nothing can be decoded.
 fn other_type(writing: &Writing<'_>, live: &Value, patched: &Value) -> Option<String> {
     for field in ["apiVersion", "kind"] {
@@ -237,27 +233,7 @@ fn check_identity(writing: &Writing<'_>, document: &mut Value, live: &Value, nam
             return Err(codec::wrong_kind(writing, document));
         }
     }
-    check_namespace(writing, document)?;
-    let given = meta_text(document, "name");
-    if given != name {
-        let why = if given.is_empty() {
-            undeterminable(name)
-        } else {
-            format!("the name of the object ({given}) does not match the name on the URL ({name})")
-        };
-        return Err(Status::bad_request(why));
-    }
-    Ok(())
-}
-
-/// An object stays in its namespace.
-pub(crate) fn check_namespace(writing: &Writing<'_>, document: &Value) -> Result<(), Status> {
-    let given = meta_text(document, "namespace");
-    if !given.is_empty() && given != writing.namespace && writing.target.resource.namespaced {
-        let why = "the namespace of the provided object does not match the namespace sent on the request";
-        return Err(Status::bad_request(why));
-    }
-    Ok(())
+    write::check_place(writing, document, name)
 }
 
 /// Server-side apply.

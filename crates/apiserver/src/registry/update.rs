@@ -118,15 +118,7 @@ impl Change for Replacement {
 
 /// The name and namespace of the body are those of the path.
 pub(crate) fn check_name(writing: &Writing<'_>, document: &mut Value, name: &str) -> Result<(), Status> {
-    super::patch::check_namespace(writing, document)?;
-    let given = meta_text(document, "name");
-    if given != name {
-        if given.is_empty() {
-            return Err(no_name(name));
-        }
-        let why = format!("the name of the object ({given}) does not match the name on the URL ({name})");
-        return Err(Status::bad_request(why));
-    }
+    write::check_place(writing, document, name)?;
     if writing.namespace.is_empty() {
         metadata(document).remove("namespace");
     } else {
@@ -134,11 +126,6 @@ pub(crate) fn check_name(writing: &Writing<'_>, document: &mut Value, name: &str
         metadata(document).insert("namespace".into(), namespace.into());
     }
     Ok(())
-}
-
-/// Refuses an object that does not say which one it is.
-pub(crate) fn no_name(name: &str) -> Status {
-    Status::bad_request(format!("the name of the object ({name} based on URL) was undeterminable: name must be provided"))
 }
 
 /// Carries a change out. Returns the outcome, and whether the object was created.
@@ -346,14 +333,21 @@ fn keep_system_fields(document: &mut Value, old: &Value) {
     meta.remove("selfLink");
 }
 
+/// Faults of changed metadata by what holds for all kinds.
+fn metadata_faults(writing: &Writing<'_>, document: &Value, old: &Value) -> Faults {
+    let (meta, was, path) = (&document["metadata"], &old["metadata"], Path::new("metadata"));
+    let mut faults = Faults::default();
+    names::validate_object_meta(meta, writing.target.resource.namespaced, &names::name_is_path_segment, &path, &mut faults);
+    names::validate_object_meta_update(meta, was, &path, &mut faults);
+    faults
+}
+
 /// Faults of a change: what holds for all kinds first, then the kind's own.
 fn validate(writing: &Writing<'_>, document: &Value, old: &Value) -> Result<(), Status> {
-    let mut faults = Faults::default();
+    let mut faults = metadata_faults(writing, document, old);
     let path = Path::new("metadata");
     let namespaced = writing.target.resource.namespaced;
     let (meta, was) = (&document["metadata"], &old["metadata"]);
-    names::validate_object_meta(meta, namespaced, &names::name_is_path_segment, &path, &mut faults);
-    names::validate_object_meta_update(meta, was, &path, &mut faults);
     let own = writing.with_rules(|strategy, context| {
         let mut own = strategy.validate_first(document);
         if writing.subresource == "status" {

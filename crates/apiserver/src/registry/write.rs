@@ -334,6 +334,34 @@ pub(crate) fn meta_text<'d>(document: &'d Value, field: &str) -> &'d str {
     document["metadata"][field].as_str().unwrap_or_default()
 }
 
+/// The document is of the object of the path, by namespace and name.
+pub(crate) fn check_place(writing: &Writing<'_>, document: &Value, name: &str) -> Result<(), Status> {
+    check_namespace(writing, document)?;
+    match meta_text(document, "name") {
+        given if given == name => Ok(()),
+        "" => Err(no_name(name)),
+        given => {
+            let why = format!("the name of the object ({given}) does not match the name on the URL ({name})");
+            Err(Status::bad_request(why))
+        }
+    }
+}
+
+/// An object stays in its namespace.
+pub(crate) fn check_namespace(writing: &Writing<'_>, document: &Value) -> Result<(), Status> {
+    let given = meta_text(document, "namespace");
+    if !given.is_empty() && given != writing.namespace && writing.target.resource.namespaced {
+        let why = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(why));
+    }
+    Ok(())
+}
+
+/// Refuses an object that does not say which one it is.
+pub(crate) fn no_name(name: &str) -> Status {
+    Status::bad_request(format!("the name of the object ({name} based on URL) was undeterminable: name must be provided"))
+}
+
 /// Whether a kind's own rules look at metadata at all; without, only what holds for all kinds does.
 pub(crate) fn has_own_metadata_rules(target: &Target) -> bool {
     // Events of both groups are stored as one; only the newer group looks at their metadata.

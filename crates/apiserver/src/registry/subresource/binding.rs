@@ -10,9 +10,9 @@ use corten_api::status::Status;
 
 use super::super::codec::{self, Expected};
 use super::super::options::WriteOptions;
-use super::super::patch::check_namespace;
 use super::super::read;
 use super::super::target::Target;
+use super::super::write::check_namespace;
 use super::super::write::{Writing, meta_text, metadata};
 use super::{modify, set_condition, success};
 use crate::admission::Operation;

@@ -4,14 +4,11 @@
 
 use std::sync::Arc;
 
-use corten_api::field::{Faults, Path};
-use corten_api::names;
 use corten_api::status::Status;
 use corten_kinds::Strategy;
 use corten_store::{Durability, Expect, Revision};
-use serde_json::Value;
 
-use super::{Attempt, Change};
+use super::{Attempt, Change, metadata_faults};
 use crate::admission::Operation;
 use crate::cache::Entry;
 use crate::registry::write::{CommitError, Writing};
@@ -42,7 +39,7 @@ pub(super) async fn attempt(
         members.retain(|name, _| matches!(name.as_str(), "kind" | "apiVersion" | "metadata"));
     }
     managed::track(writing, Some(&old), &mut document)?;
-    if !is_valid(writing, &document, &old) {
+    if !metadata_faults(writing, &document, &old).is_empty() {
         return Ok(None);
     }
     let mut request = writing.admission(Operation::Update, name, Some(document), Some(old));
@@ -69,15 +66,6 @@ pub(super) async fn attempt(
         Err(CommitError::Conflict(None)) => Err(target.not_found(name)),
         Err(CommitError::Status(status)) => Err(*status),
     }
-}
-
-/// Whether the metadata fulfils what holds for all kinds.
-fn is_valid(writing: &Writing<'_>, document: &Value, old: &Value) -> bool {
-    let (meta, was, path) = (&document["metadata"], &old["metadata"], Path::new("metadata"));
-    let mut faults = Faults::default();
-    names::validate_object_meta(meta, writing.target.resource.namespaced, &names::name_is_path_segment, &path, &mut faults);
-    names::validate_object_meta_update(meta, was, &path, &mut faults);
-    faults.is_empty()
 }
 
 /// The object as it was written, whoever has written it since.

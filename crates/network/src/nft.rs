@@ -5,10 +5,13 @@
 //! the same rules is several times longer, and Debian 12's nft parses it incompletely (verdict maps with
 //! concatenations).
 
-use std::io;
-use std::process::Stdio;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::process::Command;
 
-use tokio::io::AsyncWriteExt;
+use corten_sys::process::output;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// Why a script was not applied. The kernel applies a script entirely or not at all.
 #[derive(Debug, thiserror::Error)]
@@ -42,24 +45,28 @@ pub async fn list_chain(family: &str, table: &str, chain: &str) -> Result<Option
 }
 
 async fn run(arguments: &[&str], input: &str) -> Result<String, NftError> {
-    let mut child = tokio::process::Command::new("nft")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(false)
-        .spawn()
-        .map_err(|error| if error.kind() == io::ErrorKind::NotFound { NftError::Missing } else { NftError::Run(error) })?;
-    let mut stdin = child.stdin.take().expect("stdin was asked for");
-    let feed = async move {
-        // A refused script may close the pipe early; its message says more than the broken pipe would.
-        let _ = stdin.write_all(input.as_bytes()).await;
-        drop(stdin);
-    };
-    let ((), output) = tokio::join!(feed, child.wait_with_output());
-    let output = output.map_err(NftError::Run)?;
+    let mut command = Command::new("nft");
+    command.args(arguments);
+    // A file and no pipe: a refused script may not be read to its end.
+    let script = file_of(input).map_err(NftError::Run)?;
+    let ran = tokio::task::spawn_blocking(move || {
+        let lent = script.as_raw_fd();
+        output(command.stdin(script), &[lent])
+    });
+    let output = ran.await.unwrap_or_else(|failed| Err(failed.into())).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => NftError::Missing,
+        _ => NftError::Run(error),
+    })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     Err(NftError::Refused { stderr: String::from_utf8_lossy(&output.stderr).into_owned() })
+}
+
+/// A file in memory that is read from its beginning.
+fn file_of(text: &str) -> io::Result<File> {
+    let mut file = File::from(memfd_create("nft", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
 }

@@ -1,7 +1,8 @@
 //! Forks and signal state: what a supervisor of containers needs around `exec`.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
@@ -41,6 +42,45 @@ pub fn close_from_and_run(first: u32, child: impl FnOnce() -> i32) -> i32 {
     let code = child();
     // SAFETY: ends the process without running destructors, which would close descriptors a second time.
     unsafe { libc::_exit(code) }
+}
+
+/// Runs a program to its end, as [`Command::output`] does, without ever showing it this process's descriptors but those of
+/// `lent`: the ones `command` was given.
+///
+/// Until the new program is executed, its process has copies of all descriptors of the thread that starts it, also of those
+/// that `exec` closes. When this process is killed in between, the copies outlive it: its ports stay taken and its locks
+/// held until the orphan gets to run. So a thread of its own starts the program, with a table that holds nothing else.
+///
+/// # Errors
+/// As of [`Command::output`] and `close_range(2)` (Linux 5.9 and later).
+pub fn output(command: &mut Command, lent: &[RawFd]) -> io::Result<Output> {
+    let mut lent: Vec<u32> = lent.iter().map(|fd| fd.unsigned_abs()).filter(|&fd| fd >= 3).collect();
+    lent.sort_unstable();
+    std::thread::scope(|scope| {
+        let started = std::thread::Builder::new().name("program".to_owned()).spawn_scoped(scope, || {
+            let mut first = 3;
+            for fd in lent {
+                close_own_copies(first, fd)?;
+                first = fd + 1;
+            }
+            close_own_copies(first, libc::c_uint::MAX)?;
+            command.output()
+        })?;
+        started.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Gives the calling thread a descriptor table of its own and closes the descriptors from `first` to before `end` in it.
+fn close_own_copies(first: u32, end: u32) -> io::Result<()> {
+    const CLOSE_RANGE_UNSHARE: libc::c_uint = 2;
+    if first >= end {
+        return Ok(());
+    }
+    // SAFETY: other threads keep theirs, and this one owns none of what is closed.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, end - 1, CLOSE_RANGE_UNSHARE) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Marks every descriptor from `first` on to be closed by `exec`.
@@ -120,4 +160,32 @@ pub fn wait_for_end(pids: &[i32], limit: std::time::Duration) -> io::Result<bool
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, Write};
+
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+    use super::*;
+
+    #[test]
+    fn a_program_is_shown_nothing_but_what_it_was_lent() {
+        let secret = tempfile::tempfile().unwrap();
+        // What `exec` does not close shows what the process had before.
+        fcntl(&secret, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        let mut input = tempfile::tempfile().unwrap();
+        input.write_all(b"lent").unwrap();
+        input.rewind().unwrap();
+        let number = input.as_raw_fd();
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("cat; cat /dev/fd/{}", secret.as_raw_fd())).stdin(input);
+
+        let some = output(&mut command, &[number]).unwrap();
+        assert_eq!((some.stdout.as_slice(), some.status.success()), (b"lent".as_slice(), false), "{some:?}");
+        let all = output(&mut command, &[secret.as_raw_fd(), number]).unwrap();
+        assert!(all.status.success(), "{all:?}");
+        secret.metadata().expect("nothing was closed here");
+    }
 }

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use corten_sys::process::output;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -333,8 +334,9 @@ fn spawn(inner: &Inner, paths: &SandboxPaths, control: UnixStream) -> io::Result
     };
     let log = fs::OpenOptions::new().create(true).append(true).open(paths.directory.join("shim.log"))?;
     command.arg0(name).args(args).arg(&paths.directory).env_clear();
-    command.stdin(Stdio::from(OwnedFd::from(control))).stdout(Stdio::null()).stderr(log).current_dir("/");
-    let status = command.spawn()?.wait()?;
+    let lent = [Some(control.as_raw_fd()), Some(log.as_raw_fd()), inner.program.as_ref().map(AsRawFd::as_raw_fd)];
+    command.stdin(OwnedFd::from(control)).stdout(Stdio::null()).stderr(log).current_dir("/");
+    let status = output(&mut command, &lent.into_iter().flatten().collect::<Vec<_>>())?.status;
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("{status}: {}", last_words(paths)))) }
 }
 

@@ -64,3 +64,16 @@ fn a_crate_imports_only_lower_floors() {
         }
     }
 }
+
+#[test]
+fn the_replay_does_not_take_another_server_for_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("oracle.py"), "").unwrap();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port().to_string();
+    let mut replay = std::process::Command::new(root().join("scripts/oracle"));
+    let replay = replay.env("CORTEN_ORACLE", directory.path()).env("CORTEN_ORACLE_PORT", &port).env("CORTEN_BINARY", "true");
+    let outcome = replay.output().unwrap();
+    let said = String::from_utf8(outcome.stderr).unwrap();
+    assert!(!outcome.status.success() && said.contains(&format!("port {port} is held by another server")), "{said}");
+}

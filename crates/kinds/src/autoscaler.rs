@@ -46,19 +46,21 @@ impl Strategy for HorizontalPodAutoscalers {
         faults
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        object.copy_from(old, if ctx.subresource == "status" { "spec" } else { "status" });
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "status");
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        if ctx.subresource == "status" {
-            let path = Path::new("status");
-            for key in ["currentReplicas", "desiredReplicas"] {
-                check::field_not_negative(&mut faults, &path, &object["status"], key);
-            }
-        } else {
-            spec(&mut faults, &object["spec"], Some(&old["spec"]));
+        spec(&mut faults, &object["spec"], Some(&old["spec"]));
+        faults
+    }
+
+    fn validate_status(&self, object: &Value, _: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        let path = Path::new("status");
+        for key in ["currentReplicas", "desiredReplicas"] {
+            check::field_not_negative(&mut faults, &path, &object["status"], key);
         }
         faults
     }

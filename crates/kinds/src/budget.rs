@@ -55,19 +55,12 @@ impl Strategy for PodDisruptionBudgets {
         faults
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource == "status" {
-            object.copy_from(old, "spec");
-            return;
-        }
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         object.copy_from(old, "status");
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
-    fn validate_update(&self, object: &Value, _: &Value, ctx: &Context<'_>) -> Faults {
-        if ctx.subresource != "status" {
-            return self.validate(object, ctx);
-        }
+    fn validate_status(&self, object: &Value, _: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
         let path = Path::new("status");
         check::conditions(&mut faults, &path.child("conditions"), object["status"].list("conditions"));

@@ -42,28 +42,26 @@ impl Strategy for PersistentVolumeClaims {
         faults
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource == "status" {
-            object.copy_from(old, "spec");
-        } else {
-            object.copy_from(old, "status");
-            data_sources(object.object("spec"), &old["spec"]);
-        }
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "status");
+        data_sources(object.object("spec"), &old["spec"]);
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
-        if ctx.subresource == "status" { status(object) } else { update(object, old) }
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        update(object, old)
     }
 
-    fn warnings(&self, object: &Value, _: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
+    fn validate_status(&self, object: &Value, _: &Value, _: &Context<'_>) -> Faults {
+        status(object)
+    }
+
+    fn warnings(&self, object: &Value, _: Option<&Value>, _: &Context<'_>) -> Vec<String> {
         let mut found = Vec::new();
-        if ctx.subresource.is_empty() {
-            if object["metadata"]["annotations"].opt_text(BETA_CLASS).is_some() {
-                let message = "deprecated since v1.8; use \"storageClassName\" attribute instead";
-                found.push(format!("metadata.annotations[{BETA_CLASS}]: {message}"));
-            }
-            warnings(&mut found, "spec", &object["spec"]);
+        if object["metadata"]["annotations"].opt_text(BETA_CLASS).is_some() {
+            let message = "deprecated since v1.8; use \"storageClassName\" attribute instead";
+            found.push(format!("metadata.annotations[{BETA_CLASS}]: {message}"));
         }
+        warnings(&mut found, "spec", &object["spec"]);
         found
     }
 

@@ -73,31 +73,26 @@ impl Strategy for CustomResourceDefinitions {
         faults
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource == "status" {
-            object.copy_from(old, "spec");
-            return;
-        }
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         object.copy_from(old, "status");
         meta::bump_generation(object, old, |object| &object["spec"]);
         keep_stored(object);
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+    fn validate_status(&self, object: &Value, _: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        if ctx.subresource == "status" {
-            let status = Path::new("status");
-            kind_names(&mut faults, &status.child("acceptedNames"), &object["status"]["acceptedNames"]);
-            return faults;
-        }
+        let status = Path::new("status");
+        kind_names(&mut faults, &status.child("acceptedNames"), &object["status"]["acceptedNames"]);
+        faults
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
         whole(&mut faults, object, Some(old));
         faults
     }
 
-    fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if !ctx.subresource.is_empty() {
-            return Vec::new();
-        }
+    fn warnings(&self, object: &Value, old: Option<&Value>, _: &Context<'_>) -> Vec<String> {
         let had = old.map(unknown_formats).unwrap_or_default();
         let now = unknown_formats(object).into_iter().filter(|format| !had.contains(format));
         now.map(|format| format!("unrecognized format {}", corten_api::field::quoted(&format))).collect()

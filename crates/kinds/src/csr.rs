@@ -121,28 +121,31 @@ impl Strategy for CertificateSigningRequests {
 
     fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
         object.copy_from(old, "spec");
-        match ctx.subresource {
-            "approval" => {
-                let conditions = object["status"]["conditions"].clone();
-                object.copy_from(old, "status");
-                object.object("status").put("conditions", conditions);
-                stamp(object, old, ctx);
-            }
-            "status" => {
-                // Approval is for those who may approve: what there is of it stays as it is, and more or less of it is a fault.
-                for kind in ["Approved", "Denied"] {
-                    let of_kind = |condition: &&Value| condition.text("type") == kind;
-                    let before: Vec<Value> = old["status"].list("conditions").iter().filter(of_kind).cloned().collect();
-                    let now = object["status"].list("conditions").iter().filter(of_kind).count();
-                    if now == before.len() {
-                        let places = object.object("status").items("conditions").filter(|one| one.text("type") == kind);
-                        places.zip(before).for_each(|(place, before)| *place = before);
-                    }
-                }
-                stamp(object, old, ctx);
-            }
-            _ => object.copy_from(old, "status"),
+        let conditions = object["status"]["conditions"].clone();
+        object.copy_from(old, "status");
+        if ctx.subresource == "approval" {
+            object.object("status").put("conditions", conditions);
+            stamp(object, old, ctx);
         }
+    }
+
+    /// Approval is for those who may approve: what there is of it stays as it is, and more or less of it is a fault.
+    fn prepare_status(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
+        object.copy_from(old, "spec");
+        for kind in ["Approved", "Denied"] {
+            let of_kind = |condition: &&Value| condition.text("type") == kind;
+            let before: Vec<Value> = old["status"].list("conditions").iter().filter(of_kind).cloned().collect();
+            let now = object["status"].list("conditions").iter().filter(of_kind).count();
+            if now == before.len() {
+                let places = object.object("status").items("conditions").filter(|one| one.text("type") == kind);
+                places.zip(before).for_each(|(place, before)| *place = before);
+            }
+        }
+        stamp(object, old, ctx);
+    }
+
+    fn validate_status(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+        self.validate_update(object, old, ctx)
     }
 
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {

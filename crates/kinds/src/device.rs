@@ -88,21 +88,25 @@ impl Strategy for ResourceClaims {
         faults
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource == "status" {
-            object.copy_from(old, "spec");
-            meta::reset_for_status(object, old);
-            status::drop_deallocated(object.object("status"), &old["status"]);
-        } else {
-            object.copy_from(old, "status");
-        }
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "status");
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+    fn prepare_status(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "spec");
+        meta::reset_for_status(object, old);
+        status::drop_deallocated(object.object("status"), &old["status"]);
+    }
+
+    fn validate_status(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        if ctx.subresource == "status" {
-            validation::claim_status(&mut faults, &Path::new("status"), object, &old["status"]);
-        } else if !semantic_equal(&object["spec"], &old["spec"]) {
+        validation::claim_status(&mut faults, &Path::new("status"), object, &old["status"]);
+        faults
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        if !semantic_equal(&object["spec"], &old["spec"]) {
             let shown = internal::shown("ResourceClaimSpec", &object["spec"]);
             check::invalid_shown(&mut faults, &Path::new("spec"), &shown, check::IMMUTABLE);
         }

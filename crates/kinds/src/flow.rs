@@ -66,23 +66,20 @@ impl Strategy for FlowSchemas {
         faults
     }
 
-    fn validate_update(&self, object: &Value, _: &Value, ctx: &Context<'_>) -> Faults {
-        if ctx.subresource != "status" {
-            return self.validate(object, ctx);
-        }
+    fn validate_status(&self, object: &Value, _: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
         conditions(&mut faults, &object["status"]);
         faults
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource == "status" {
-            object.copy_from(old, "spec");
-            let managed = object["metadata"]["managedFields"].clone();
-            object.copy_from(old, "metadata");
-            object.object("metadata").put("managedFields", managed);
-            return;
-        }
+    fn prepare_status(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "spec");
+        let managed = object["metadata"]["managedFields"].clone();
+        object.copy_from(old, "metadata");
+        object.object("metadata").put("managedFields", managed);
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         object.copy_from(old, "status");
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
@@ -368,10 +365,7 @@ impl Strategy for PriorityLevels {
         faults
     }
 
-    fn validate_update(&self, object: &Value, _: &Value, ctx: &Context<'_>) -> Faults {
-        if ctx.subresource != "status" {
-            return self.validate(object, ctx);
-        }
+    fn validate_status(&self, object: &Value, _: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
         conditions(&mut faults, &object["status"]);
         faults
@@ -379,6 +373,10 @@ impl Strategy for PriorityLevels {
 
     fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
         FlowSchemas.prepare_update(object, old, ctx);
+    }
+
+    fn prepare_status(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
+        FlowSchemas.prepare_status(object, old, ctx);
     }
 
     fn columns(&self) -> &'static [Column] {

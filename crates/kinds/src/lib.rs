@@ -92,7 +92,8 @@ pub struct Context<'a> {
 /// The order on create: `default`, `prepare_create`, admission (`default` again only if a webhook or policy changed the object),
 /// `validate`, `warnings`, and once more `default` on the way to the store: what `prepare_create` filled in is the source of
 /// further defaults that validation must not see yet.
-/// On update the same with `prepare_update` and `validate_update`.
+/// On update the same with `prepare_update` and `validate_update`, through `/status` with `prepare_status`, `validate_status` and
+/// `status_warnings`.
 /// Object metadata is validated by the registry with [`Strategy::validate_name`].
 pub trait Strategy: Sync {
     /// Fills in defaults. Idempotent.
@@ -138,6 +139,24 @@ pub trait Strategy: Sync {
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
         let _ = old;
         self.validate(object, ctx)
+    }
+
+    /// Keeps what a change of the status alone may not touch.
+    fn prepare_status(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
+        let _ = ctx;
+        doc::Write::copy_from(object, old, "spec");
+    }
+
+    /// Faults of a change of the status alone.
+    fn validate_status(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+        let _ = (object, old, ctx);
+        Faults::default()
+    }
+
+    /// Texts for `Warning` headers about a change of the status alone.
+    fn status_warnings(&self, object: &Value) -> Vec<String> {
+        let _ = object;
+        Vec::new()
     }
 
     /// Brings an object that is valid into the form that is stored and shown.

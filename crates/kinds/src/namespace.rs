@@ -40,37 +40,34 @@ impl Strategy for Namespaces {
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        match ctx.subresource {
-            "status" => object.copy_from(old, "spec"),
-            "finalize" => object.copy_from(old, "status"),
-            _ => {
-                let finalizers = old["spec"]["finalizers"].clone();
-                object.object("spec").put("finalizers", finalizers);
-                object.copy_from(old, "status");
-            }
+        object.copy_from(old, "status");
+        if ctx.subresource != "finalize" {
+            let finalizers = old["spec"]["finalizers"].clone();
+            object.object("spec").put("finalizers", finalizers);
         }
     }
 
     fn validate_update(&self, object: &Value, _: &Value, ctx: &Context<'_>) -> Faults {
+        if ctx.subresource != "finalize" {
+            return self.validate(object, ctx);
+        }
         let mut faults = Faults::default();
-        match ctx.subresource {
-            "status" => {
-                let (wanted, deletion) =
-                    if object["metadata"].has("deletionTimestamp") { ("Terminating", "not empty") } else { ("Active", "empty") };
-                let phase = object["status"].text("phase");
-                if phase != wanted {
-                    let detail = format!("may only be '{wanted}' if `deletionTimestamp` is {deletion}");
-                    faults.invalid_str(&Path::new("status").child("Phase"), phase, &detail);
-                }
-            }
-            "finalize" => {
-                let spec = Path::new("spec");
-                let path = spec.child("finalizers");
-                for (i, name) in object["spec"].texts("finalizers").enumerate() {
-                    finalizer(&mut faults, &path.index(i), name);
-                }
-            }
-            _ => return self.validate(object, ctx),
+        let spec = Path::new("spec");
+        let path = spec.child("finalizers");
+        for (i, name) in object["spec"].texts("finalizers").enumerate() {
+            finalizer(&mut faults, &path.index(i), name);
+        }
+        faults
+    }
+
+    fn validate_status(&self, object: &Value, _: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        let (wanted, deletion) =
+            if object["metadata"].has("deletionTimestamp") { ("Terminating", "not empty") } else { ("Active", "empty") };
+        let phase = object["status"].text("phase");
+        if phase != wanted {
+            let detail = format!("may only be '{wanted}' if `deletionTimestamp` is {deletion}");
+            faults.invalid_str(&Path::new("status").child("Phase"), phase, &detail);
         }
         faults
     }

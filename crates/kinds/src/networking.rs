@@ -217,20 +217,17 @@ impl Strategy for ServiceCidrs {
         faults
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource == "status" {
-            object.copy_from(old, "spec");
-            meta::reset_for_status(object, old);
-        } else {
-            object.copy_from(old, "status");
-        }
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "status");
+    }
+
+    fn prepare_status(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "spec");
+        meta::reset_for_status(object, old);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        if ctx.subresource == "status" {
-            return faults;
-        }
         let spec = Path::new("spec");
         let path = spec.child("cidrs");
         let (now, before) = (object["spec"].list("cidrs"), old["spec"].list("cidrs"));

@@ -53,15 +53,15 @@ impl Strategy for Nodes {
         faults
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource == "status" {
-            object.copy_from(old, "spec");
-        } else {
-            object.copy_from(old, "status");
-        }
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "status");
         if !old["spec"].has("configSource") {
             object.object("spec").drop_key("configSource");
         }
+    }
+
+    fn prepare_status(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "spec");
         if !old["status"].has("config") {
             object.object("status").drop_key("config");
         }
@@ -69,7 +69,13 @@ impl Strategy for Nodes {
 
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
         // The reference server checks the new node as a whole and then as a change, so some faults come twice.
-        let mut faults = if ctx.subresource == "status" { Faults::default() } else { self.validate(object, ctx) };
+        let mut faults = self.validate(object, ctx);
+        faults.0.extend(self.validate_status(object, old, ctx).0);
+        faults
+    }
+
+    fn validate_status(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
         let metadata = Path::new("metadata");
         amounts(&mut faults, object);
         declared_features(&mut faults, &object["status"]);
@@ -104,17 +110,15 @@ impl Strategy for Nodes {
         faults
     }
 
-    fn warnings(&self, object: &Value, _: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
+    fn warnings(&self, object: &Value, _: Option<&Value>, _: &Context<'_>) -> Vec<String> {
         let mut warnings = Vec::new();
-        if ctx.subresource.is_empty() {
-            if object["spec"].has("configSource") {
-                warnings.push("spec.configSource: the feature is removed".into());
-            }
-            if !object["spec"].text("externalID").is_empty() {
-                warnings.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".into());
-            }
-            warnings.extend(addresses::cidr_list_warnings("spec.podCIDRs", object["spec"].texts("podCIDRs")));
+        if object["spec"].has("configSource") {
+            warnings.push("spec.configSource: the feature is removed".into());
         }
+        if !object["spec"].text("externalID").is_empty() {
+            warnings.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".into());
+        }
+        warnings.extend(addresses::cidr_list_warnings("spec.podCIDRs", object["spec"].texts("podCIDRs")));
         warnings
     }
 
@@ -275,7 +279,7 @@ mod tests {
         let old = json!({ "spec": {}, "status": {} });
         let new = json!({ "spec": {}, "status": { "capacity": { "cpu": "-1" } } });
         let fault = "status.capacity.cpu: Invalid value: \"-1\": must be greater than or equal to 0";
-        assert_eq!(shown(&Nodes.validate_update(&new, &old, &context("status"))), [fault]);
+        assert_eq!(shown(&Nodes.validate_status(&new, &old, &context("status"))), [fault]);
         assert_eq!(shown(&Nodes.validate_update(&new, &old, &context(""))), [fault, fault]);
     }
 
@@ -309,6 +313,6 @@ mod tests {
         let node = json!({ "spec": { "externalID": "x" } });
         let warning = "spec.externalID: this field is deprecated, and is unused by Kubernetes";
         assert_eq!(Nodes.warnings(&node, None, &context("")), [warning]);
-        assert!(Nodes.warnings(&node, None, &context("status")).is_empty());
+        assert!(Nodes.status_warnings(&node).is_empty());
     }
 }

@@ -168,18 +168,6 @@ impl Strategy for Pods {
 
     fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
         match ctx.subresource {
-            "status" => {
-                object.copy_from(old, "spec");
-                let metadata = object.object("metadata");
-                metadata.copy_from(&old["metadata"], "deletionTimestamp");
-                metadata.copy_from(&old["metadata"], "ownerReferences");
-                let status = object.object("status");
-                if status.text("qosClass").is_empty() {
-                    status.copy_from(&old["status"], "qosClass");
-                }
-                keep_observed_generation(status, &old["status"]);
-                drop_disabled_status(status);
-            }
             "ephemeralcontainers" => {
                 let added = object["spec"]["ephemeralContainers"].clone();
                 keep_all_but_metadata(object, old);
@@ -192,24 +180,41 @@ impl Strategy for Pods {
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
+    fn prepare_status(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "spec");
+        let metadata = object.object("metadata");
+        metadata.copy_from(&old["metadata"], "deletionTimestamp");
+        metadata.copy_from(&old["metadata"], "ownerReferences");
+        let status = object.object("status");
+        if status.text("qosClass").is_empty() {
+            status.copy_from(&old["status"], "qosClass");
+        }
+        keep_observed_generation(status, &old["status"]);
+        drop_disabled_status(status);
+    }
+
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
         let options = Options::new(true, Some(old));
         match ctx.subresource {
-            "status" => update::status(object, old, &options),
             "ephemeralcontainers" => update::ephemeral_containers(object, old, &options),
             "resize" => update::resize(object, old, &options),
             _ => update::pod(object, old, &options),
         }
     }
 
+    fn validate_status(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        update::status(object, old, &Options::new(true, Some(old)))
+    }
+
+    fn status_warnings(&self, object: &Value) -> Vec<String> {
+        let addresses = |key: &str| -> Vec<String> {
+            let list = object["status"].list(key).iter().enumerate();
+            list.filter_map(|(i, point)| ip_warning(&format!("status.{key}[{i}].ip"), point.text("ip"))).collect()
+        };
+        [addresses("podIPs"), addresses("hostIPs")].concat()
+    }
+
     fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if ctx.subresource == "status" {
-            let addresses = |key: &str| -> Vec<String> {
-                let list = object["status"].list(key).iter().enumerate();
-                list.filter_map(|(i, point)| ip_warning(&format!("status.{key}[{i}].ip"), point.text("ip"))).collect()
-            };
-            return [addresses("podIPs"), addresses("hostIPs")].concat();
-        }
         if old.is_some() || !ctx.subresource.is_empty() {
             return Vec::new();
         }

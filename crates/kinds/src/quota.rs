@@ -193,19 +193,21 @@ impl Strategy for ResourceQuotas {
         faults
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        object.copy_from(old, if ctx.subresource == "status" { "spec" } else { "status" });
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "status");
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+    fn validate_status(&self, object: &Value, _: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        if ctx.subresource == "status" {
-            let status = Path::new("status");
-            for list in ["hard", "used"] {
-                amounts(&mut faults, &status.child(list), object["status"].map(list));
-            }
-            return faults;
+        let status = Path::new("status");
+        for list in ["hard", "used"] {
+            amounts(&mut faults, &status.child(list), object["status"].map(list));
         }
+        faults
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
         quota_spec(&mut faults, &object["spec"]);
         let scopes = |object: &Value| object["spec"].texts("scopes").map(str::to_owned).collect::<BTreeSet<_>>();
         if scopes(object) != scopes(old) {
@@ -214,8 +216,8 @@ impl Strategy for ResourceQuotas {
         faults
     }
 
-    fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if old.is_some() || !ctx.subresource.is_empty() {
+    fn warnings(&self, object: &Value, old: Option<&Value>, _: &Context<'_>) -> Vec<String> {
+        if old.is_some() {
             return Vec::new();
         }
         warnings(&object["spec"])

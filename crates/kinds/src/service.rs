@@ -82,22 +82,20 @@ impl Strategy for Services {
         validate(object)
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource == "status" {
-            object.copy_from(old, "spec");
-            return;
-        }
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         object.copy_from(old, "status");
         drop_type_dependent(object, old);
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+    fn validate_status(&self, object: &Value, _: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        if ctx.subresource == "status" {
-            let status = Path::new("status");
-            load_balancer_status(&mut faults, &status.child("loadBalancer"), &object["status"]["loadBalancer"], &object["spec"]);
-            return faults;
-        }
+        let status = Path::new("status");
+        load_balancer_status(&mut faults, &status.child("loadBalancer"), &object["status"]["loadBalancer"], &object["spec"]);
+        faults
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
         cluster_ip_changes(&mut faults, &object["spec"], &old["spec"]);
         family_changes(&mut faults, &object["spec"], &old["spec"]);
         load_balancer_class(&mut faults, &object["spec"], Some(&old["spec"]));
@@ -115,12 +113,13 @@ impl Strategy for Services {
         names::name_is_label(name, prefix)
     }
 
-    fn warnings(&self, object: &Value, _: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if ctx.subresource == "status" {
-            let points = object["status"]["loadBalancer"].list("ingress").iter().map(|point| point.text("ip"));
-            return addresses::ip_list_warnings("status.loadBalancer.ingress", points);
-        }
+    fn warnings(&self, object: &Value, _: Option<&Value>, _: &Context<'_>) -> Vec<String> {
         warnings(object)
+    }
+
+    fn status_warnings(&self, object: &Value) -> Vec<String> {
+        let points = object["status"]["loadBalancer"].list("ingress").iter().map(|point| point.text("ip"));
+        addresses::ip_list_warnings("status.loadBalancer.ingress", points)
     }
 
     fn create_on_update(&self) -> bool {

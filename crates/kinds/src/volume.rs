@@ -37,11 +37,11 @@ impl Strategy for PersistentVolumes {
         faults
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource != "status" {
-            object.copy_from(old, "status");
-            return;
-        }
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "status");
+    }
+
+    fn prepare_status(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
         object.copy_from(old, "spec");
         let status = object.object("status");
         let before = &old["status"];
@@ -55,11 +55,8 @@ impl Strategy for PersistentVolumes {
         }
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        if ctx.subresource == "status" {
-            return faults;
-        }
         let path = Path::new("spec");
         let (new_spec, old_spec) = (&object["spec"], &old["spec"]);
         let known = Known { name: object["metadata"].text("name"), lax_labels: has_invalid_labels(old_spec), inline: false };
@@ -91,10 +88,7 @@ impl Strategy for PersistentVolumes {
         faults
     }
 
-    fn warnings(&self, object: &Value, _: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if !ctx.subresource.is_empty() {
-            return Vec::new();
-        }
+    fn warnings(&self, object: &Value, _: Option<&Value>, _: &Context<'_>) -> Vec<String> {
         warnings(object)
     }
 

@@ -47,6 +47,10 @@ fn update(group: &str, resource: &str, subresource: &str, old: &Value, patch: &V
     let mut new = old.clone();
     merge(&mut new, patch);
     strategy.default(&mut new);
+    if subresource == "status" {
+        strategy.prepare_status(&mut new, &old, &ctx);
+        return texts(&strategy.validate_status(&new, &old, &ctx));
+    }
     strategy.prepare_update(&mut new, &old, &ctx);
     texts(&strategy.validate_update(&new, &old, &ctx))
 }

@@ -234,11 +234,18 @@ async fn attempt_update(
     let unconditional = check_version(writing, name, &mut document, entry)? || change.retries();
     let reserved = hooks::before_update(writing, &mut document, &old).await?;
     keep_generation(&mut document, &old);
-    writing.with_rules(|strategy, context| strategy.prepare_update(&mut document, &old, context));
+    let of_status = writing.subresource == "status";
+    writing.with_rules(|strategy, context| match of_status {
+        true => strategy.prepare_status(&mut document, &old, context),
+        false => strategy.prepare_update(&mut document, &old, context),
+    });
     keep_system_fields(&mut document, &old);
     validate(writing, &document, &old)?;
-    let warnings = writing.with_rules(|strategy, context| strategy.warnings(&document, Some(&old), context)).unwrap_or_default();
-    for text in warnings {
+    let warnings = writing.with_rules(|strategy, context| match of_status {
+        true => strategy.status_warnings(&document),
+        false => strategy.warnings(&document, Some(&old), context),
+    });
+    for text in warnings.unwrap_or_default() {
         writing.warn(text);
     }
     writing.with_rules(|strategy, _| strategy.canonicalize(&mut document));
@@ -376,7 +383,11 @@ fn validate(writing: &Writing<'_>, document: &Value, old: &Value) -> Result<(), 
         if checks_first {
             compare(&mut own);
         }
-        own.0.extend(strategy.validate_update(document, old, context).0);
+        let faults = match writing.subresource.as_str() {
+            "status" => strategy.validate_status(document, old, context),
+            _ => strategy.validate_update(document, old, context),
+        };
+        own.0.extend(faults.0);
         own
     });
     faults.0.extend(own.unwrap_or_default().0);

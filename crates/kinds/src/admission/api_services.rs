@@ -29,13 +29,13 @@ impl Strategy for ApiServices {
         object.put("status", status);
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource == "status" {
-            object.copy_from(old, "spec");
-            meta::reset_for_status(object, old);
-        } else {
-            object.copy_from(old, "status");
-        }
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "status");
+    }
+
+    fn prepare_status(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "spec");
+        meta::reset_for_status(object, old);
     }
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
@@ -91,10 +91,7 @@ impl Strategy for ApiServices {
         faults
     }
 
-    fn validate_update(&self, object: &Value, _: &Value, ctx: &Context<'_>) -> Faults {
-        if ctx.subresource != "status" {
-            return self.validate(object, ctx);
-        }
+    fn validate_status(&self, object: &Value, _: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
         let path = Path::new("status");
         let conditions = path.child("conditions");

@@ -34,12 +34,12 @@ impl Strategy for Policies {
         meta::set_generation(object, 1);
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource == "status" {
-            object.copy_from(old, "spec");
-            meta::reset_for_status(object, old);
-            return;
-        }
+    fn prepare_status(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "spec");
+        meta::reset_for_status(object, old);
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         if !self.mutating {
             object.copy_from(old, "status");
         }
@@ -50,8 +50,12 @@ impl Strategy for Policies {
         self.faults(object, None)
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
-        if ctx.subresource == "status" { policy::status(&object["status"]) } else { self.faults(object, Some(old)) }
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        self.faults(object, Some(old))
+    }
+
+    fn validate_status(&self, object: &Value, _: &Value, _: &Context<'_>) -> Faults {
+        policy::status(&object["status"])
     }
 
     fn unconditional_update(&self) -> bool {

@@ -45,28 +45,19 @@ impl Strategy for CronJobs {
         faults
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource == "status" {
-            object.copy_from(old, "spec");
-            return;
-        }
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         object.copy_from(old, "status");
         drop_disabled(object);
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        if ctx.subresource.is_empty() {
-            spec(&mut faults, &object["spec"], Some(&old["spec"]));
-        }
+        spec(&mut faults, &object["spec"], Some(&old["spec"]));
         faults
     }
 
-    fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if !ctx.subresource.is_empty() {
-            return Vec::new();
-        }
+    fn warnings(&self, object: &Value, old: Option<&Value>, _: &Context<'_>) -> Vec<String> {
         let mut found: Vec<String> = crate::workload::name_warning(object, old).into_iter().collect();
         if !crate::workload::same_generation(object, old) {
             let spec = Path::new("spec");

@@ -76,20 +76,17 @@ impl Strategy for Jobs {
         faults
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource == "status" {
-            object.copy_from(old, "spec");
-            return;
-        }
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         object.copy_from(old, "status");
         crate::workload::drop_disabled(object);
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
-        if ctx.subresource == "status" {
-            return job_status::update(object, old);
-        }
+    fn validate_status(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        job_status::update(object, old)
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
         let mut options = Options::new(false, Some(&old["spec"]["template"]));
         options.lax_selectors |= check::has_invalid_label_value(&old["spec"]["selector"]);
@@ -99,10 +96,7 @@ impl Strategy for Jobs {
         faults
     }
 
-    fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if !ctx.subresource.is_empty() {
-            return Vec::new();
-        }
+    fn warnings(&self, object: &Value, old: Option<&Value>, _: &Context<'_>) -> Vec<String> {
         let mut found: Vec<String> = crate::workload::name_warning(object, old).into_iter().collect();
         if !crate::workload::same_generation(object, old) {
             spec_warnings(&mut found, &Path::new("spec"), &object["spec"]);

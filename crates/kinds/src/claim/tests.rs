@@ -56,5 +56,5 @@ fn the_beta_class_is_warned_of_at_each_write() {
                    attribute instead";
     assert_eq!(Claims.warnings(&object, None, &context("")), [warning]);
     assert_eq!(Claims.warnings(&object, Some(&object), &context("")), [warning]);
-    assert!(Claims.warnings(&object, Some(&object), &context("status")).is_empty());
+    assert!(Claims.status_warnings(&object).is_empty());
 }

@@ -4,7 +4,7 @@ use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
 use crate::doc::{Read, Write};
-use crate::{Column, Context, Strategy, check, columns, meta, names, table};
+use crate::{Column, Context, Strategy, addresses, check, columns, meta, names, table};
 
 pub(crate) struct Ingresses;
 
@@ -35,42 +35,45 @@ impl Strategy for Ingresses {
         faults
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource == "status" {
-            object.copy_from(old, "spec");
-            return;
-        }
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         object.copy_from(old, "status");
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
-    fn validate_update(&self, object: &Value, _: &Value, ctx: &Context<'_>) -> Faults {
+    fn validate_update(&self, object: &Value, _: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        if ctx.subresource == "status" {
-            let status = Path::new("status");
-            let balancer = status.child("loadBalancer");
-            let path = balancer.child("ingress");
-            for (i, point) in object["status"]["loadBalancer"].list("ingress").iter().enumerate() {
-                let at = path.index(i);
-                if !point.text("ip").is_empty() {
-                    check::ip(&mut faults, &at.child("ip"), point.text("ip"));
-                }
-                let hostname = point.text("hostname");
-                if !hostname.is_empty() {
-                    check::dns_subdomain(&mut faults, &at.child("hostname"), hostname);
-                    if names::parse_ip(hostname).is_some() {
-                        faults.invalid_str(&at.child("hostname"), hostname, "must be a DNS name, not an IP address");
-                    }
+        spec(&mut faults, &object["spec"]);
+        faults
+    }
+
+    fn validate_status(&self, object: &Value, _: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
+        let status = Path::new("status");
+        let balancer = status.child("loadBalancer");
+        let path = balancer.child("ingress");
+        for (i, point) in object["status"]["loadBalancer"].list("ingress").iter().enumerate() {
+            let at = path.index(i);
+            if !point.text("ip").is_empty() {
+                check::ip(&mut faults, &at.child("ip"), point.text("ip"));
+            }
+            let hostname = point.text("hostname");
+            if !hostname.is_empty() {
+                check::dns_subdomain(&mut faults, &at.child("hostname"), hostname);
+                if names::parse_ip(hostname).is_some() {
+                    faults.invalid_str(&at.child("hostname"), hostname, "must be a DNS name, not an IP address");
                 }
             }
-        } else {
-            spec(&mut faults, &object["spec"]);
         }
         faults
     }
 
-    fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if !ctx.subresource.is_empty() || old.is_some() {
+    fn status_warnings(&self, object: &Value) -> Vec<String> {
+        let points = object["status"]["loadBalancer"].list("ingress").iter().map(|point| point.text("ip"));
+        addresses::ip_list_warnings("status.loadBalancer.ingress", points)
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>, _: &Context<'_>) -> Vec<String> {
+        if old.is_some() {
             return Vec::new();
         }
         let annotated = object["metadata"]["annotations"].opt_text(CLASS_ANNOTATION).is_some();
@@ -231,5 +234,20 @@ fn backend(faults: &mut Faults, path: &Path<'_>, backend: &Value) {
                 _ => faults.invalid_str(path, "", "cannot set both port name & port number"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_balancers_are_to_be_written_as_everybody_does() {
+        let ingress =
+            |ip: &str| json!({ "status": { "loadBalancer": { "ingress": [{ "hostname": "a.example" }, { "ip": ip }] } } });
+        assert!(Ingresses.status_warnings(&ingress("fd00::1")).is_empty());
+        let warning =
+            "status.loadBalancer.ingress[1]: IPv6 address \"FD00::1\" should be in RFC 5952 canonical format (\"fd00::1\")";
+        assert_eq!(Ingresses.status_warnings(&ingress("FD00::1")), [warning]);
     }
 }

@@ -149,7 +149,7 @@ fn faults_of_resource_health() {
         ] }));
         let mut new = old.clone();
         new["status"] = json!({ kind: [{ "name": "c", "allocatedResourcesStatus": health }] });
-        assert_eq!(shown(&Pods.validate_update(&new, &old, &context("status"))), expected);
+        assert_eq!(shown(&Pods.validate_status(&new, &old, &context("status"))), expected);
     }
 }
 
@@ -214,7 +214,7 @@ fn ended_containers_stay_ended() {
         let refused =
             ["status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state".to_owned()];
         let expected: &[String] = if allowed { &[] } else { &refused };
-        assert_eq!(shown(&Pods.validate_update(&new, &old, &context("status"))), expected, "{container} {pod_policy} {code}");
+        assert_eq!(shown(&Pods.validate_status(&new, &old, &context("status"))), expected, "{container} {pod_policy} {code}");
     };
     check(json!({}), "Always", 0, true);
     check(json!({}), "OnFailure", 0, false);

@@ -271,13 +271,17 @@ impl Strategy for VolumeAttachments {
         attachment(object)
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource == "status" {
-            object.copy_from(old, "spec");
-            meta::reset_for_status(object, old);
-        } else {
-            object.copy_from(old, "status");
-        }
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "status");
+    }
+
+    fn prepare_status(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "spec");
+        meta::reset_for_status(object, old);
+    }
+
+    fn validate_status(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+        self.validate_update(object, old, ctx)
     }
 
     fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {

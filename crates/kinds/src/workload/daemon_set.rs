@@ -62,12 +62,12 @@ impl Strategy for DaemonSets {
         faults
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource == "status" {
-            object.copy_from(old, "spec");
-            template_generation(object, generation_annotation(old));
-            return;
-        }
+    fn prepare_status(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "spec");
+        template_generation(object, generation_annotation(old));
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         object.copy_from(old, "status");
         super::drop_disabled(object);
         let before = generation_annotation(old);
@@ -76,33 +76,35 @@ impl Strategy for DaemonSets {
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+    fn validate_status(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        if ctx.subresource == "status" {
-            let status = &object["status"];
-            let all = [
-                "currentNumberScheduled",
-                "numberMisscheduled",
-                "desiredNumberScheduled",
-                "numberReady",
-                "observedGeneration",
-                "updatedNumberScheduled",
-                "numberAvailable",
-                "numberUnavailable",
-                "collisionCount",
-            ];
-            counts(&mut faults, status, &all);
-            collisions_only_rise(&mut faults, status, &old["status"]);
-            return faults;
-        }
+        let status = &object["status"];
+        let all = [
+            "currentNumberScheduled",
+            "numberMisscheduled",
+            "desiredNumberScheduled",
+            "numberReady",
+            "observedGeneration",
+            "updatedNumberScheduled",
+            "numberAvailable",
+            "numberUnavailable",
+            "collisionCount",
+        ];
+        counts(&mut faults, status, &all);
+        collisions_only_rise(&mut faults, status, &old["status"]);
+        faults
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
         let path = Path::new("spec");
         check::immutable_selector(&mut faults, &path, object, old);
         spec(&mut faults, object, Some(old));
         faults
     }
 
-    fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if ctx.subresource.is_empty() { super::template_warnings(object, old) } else { Vec::new() }
+    fn warnings(&self, object: &Value, old: Option<&Value>, _: &Context<'_>) -> Vec<String> {
+        super::template_warnings(object, old)
     }
 
     fn hidden_annotations(&self) -> &'static [&'static str] {

@@ -48,12 +48,12 @@ impl Strategy for Deployments {
         faults
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource == "status" {
-            object.copy_from(old, "spec");
-            object.object("metadata").copy_from(&old["metadata"], "labels");
-            return;
-        }
+    fn prepare_status(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
+        object.copy_from(old, "spec");
+        object.object("metadata").copy_from(&old["metadata"], "labels");
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         object.copy_from(old, "status");
         super::drop_disabled(object);
         let before = old["metadata"].int("generation");
@@ -62,23 +62,22 @@ impl Strategy for Deployments {
         object.object("metadata").put("generation", before + i64::from(changed));
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+    fn validate_status(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        if ctx.subresource == "status" {
-            status(&mut faults, &object["status"]);
-            collisions_only_rise(&mut faults, &object["status"], &old["status"]);
-            return faults;
-        }
+        status(&mut faults, &object["status"]);
+        collisions_only_rise(&mut faults, &object["status"], &old["status"]);
+        faults
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
         spec(&mut faults, object, Some(old));
         let path = Path::new("spec");
         check::immutable_selector(&mut faults, &path, object, old);
         faults
     }
 
-    fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if ctx.subresource == "status" {
-            return Vec::new();
-        }
+    fn warnings(&self, object: &Value, old: Option<&Value>, _: &Context<'_>) -> Vec<String> {
         super::name_warning(object, old).into_iter().chain(super::template_warnings(object, old)).collect()
     }
 

@@ -61,35 +61,33 @@ impl Strategy for StatefulSets {
         faults
     }
 
-    fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
-        if ctx.subresource == "status" {
-            object.copy_from(old, "spec");
-            return;
-        }
+    fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         object.copy_from(old, "status");
         drop_disabled(object, Some(old));
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+    fn validate_status(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        if ctx.subresource == "status" {
-            let status = &object["status"];
-            let all = [
-                "replicas",
-                "readyReplicas",
-                "currentReplicas",
-                "updatedReplicas",
-                "availableReplicas",
-                "observedGeneration",
-                "collisionCount",
-            ];
-            counts(&mut faults, status, &all);
-            at_most_replicas(&mut faults, status, &["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"]);
-            available_is_ready(&mut faults, status, "status.readyReplicas");
-            collisions_only_rise(&mut faults, status, &old["status"]);
-            return faults;
-        }
+        let status = &object["status"];
+        let all = [
+            "replicas",
+            "readyReplicas",
+            "currentReplicas",
+            "updatedReplicas",
+            "availableReplicas",
+            "observedGeneration",
+            "collisionCount",
+        ];
+        counts(&mut faults, status, &all);
+        at_most_replicas(&mut faults, status, &["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"]);
+        available_is_ready(&mut faults, status, "status.readyReplicas");
+        collisions_only_rise(&mut faults, status, &old["status"]);
+        faults
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        let mut faults = Faults::default();
         let mut faults_before = Faults::default();
         let rules = Rules { options: options(Some(old)), is_update: true, lax_template: false };
         spec(&mut faults_before, old, &rules);
@@ -117,10 +115,7 @@ impl Strategy for StatefulSets {
         faults
     }
 
-    fn warnings(&self, object: &Value, old: Option<&Value>, ctx: &Context<'_>) -> Vec<String> {
-        if ctx.subresource == "status" {
-            return Vec::new();
-        }
+    fn warnings(&self, object: &Value, old: Option<&Value>, _: &Context<'_>) -> Vec<String> {
         let mut warnings = super::template_warnings(object, old);
         for (i, claim) in object["spec"].list("volumeClaimTemplates").iter().enumerate() {
             // The reference server names the place differently for new and changed objects, and never as the API does.

@@ -188,177 +188,155 @@ fn autoscaler_to_v2(object: &mut Value) {
     }
 }
 
-/// The parts of a metric that v1 spells differently: `target` and `current` are flat there.
-fn metric_to_v1(metric: &Value) -> Value {
-    let kind = metric.text("type");
-    let mut out = json!({ "type": kind });
-    let flat = |source: &Value, what: &str| -> Value {
-        let target = &source[what];
-        match kind {
-            "Resource" | "ContainerResource" => {
-                let mut flat = json!({ "name": source["name"] });
-                flat.put("container", source["container"].clone());
-                flat.put("targetAverageUtilization", target["averageUtilization"].clone());
-                flat.put("targetAverageValue", target["averageValue"].clone());
-                flat
-            }
-            "Pods" => {
-                let mut flat = json!({ "metricName": source["metric"]["name"], "targetAverageValue": target["averageValue"] });
-                flat.put("selector", source["metric"]["selector"].clone());
-                flat
-            }
-            "Object" => {
-                let mut flat = json!({ "target": source["describedObject"], "metricName": source["metric"]["name"] });
-                flat.put("targetValue", target.opt("value").cloned().unwrap_or(json!("0")));
-                flat.put("selector", source["metric"]["selector"].clone());
-                flat.put("averageValue", target["averageValue"].clone());
-                flat
-            }
-            _ => {
-                let mut flat = json!({ "metricName": source["metric"]["name"] });
-                flat.put("metricSelector", source["metric"]["selector"].clone());
-                flat.put("targetValue", target["value"].clone());
-                flat.put("targetAverageValue", target["averageValue"].clone());
-                flat
-            }
+/// A metric with each of its sources in another form, whether or not it is the one that `type` names.
+fn with_sources(metric: &Value, convert: impl Fn(&str, &Value) -> Value) -> Value {
+    let mut out = json!({ "type": metric.text("type") });
+    for key in ["object", "pods", "resource", "containerResource", "external"] {
+        if let Some(source) = metric.opt(key) {
+            out.put(key, convert(key, source));
         }
-    };
-    if let Some(key) = source_key(kind)
-        && let Some(source) = metric.opt(key)
-    {
-        out.put(key, flat(source, "target"));
     }
     out
 }
 
-fn source_key(kind: &str) -> Option<&'static str> {
-    Some(match kind {
-        "Resource" => "resource",
-        "ContainerResource" => "containerResource",
-        "Pods" => "pods",
-        "Object" => "object",
-        "External" => "external",
-        _ => return None,
+/// The parts of a metric that v1 spells differently: `target` and `current` are flat there.
+fn metric_to_v1(metric: &Value) -> Value {
+    with_sources(metric, |key, source| {
+        let target = &source["target"];
+        let mut flat = named(key, source);
+        match key {
+            "resource" | "containerResource" => {
+                flat.put("targetAverageUtilization", target["averageUtilization"].clone());
+                flat.put("targetAverageValue", target["averageValue"].clone());
+            }
+            "pods" => flat.put("targetAverageValue", target["averageValue"].clone()),
+            "object" => {
+                flat.put("targetValue", target.opt("value").cloned().unwrap_or(json!("0")));
+                flat.put("averageValue", target["averageValue"].clone());
+            }
+            _ => {
+                flat.put("targetValue", target["value"].clone());
+                flat.put("targetAverageValue", target["averageValue"].clone());
+            }
+        }
+        flat
     })
 }
 
-fn metric_to_v2(metric: &Value) -> Value {
-    let kind = metric.text("type");
-    let mut out = json!({ "type": kind });
-    let Some(key) = source_key(kind) else { return out };
-    let Some(flat) = metric.opt(key) else { return out };
-    let mut target = json!({});
-    let mut source = json!({});
-    match kind {
-        "Resource" | "ContainerResource" => {
-            source.put("name", flat["name"].clone());
-            source.put("container", flat["container"].clone());
-            target.put("averageUtilization", flat["targetAverageUtilization"].clone());
-            target.put("averageValue", flat["targetAverageValue"].clone());
-        }
-        "Pods" => target.put("averageValue", flat["targetAverageValue"].clone()),
-        "Object" => {
-            source.put("describedObject", flat["target"].clone());
-            if flat.has("averageValue") {
-                target.put("averageValue", flat["averageValue"].clone());
-            } else {
-                target.put("value", flat["targetValue"].clone());
+fn current_to_v1(metric: &Value) -> Value {
+    with_sources(metric, |key, source| {
+        let current = &source["current"];
+        let or_zero = |key: &str| current.opt(key).cloned().unwrap_or(json!("0"));
+        let mut flat = named(key, source);
+        match key {
+            "resource" | "containerResource" => {
+                flat.put("currentAverageUtilization", current["averageUtilization"].clone());
+                flat.put("currentAverageValue", or_zero("averageValue"));
+            }
+            "pods" => flat.put("currentAverageValue", or_zero("averageValue")),
+            "object" => {
+                flat.put("currentValue", or_zero("value"));
+                flat.put("averageValue", current["averageValue"].clone());
+            }
+            _ => {
+                flat.put("currentValue", or_zero("value"));
+                flat.put("currentAverageValue", current["averageValue"].clone());
             }
         }
-        _ => {
-            target.put("value", flat["targetValue"].clone());
-            target.put("averageValue", flat["targetAverageValue"].clone());
-        }
-    }
-    if matches!(kind, "Pods" | "Object" | "External") {
-        let mut identifier = json!({ "name": flat["metricName"] });
-        let selector = if kind == "External" { "metricSelector" } else { "selector" };
-        identifier.put("selector", flat[selector].clone());
-        source.put("metric", identifier);
-    }
-    let target_kind = if target.has("averageUtilization") {
-        "Utilization"
-    } else if target.has("averageValue") {
-        "AverageValue"
-    } else {
-        "Value"
-    };
-    target.put("type", target_kind);
-    source.put("target", target);
-    out.put(key, source);
-    out
+        flat
+    })
 }
 
-fn current_to_v1(metric: &Value) -> Value {
-    let kind = metric.text("type");
-    let mut out = json!({ "type": kind });
-    let Some(key) = source_key(kind) else { return out };
-    let Some(source) = metric.opt(key) else { return out };
-    let current = &source["current"];
+/// What a source of v2 is of, as v1 writes it.
+fn named(key: &str, source: &Value) -> Value {
     let mut flat = json!({});
-    match kind {
-        "Resource" | "ContainerResource" => {
+    match key {
+        "resource" | "containerResource" => {
             flat.put("name", source["name"].clone());
             flat.put("container", source["container"].clone());
-            flat.put("currentAverageUtilization", current["averageUtilization"].clone());
-            flat.put("currentAverageValue", current.opt("averageValue").cloned().unwrap_or(json!("0")));
-        }
-        "Pods" => {
-            flat.put("metricName", source["metric"]["name"].clone());
-            flat.put("currentAverageValue", current["averageValue"].clone());
-            flat.put("selector", source["metric"]["selector"].clone());
-        }
-        "Object" => {
-            flat.put("target", source["describedObject"].clone());
-            flat.put("metricName", source["metric"]["name"].clone());
-            flat.put("currentValue", current.opt("value").cloned().unwrap_or(json!("0")));
-            flat.put("selector", source["metric"]["selector"].clone());
-            flat.put("averageValue", current["averageValue"].clone());
         }
         _ => {
+            flat.put("target", source["describedObject"].clone());
             flat.put("metricName", source["metric"]["name"].clone());
-            flat.put("metricSelector", source["metric"]["selector"].clone());
-            flat.put("currentValue", current.opt("value").cloned().unwrap_or(json!("0")));
-            flat.put("currentAverageValue", current["averageValue"].clone());
+            flat.put(selector_key(key), source["metric"]["selector"].clone());
         }
     }
-    out.put(key, flat);
-    out
+    flat
+}
+
+/// The opposite of [`named`].
+fn identified(key: &str, flat: &Value) -> Value {
+    let mut source = json!({});
+    match key {
+        "resource" | "containerResource" => {
+            source.put("name", flat["name"].clone());
+            source.put("container", flat["container"].clone());
+        }
+        _ => {
+            source.put("describedObject", flat["target"].clone());
+            let mut identifier = json!({ "name": flat["metricName"] });
+            identifier.put("selector", flat[selector_key(key)].clone());
+            source.put("metric", identifier);
+        }
+    }
+    source
+}
+
+fn selector_key(key: &str) -> &'static str {
+    if key == "external" { "metricSelector" } else { "selector" }
+}
+
+fn metric_to_v2(metric: &Value) -> Value {
+    with_sources(metric, |key, flat| {
+        let mut target = json!({});
+        match key {
+            "resource" | "containerResource" => {
+                target.put("averageUtilization", flat["targetAverageUtilization"].clone());
+                target.put("averageValue", flat["targetAverageValue"].clone());
+            }
+            "pods" => target.put("averageValue", flat["targetAverageValue"].clone()),
+            "object" if flat.has("averageValue") => target.put("averageValue", flat["averageValue"].clone()),
+            "object" => target.put("value", flat["targetValue"].clone()),
+            _ => {
+                target.put("value", flat["targetValue"].clone());
+                target.put("averageValue", flat["targetAverageValue"].clone());
+            }
+        }
+        let target_kind = if target.has("averageUtilization") {
+            "Utilization"
+        } else if target.has("averageValue") {
+            "AverageValue"
+        } else {
+            "Value"
+        };
+        target.put("type", target_kind);
+        let mut source = identified(key, flat);
+        source.put("target", target);
+        source
+    })
 }
 
 fn current_to_v2(metric: &Value) -> Value {
-    let kind = metric.text("type");
-    let mut out = json!({ "type": kind });
-    let Some(key) = source_key(kind) else { return out };
-    let Some(flat) = metric.opt(key) else { return out };
-    let mut current = json!({});
-    let mut source = json!({});
-    match kind {
-        "Resource" | "ContainerResource" => {
-            source.put("name", flat["name"].clone());
-            source.put("container", flat["container"].clone());
-            current.put("averageUtilization", flat["currentAverageUtilization"].clone());
-            current.put("averageValue", flat["currentAverageValue"].clone());
+    with_sources(metric, |key, flat| {
+        let mut current = json!({});
+        match key {
+            "resource" | "containerResource" => {
+                current.put("averageUtilization", flat["currentAverageUtilization"].clone());
+                current.put("averageValue", flat["currentAverageValue"].clone());
+            }
+            "object" => {
+                current.put("value", flat["currentValue"].clone());
+                current.put("averageValue", flat["averageValue"].clone());
+            }
+            _ => {
+                current.put("value", flat["currentValue"].clone());
+                current.put("averageValue", flat["currentAverageValue"].clone());
+            }
         }
-        "Object" => {
-            source.put("describedObject", flat["target"].clone());
-            current.put("value", flat["currentValue"].clone());
-            current.put("averageValue", flat["averageValue"].clone());
-        }
-        _ => {
-            current.put("value", flat["currentValue"].clone());
-            current.put("averageValue", flat["currentAverageValue"].clone());
-        }
-    }
-    if matches!(kind, "Pods" | "Object" | "External") {
-        let mut identifier = json!({ "name": flat["metricName"] });
-        let selector = if kind == "External" { "metricSelector" } else { "selector" };
-        identifier.put("selector", flat[selector].clone());
-        source.put("metric", identifier);
-    }
-    source.put("current", current);
-    out.put(key, source);
-    out
+        let mut source = identified(key, flat);
+        source.put("current", current);
+        source
+    })
 }
 
 /// JSON with members in the order of the reference implementation's types: annotations are compared as text.
@@ -423,5 +401,34 @@ fn lower(value: &Value) -> Value {
         }
         Value::Array(items) => items.iter().map(lower).collect(),
         other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_kept_whatever_the_type_of_a_metric_says() {
+        let current = json!([
+            { "type": "", "resource": { "name": "cpu", "current": { "averageUtilization": 40, "averageValue": "100m" } } },
+            { "type": "Pods", "pods": { "metric": { "name": "m" }, "current": {} }, "external": {
+                "metric": { "name": "e", "selector": { "matchLabels": { "a": "b" } } }, "current": { "averageValue": "1" },
+            } },
+        ]);
+        let mut object = json!({
+            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": { "name": "h" },
+            "spec": { "maxReplicas": 3 }, "status": { "currentReplicas": 1, "desiredReplicas": 1, "currentMetrics": current },
+        });
+        autoscaler_to_v1(&mut object);
+        assert_eq!(
+            object["metadata"]["annotations"][CURRENT_METRICS],
+            "[{\"type\":\"\",\"resource\":{\"name\":\"cpu\",\"currentAverageUtilization\":40,\"currentAverageValue\":\"100m\"}},\
+             {\"type\":\"Pods\",\"pods\":{\"metricName\":\"m\",\"currentAverageValue\":\"0\"},\
+             \"external\":{\"metricName\":\"e\",\"metricSelector\":{\"matchLabels\":{\"a\":\"b\"}},\"currentValue\":\"0\",\
+             \"currentAverageValue\":\"1\"}}]"
+        );
+        autoscaler_to_v2(&mut object);
+        assert_eq!(object["status"]["currentMetrics"][1]["external"]["current"], json!({ "value": "0", "averageValue": "1" }));
     }
 }

@@ -41,7 +41,8 @@ pub async fn run(state: &Arc<State>) -> Result<(), Status> {
     let made = try_join_all(wanted.into_iter().map(|object| ensure(state, object)));
     let service = service::ensure(state);
     let (made, service) = futures::future::join(made, service).await;
-    made.and(service)
+    made.and(service)?;
+    objects::tell_range_is_ready(state).await
 }
 
 /// An object that has to be there.
@@ -49,13 +50,15 @@ struct Wanted {
     group: &'static str,
     resource: &'static str,
     document: Value,
+    /// Under which name its fields are owned; the server's own when it is empty.
+    manager: &'static str,
     /// The document to put in the place of one that is there; `None` leaves that as it is.
     repair: Option<fn(&Value, &Value) -> Option<Value>>,
 }
 
 impl Wanted {
     fn new(group: &'static str, resource: &'static str, document: Value) -> Self {
-        Self { group, resource, document, repair: None }
+        Self { group, resource, document, manager: "", repair: None }
     }
 
     fn text(&self, field: &str) -> &str {
@@ -74,14 +77,15 @@ impl Wanted {
 
 async fn ensure(state: &Arc<State>, wanted: Wanted) -> Result<(), Status> {
     let (name, collection) = (wanted.text("name").to_owned(), wanted.collection());
+    let owner = if wanted.manager.is_empty() { String::new() } else { format!("?fieldManager={}", wanted.manager) };
     let Some(found) = state.reader.document(wanted.group, wanted.resource, wanted.text("namespace"), &name) else {
-        return match send(state, Method::POST, &collection, JSON, &wanted.document).await {
+        return match send(state, Method::POST, &format!("{collection}{owner}"), JSON, &wanted.document).await {
             Err(status) if status.reason == "AlreadyExists" => Ok(()), // another server was faster
             other => other,
         };
     };
     match wanted.repair.and_then(|repair| repair(&found, &wanted.document)) {
-        Some(repaired) => send(state, Method::PUT, &format!("{collection}/{name}"), JSON, &repaired).await,
+        Some(repaired) => send(state, Method::PUT, &format!("{collection}/{name}{owner}"), JSON, &repaired).await,
         None => Ok(()),
     }
 }

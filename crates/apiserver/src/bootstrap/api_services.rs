@@ -10,7 +10,7 @@ const GROUP: &str = "apiregistration.k8s.io";
 
 /// Group, its priority, and the priority of its versions where that is not 15.
 #[rustfmt::skip]
-const PRIORITIES: [(&str, i32, &[(&str, i32)]); 21] = [
+const PRIORITIES: [(&str, i32, &[(&str, i32)]); 22] = [
     ("",                             18000, &[("v1", 1)]),
     ("apps",                         17800, &[]),
     ("events.k8s.io",                17750, &[]),
@@ -24,14 +24,15 @@ const PRIORITIES: [(&str, i32, &[(&str, i32)]); 21] = [
     ("rbac.authorization.k8s.io",    17000, &[]),
     ("storage.k8s.io",               16800, &[]),
     ("apiextensions.k8s.io",         16700, &[]),
-    ("admissionregistration.k8s.io", 16700, &[]),
-    ("scheduling.k8s.io",            16600, &[]),
-    ("coordination.k8s.io",          16500, &[]),
+    ("admissionregistration.k8s.io", 16700, &[("v1beta1", 12), ("v1alpha1", 9)]),
+    ("scheduling.k8s.io",            16600, &[("v1alpha2", 2)]),
+    ("coordination.k8s.io",          16500, &[("v1beta1", 13), ("v1alpha2", 12)]),
     ("node.k8s.io",                  16300, &[]),
-    ("discovery.k8s.io",             16200, &[]),
+    ("discovery.k8s.io",             16200, &[("v1beta1", 12)]),
+    ("resource.k8s.io",              16200, &[("v1", 21), ("v1beta2", 15)]),
     ("flowcontrol.apiserver.k8s.io", 16100, &[("v1", 21)]),
-    ("internal.apiserver.k8s.io",    16000, &[]),
-    ("resource.k8s.io",              15900, &[]),
+    ("internal.apiserver.k8s.io",    16000, &[("v1alpha1", 9)]),
+    ("storagemigration.k8s.io",      15800, &[]),
 ];
 
 /// One for each version that is served.

@@ -11,6 +11,8 @@ use crate::cache::{Feed, Interest};
 use crate::state::State;
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+/// Under which name the objects are written.
+const PRODUCER: &str = "api-priority-and-fairness-config-producer-v1";
 const AUTO_UPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 
 /// Name, nominal shares, lendable percent, and queues with hand size; without queues excess is rejected.
@@ -177,7 +179,7 @@ fn level(name: &str, spec: Value) -> Wanted {
 fn object(kind: &str, resource: &'static str, name: &str, spec: Value) -> Wanted {
     let metadata = json!({"name": name, "annotations": {AUTO_UPDATE: "true"}});
     let document = json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": kind, "metadata": metadata, "spec": spec});
-    Wanted { repair: Some(repair), ..Wanted::new(GROUP, resource, document) }
+    Wanted { repair: Some(repair), manager: PRODUCER, ..Wanted::new(GROUP, resource, document) }
 }
 
 fn rules(subjects: &[&str], about: &About) -> Value {

@@ -1,6 +1,11 @@
 //! Namespaces, priority classes, the service range, and what extension API servers need to know.
 
+use std::sync::Arc;
+
+use http::Method;
 use serde_json::{Value, json};
+
+use corten_api::status::Status;
 
 use super::Wanted;
 use crate::state::State;
@@ -26,6 +31,7 @@ pub(super) fn others(state: &State) -> Vec<Wanted> {
             "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
         ),
         authentication(state),
+        tracking(),
     ];
     let cidrs: Vec<_> = state.config.service_cluster_ip_range.iter().map(|range| range.trunc().to_string()).collect();
     if !cidrs.is_empty() {
@@ -40,6 +46,32 @@ fn priority_class(name: &str, value: i64, description: &str) -> Wanted {
     let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
         "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority"});
     Wanted::new("scheduling.k8s.io", "priorityclasses", class)
+}
+
+/// Since when the use of tokens that live in Secrets is watched (KEP-2799).
+fn tracking() -> Wanted {
+    let since = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let metadata = json!({"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"});
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"since": since}});
+    Wanted::new("", "configmaps", map)
+}
+
+/// Says of the cluster's own service range that it is ready, unless somebody has said something of it.
+pub(super) async fn tell_range_is_ready(state: &Arc<State>) -> Result<(), Status> {
+    const MANAGER: &str = "kubernetes-service-cidr-controller";
+    let Some(range) = state.reader.document("networking.k8s.io", "servicecidrs", "", "kubernetes") else {
+        return Ok(());
+    };
+    let conditions = range["status"]["conditions"].as_array();
+    if conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready") {
+        return Ok(());
+    }
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let status = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+        "status": {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now,
+            "message": "Kubernetes default Service CIDR is ready"}]}});
+    let path = format!("/apis/networking.k8s.io/v1/servicecidrs/kubernetes/status?fieldManager={MANAGER}&force=true");
+    super::send(state, Method::PATCH, &path, "application/apply-patch+yaml", &status).await
 }
 
 /// How extension API servers authenticate requests that come through this one.

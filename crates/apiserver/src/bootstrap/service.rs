@@ -52,7 +52,7 @@ pub(super) async fn ensure(state: &Arc<State>) -> Result<(), Status> {
 fn service(cluster_ip: &str, port: u16) -> Value {
     json!({"apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
-        "spec": {"clusterIP": cluster_ip, "type": "ClusterIP", "sessionAffinity": "None",
+        "spec": {"clusterIP": cluster_ip, "type": "ClusterIP", "sessionAffinity": "None", "ipFamilyPolicy": "SingleStack",
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]}})
 }
 

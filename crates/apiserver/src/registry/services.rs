@@ -11,6 +11,7 @@ use corten_api::status::Status;
 use corten_store::{Expect, Revision};
 
 use super::hooks::Reserved;
+use super::managed;
 use super::target::Target;
 use super::write::{CommitError, Writing, meta_text, stamp};
 use crate::admission::Operation;
@@ -296,6 +297,8 @@ impl Addresses {
             "spec": {"parentRef": {"resource": "services", "namespace": self.namespace, "name": self.name}},
         });
         let admitted = own.judge(Operation::Create, &name, Some(&mut object), None).await?;
+        managed::track(&own, None, &mut object)?;
+        corten_schema::apply::unfold(&mut object);
         let bytes = target.cache()?.spec().layout.encode(&object);
         match own.commit(&name, Some(bytes), Expect::Absent, admitted).await {
             Ok(_) => {

@@ -117,16 +117,18 @@ fn metrics_shown(specs: &[Value], currents: &[Value]) -> String {
     let one = |(i, metric): (usize, &Value)| -> String {
         let kind = metric.text("type");
         let key = source_key(kind);
-        let (source, current) = (&metric[key], currents.get(i).map(|c| &c[key]["current"]));
+        let (source, current) = (&metric[key], currents.get(i).and_then(|c| c.opt(key)).map(|c| &c["current"]));
         let target = &source["target"];
         let now =
             |field: &str| current.and_then(|c| c.opt(field)).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
         let average = target.opt_text("averageValue");
+        // Go writes a quantity that is not there; whether it looks first depends on the metric.
+        let known = if current.is_some() { "<nil>" } else { "<unknown>" };
         match kind {
             "Resource" | "ContainerResource" => {
                 let name = source.text("name");
                 match average {
-                    Some(wanted) => format!("{name}: {}/{wanted}", now("averageValue").unwrap_or("<unknown>".into())),
+                    Some(wanted) => format!("{name}: {}/{wanted}", now("averageValue").unwrap_or(known.into())),
                     None => {
                         let have = now("averageUtilization").map_or("<unknown>".to_owned(), |n| format!("{n}%"));
                         let wanted = target.opt_int("averageUtilization").map_or("<auto>".to_owned(), |n| format!("{n}%"));
@@ -136,10 +138,10 @@ fn metrics_shown(specs: &[Value], currents: &[Value]) -> String {
             }
             _ => match average {
                 Some(wanted) => {
-                    let avg = if kind == "Pods" { "" } else { " (avg)" };
-                    format!("{}/{wanted}{avg}", now("averageValue").unwrap_or("<unknown>".into()))
+                    let (avg, absent) = if kind == "Pods" { ("", known) } else { (" (avg)", "<unknown>") };
+                    format!("{}/{wanted}{avg}", now("averageValue").unwrap_or(absent.into()))
                 }
-                None => format!("{}/{}", now("value").unwrap_or("<unknown>".into()), target.text("value")),
+                None => format!("{}/{}", now("value").unwrap_or(known.into()), target.text("value")),
             },
         }
     };
@@ -383,5 +385,31 @@ fn metric_target(faults: &mut Faults, path: &Path<'_>, target: &Value) {
     }
     if let Some(percent) = target.opt_int("averageUtilization").filter(|percent| *percent < 1) {
         faults.invalid_int(&path.child("averageUtilization"), percent, "must be greater than 0");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[rustfmt::skip]
+    fn values_that_are_not_there_are_unknown_or_nil() {
+        //    type        target                                    current                             shown
+        check("Resource", json!({"averageValue": "5"}),             Some(json!({"averageValue": "1"})), "m: 1/5");
+        check("Resource", json!({"averageValue": "5"}),             Some(json!({})),                    "m: <nil>/5");
+        check("Resource", json!({"averageValue": "5"}),             None,                               "m: <unknown>/5");
+        check("Resource", json!({"averageUtilization": 5}),         Some(json!({})),                    "m: <unknown>/5%");
+        check("Pods",     json!({"averageValue": "5"}),             Some(json!({})),                    "<nil>/5");
+        check("Object",   json!({"averageValue": "5"}),             Some(json!({})),                    "<unknown>/5 (avg)");
+        check("External", json!({"value": "5"}),                    Some(json!({"averageValue": "1"})), "<nil>/5");
+        check("External", json!({"value": "5"}),                    None,                               "<unknown>/5");
+        #[track_caller]
+        fn check(kind: &str, target: Value, current: Option<Value>, shown: &str) {
+            let key = source_key(kind);
+            let spec = json!({"type": kind, key: {"name": "m", "metric": {"name": "m"}, "target": target}});
+            let status: Vec<Value> = current.map(|current| json!({"type": kind, key: {"current": current}})).into_iter().collect();
+            assert_eq!(metrics_shown(&[spec], &status), shown);
+        }
     }
 }

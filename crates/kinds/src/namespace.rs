@@ -77,7 +77,7 @@ impl Strategy for Namespaces {
     }
 
     fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
-        vec![("name", object["metadata"].text("name").into()), ("status.phase", object["status"].text("phase").into())]
+        vec![("status.phase", object["status"].text("phase").into())]
     }
 
     fn columns(&self) -> &'static [Column] {

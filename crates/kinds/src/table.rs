@@ -48,9 +48,13 @@ pub(crate) fn age(object: &Value, now: jiff::Timestamp) -> Value {
     since(object["metadata"].text("creationTimestamp"), now).into()
 }
 
-/// When the object was created, as the tables without own columns show it.
+/// When the object was created, as the tables without own columns show it; what was never created, as the bookmark of a watch,
+/// shows the first moment of Go's calendar.
 pub(crate) fn created(object: &Value) -> Value {
-    object["metadata"]["creationTimestamp"].clone()
+    match object["metadata"].text("creationTimestamp") {
+        "" => "0001-01-01T00:00:00Z".into(),
+        time => time.into(),
+    }
 }
 
 /// The time since `timestamp`, `<unknown>` when there is none.
@@ -148,6 +152,12 @@ pub(crate) fn number(object: &Value, key: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_never_created_shows_the_first_moment() {
+        assert_eq!(created(&json!({"metadata": {}})), "0001-01-01T00:00:00Z");
+        assert_eq!(created(&json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}})), "2026-01-01T00:00:00Z");
+    }
 
     #[test]
     fn answers_are_printed() {

@@ -25,6 +25,9 @@ pub enum ProtoError {
     /// The bytes do not begin with `k8s\0`.
     #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
     Magic,
+    /// Nothing follows `k8s\0`.
+    #[error("empty body")]
+    EmptyBody,
     /// The bytes end in the middle of a field.
     #[error("unexpected EOF")]
     Truncated,
@@ -65,6 +68,9 @@ pub fn open(bytes: &[u8]) -> Result<Envelope<'_>, ProtoError> {
         return Err(ProtoError::Empty);
     }
     let body = bytes.strip_prefix(MAGIC).ok_or(ProtoError::Magic)?;
+    if body.is_empty() {
+        return Err(ProtoError::EmptyBody);
+    }
     let mut envelope = Envelope { api_version: String::new(), kind: String::new(), raw: &[], content_type: String::new() };
     let mut reader = Reader::new(body, "runtime.Unknown");
     while let Some((number, value)) = reader.field()? {

@@ -128,6 +128,8 @@ fn init_phase<'a>(
 
 fn main_phase<'a>(status: &'a Value, reason: &mut String, ready: &mut usize, restarts: &mut Restarts<'a>) {
     let mut running = false;
+    // Why the first of those that failed did.
+    let mut failure = None;
     for container in status.list("containerStatuses").iter().rev() {
         restarts.add(container);
         let state = &container["state"];
@@ -137,13 +139,21 @@ fn main_phase<'a>(status: &'a Value, reason: &mut String, ready: &mut usize, res
         } else if let Some(ended) = state.opt("terminated") {
             let why = ended.text("reason");
             *reason = if why.is_empty() { exit(ended) } else { why.into() };
+            if ended.int("exitCode") != 0 {
+                failure = Some(reason.clone());
+            }
         } else if container.flag("ready") && state.has("running") {
             running = true;
             *ready += 1;
         }
     }
-    if reason == "Completed" && running {
-        *reason = if has_condition(status, "Ready") { "Running".into() } else { "NotReady".into() };
+    if reason == "Completed" {
+        match failure {
+            _ if running && has_condition(status, "Ready") => *reason = "Running".into(),
+            Some(failure) => *reason = failure,
+            None if running => *reason = "NotReady".into(),
+            None => {}
+        }
     }
 }
 

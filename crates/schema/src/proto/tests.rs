@@ -92,6 +92,7 @@ fn embedded_objects_may_be_sealed() {
 fn hostile_bytes_are_refused() {
     let ty = of("core.v1.Pod");
     assert_eq!(open(b"{}"), Err(ProtoError::Magic));
+    assert_eq!(open(b"k8s\0"), Err(ProtoError::EmptyBody));
     assert_eq!(decode(b"\x0a\xff\xff\xff\xff\x0f", ty), Err(ProtoError::Truncated));
     assert!(decode(b"\x0a", ty).is_err() && decode(b"\x00\x00", ty).is_err() && decode(&[0xff; 32], ty).is_err());
     // A schema in a schema in a schema…

@@ -16,6 +16,8 @@ fn status_says_what_matters_most() {
     check(json!([]),                 json!([waiting("c", "CrashLoopBackOff")]), "Running", "0/1", "CrashLoopBackOff");
     check(json!([]),                 json!([ended("c", 0, "Completed")]),    "Succeeded", "0/1", "Completed");
     check(json!([]),                 json!([ended("c", 3, "")]),             "Failed",    "0/1", "ExitCode:3");
+    check(json!([]),                 json!([ended("c", 0, "Completed"), ended("d", 1, "Error")]), "Running", "0/1", "Error");
+    check(json!([]),                 json!([ended("c", 0, "Completed"), running("d")]), "Running", "1/1", "NotReady");
     check(json!([waiting("i", "PodInitializing")]), json!([]),               "Pending",   "0/1", "Init:0/1");
     check(json!([waiting("i", "ErrImagePull")]),    json!([]),               "Pending",   "0/1", "Init:ErrImagePull");
     check(json!([ended("i", 1, "Error")]),          json!([]),               "Pending",   "0/1", "Init:Error");

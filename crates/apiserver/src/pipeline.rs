@@ -92,7 +92,8 @@ impl Call {
         let mut body = self.take_body();
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|err| Status::bad_request(format!("unable to read the request body: {err}")))?;
+            // Upstream has no name for it: whatever breaks a body off is the server's fault by its code.
+            let frame = frame.map_err(|err| Status::failure(500, "", err.to_string()))?;
             let Ok(data) = frame.into_data() else {
                 continue;
             };
@@ -107,6 +108,10 @@ impl Call {
 
 /// A request from the network.
 pub async fn serve(state: Arc<State>, request: http::Request<RequestBody>, peer: Arc<Peer>) -> Response {
+    // A ping of the server as a whole (RFC 9110, 9.3.7), which Go's answers before anybody else is asked.
+    if request.method() == Method::OPTIONS && request.uri().path() == "*" {
+        return Response::new(response::Body::empty());
+    }
     run(&state, request, Caller::Peer(peer)).await
 }
 

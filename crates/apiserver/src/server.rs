@@ -4,6 +4,7 @@
 mod io;
 mod listen;
 mod local;
+mod protocol;
 mod tls;
 
 use std::net::SocketAddr;

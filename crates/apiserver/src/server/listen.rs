@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use corten_task::Tasks;
 
 use super::io::Patient;
+use super::protocol;
 use crate::authn::Peer;
 use crate::pipeline;
 use crate::state::State;
@@ -30,6 +31,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(32);
 /// Bytes of headers in one request.
 const MAX_HEADERS: usize = 1 << 20;
+/// Headers in one request of HTTP/1: room for those who act in the name of somebody with very many groups.
+const MANY_HEADERS: usize = 3_000;
 
 /// Accepts until the server stops. Each connection then ends by itself, when its requests have or the grace is over.
 pub(super) async fn run(listener: TcpListener, tls: Arc<ServerConfig>, state: Arc<State>) {
@@ -96,11 +99,16 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, st
             leave.notify_one();
         }
         async move {
+            if let Some(refusal) = protocol::refuse(&request) {
+                return Ok(refusal);
+            }
             let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-            Ok::<_, Infallible>(pipeline::serve(state, request, peer).await)
+            let mut response = pipeline::serve(state, request, peer).await;
+            protocol::name(&mut response);
+            Ok::<_, Infallible>(response)
         }
     });
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream)), service);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream, HEAD)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
@@ -133,7 +141,7 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, st
 
 fn builder(tasks: &Tasks, streams: u32) -> auto::Builder<OnTasks> {
     let mut builder = auto::Builder::new(OnTasks(tasks.child("streams")));
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEADERS);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEADERS).max_headers(MANY_HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -198,7 +198,10 @@ impl Form {
 }
 
 /// The router's own look at `Accept`, before any handler's: coarse, but in words of its own.
-fn is_offered(accept: &str, endpoint: Endpoint) -> Result<(), Status> {
+///
+/// # Errors
+/// 406
+pub fn is_offered(accept: &str, endpoint: Endpoint) -> Result<(), Status> {
     let streams = match endpoint {
         Endpoint::Object | Endpoint::Action | Endpoint::Deletion => "",
         Endpoint::List | Endpoint::Watch => STREAM_TYPES,
@@ -247,11 +250,6 @@ pub fn route_document(method: &http::Method, content_type: &str, accept: &str, t
         return Err(unrouted(415, "UnsupportedMediaType", "415: Unsupported Media Type"));
     }
     offered(accept, types)
-}
-
-/// 406, for what can be had in no table.
-pub fn no_table() -> Status {
-    not_acceptable(MEDIA_TYPES)
 }
 
 fn not_acceptable(types: &str) -> Status {

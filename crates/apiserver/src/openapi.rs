@@ -64,7 +64,11 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
         "/openapi/v3" => Ok(dated(response::text(200, index(&catalogue).to_string()), state.began)),
         other => match other.strip_prefix("/openapi/v3/").map(|name| find(&catalogue, name)) {
             None => Ok(response::no_such_page()),
-            Some(None) => Ok(bare(StatusCode::NOT_FOUND)),
+            Some(None) => {
+                let mut response = bare(StatusCode::NOT_FOUND);
+                response.headers_mut().remove(header::VARY);
+                Ok(response)
+            }
             Some(Some((name, document))) => version_3_of(state, call, catalogue, name, document).await,
         },
     }

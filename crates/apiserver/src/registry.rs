@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use corten_api::catalogue::{Catalogue, Resource};
 use corten_api::status::Status;
+use http::header;
 use serde_json::Value;
 
 mod target;
@@ -47,7 +48,7 @@ pub(crate) use target::Target;
 
 use crate::cache::{Entry, Fields, Layout, Spec};
 use crate::config::Config;
-use crate::negotiate::Endpoint;
+use crate::negotiate::{self, Endpoint};
 use crate::pipeline::Call;
 use crate::request::RequestInfo;
 use crate::response::Response;
@@ -133,6 +134,15 @@ fn deprecation(info: &RequestInfo) -> Option<&'static str> {
     }
 }
 
+/// What a route of a verb answers with.
+fn offers(verb: &str) -> Endpoint {
+    match verb {
+        "list" | "watch" => Endpoint::List,
+        "deletecollection" => Endpoint::Deletion,
+        _ => Endpoint::Object,
+    }
+}
+
 /// Serves a request on a resource.
 pub async fn serve(state: &Arc<State>, mut call: Call) -> Result<Response, Status> {
     let info = call.info();
@@ -145,7 +155,9 @@ pub async fn serve(state: &Arc<State>, mut call: Call) -> Result<Response, Statu
         target.subresource(&info.subresource)?;
     }
     target.check_verb(info, &call.method)?;
-    if let Some(text) = deprecation(info) {
+    if let Some(text) = deprecation(info)
+        && negotiate::is_offered(call.header(header::ACCEPT), offers(&info.verb)).is_ok()
+    {
         call.warnings().add(text.to_owned());
         state.metrics.deprecated(info);
     }

@@ -22,7 +22,7 @@ pub(crate) async fn get(state: &Arc<State>, target: &Target, call: &Call) -> Res
     let form = read::form(call, Endpoint::Object)?;
     let name = &call.info().name;
     if name != STORE {
-        return Err(target.not_found(name));
+        return Err(Status::not_found("", "componentstatus", name));
     }
     render::shaped(target, form, 200, store(state).await, call)
 }

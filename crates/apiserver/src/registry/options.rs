@@ -34,6 +34,8 @@ impl ListOptions {
     /// Reads and checks the options. `path_watch` is the deprecated `/watch/` prefix, which leaves the query's `watch` alone.
     pub(crate) fn parse(query: &Query, info: &RequestInfo) -> Result<Self, Status> {
         let bad = |err: &dyn std::fmt::Display| Status::bad_request(err.to_string());
+        // Numbers are read first, selectors when all else is understood: the first fault is the one that is told.
+        let (timeout, limit) = (integer(query, "timeoutSeconds")?, integer(query, "limit")?);
         let mut options = Self {
             labels: LabelSelector::parse(query.text("labelSelector")).map_err(|err| bad(&err))?,
             fields: FieldSelector::parse(query.text("fieldSelector")).map_err(|err| bad(&err))?,
@@ -41,8 +43,8 @@ impl ListOptions {
             bookmarks: boolean(query, "allowWatchBookmarks")?.unwrap_or(false),
             resource_version: query.text("resourceVersion").to_owned(),
             version_match: query.text("resourceVersionMatch").to_owned(),
-            timeout: integer(query, "timeoutSeconds")?,
-            limit: integer(query, "limit")?.unwrap_or(0),
+            timeout,
+            limit: limit.unwrap_or(0),
             continuation: query.text("continue").to_owned(),
             initial_events: boolean(query, "sendInitialEvents")?,
         };
@@ -241,6 +243,12 @@ impl DeleteOptions {
         if !dry_run.is_empty() {
             document.insert("dryRun".into(), json!(dry_run));
         }
+        // The preconditions lie flat in a query, also of a collection, where the version is an option of the list besides.
+        let flat = ["uid", "resourceVersion"].into_iter().filter(|name| !query.text(name).is_empty());
+        let preconditions: Map<String, Value> = flat.map(|name| (name.to_owned(), query.text(name).into())).collect();
+        if !preconditions.is_empty() {
+            document.insert("preconditions".into(), preconditions.into());
+        }
         Self::from_document(Value::Object(document))
     }
 
@@ -361,6 +369,17 @@ pub(crate) fn revision(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn preconditions_lie_flat_in_a_query() {
+        let options = |query: &str| DeleteOptions::from_query(&Query::parse(query)).unwrap();
+        let both = options("uid=a&resourceVersion=7");
+        assert_eq!((both.uid.as_deref(), both.resource_version.as_deref()), (Some("a"), Some("7")));
+        assert_eq!(both.document["preconditions"], json!({"uid": "a", "resourceVersion": "7"}));
+        let none = options("uid=&preconditions.uid=a");
+        assert_eq!((none.uid, none.resource_version), (None, None));
+        assert!(none.document.get("preconditions").is_none());
+    }
 
     #[test]
     fn managers_are_printable_as_go_means_it() {

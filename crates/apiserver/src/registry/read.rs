@@ -21,6 +21,8 @@ use crate::state::State;
 
 /// How long a read waits for a revision that is not there yet.
 const CATCH_UP: Duration = Duration::from_secs(3);
+/// Subresources whose objects nobody prints.
+const WITHOUT_TABLES: [&str; 2] = ["ephemeralcontainers", "resize"];
 /// Fields by which upstream's cache finds objects without a look at the others.
 const INDEXED: [&str; 1] = ["spec.nodeName"];
 
@@ -176,6 +178,10 @@ async fn first_snapshot(state: &State, cache: &Arc<Cache>, options: &ListOptions
     })?;
     match (asked, options.version_match.as_str()) {
         ("", _) => Ok(newest(state, cache).await),
+        // No state has this number, so what is asked for in more digits than one is the newest.
+        (asked, how) if revision == 0 && asked != "0" && (how == "Exact" || (how.is_empty() && options.limit > 0)) => {
+            Ok(newest(state, cache).await)
+        }
         (_, "Exact") => {
             not_before(state, revision).await?;
             Ok((at(state, cache, revision).await.map_err(expired)?, revision))
@@ -270,6 +276,10 @@ fn expired_page(err: ReadError, token: &Token) -> Status {
 
 /// The form of a request's answer.
 pub(crate) fn form(call: &Call, endpoint: Endpoint) -> Result<Form, Status> {
+    let endpoint = match endpoint {
+        Endpoint::Object if WITHOUT_TABLES.contains(&call.info().subresource.as_str()) => Endpoint::Action,
+        endpoint => endpoint,
+    };
     negotiate::accept(call.header(header::ACCEPT), endpoint, wants_pretty(call))
 }
 

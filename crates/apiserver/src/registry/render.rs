@@ -14,7 +14,7 @@ use super::Outcome;
 use super::codec;
 use super::target::{Filter, Target};
 use crate::cache::{self, Entry, Map};
-use crate::negotiate::{self, Encoding, Form, MetaVersion, Shape};
+use crate::negotiate::{Encoding, Form, MetaVersion, Shape};
 use crate::pipeline::Call;
 use crate::registry::read::Page;
 use crate::response::{self, Body, Response};
@@ -57,15 +57,9 @@ pub(crate) enum Items {
     Page(Vec<Arc<Entry>>),
 }
 
-/// Subresources whose objects nobody prints.
-const WITHOUT_TABLES: [&str; 2] = ["ephemeralcontainers", "resize"];
-
 /// Whether the answer can be had in the form that the client asked for, and how a Table is wanted. Asked when there is an
 /// answer: a write that was done stays done.
 fn check_form(target: &Target, form: Form, is_list: bool, call: &Call) -> Result<IncludeObject, Status> {
-    if form.shape == Shape::Table && WITHOUT_TABLES.contains(&call.info().subresource.as_str()) {
-        return Err(negotiate::no_table());
-    }
     let include = table_options(call, form)?;
     form.fits(is_list, &|| type_name(target, is_list, &call.info().subresource))?;
     Ok(include)
@@ -113,26 +107,47 @@ pub(crate) fn object(target: &Target, form: Form, entry: &Entry, call: &Call) ->
         out.push(b'\n');
         return Ok(response::bytes(200, "application/json", out));
     }
-    let mut document = entry.decode();
+    stored_document(target, form, 200, entry.decode(), call)
+}
+
+/// A document in the stored form as a response. What is not shown as a whole is printed from this form, so that what a version
+/// says in annotations is no part of its metadata.
+fn stored_document(target: &Target, form: Form, code: u16, stored: Value, call: &Call) -> Result<Response, Status> {
+    let mut document = stored.clone();
     codec::from_stored(target, &mut document)?;
-    shaped(target, form, 200, document, call)
+    printed(target, form, code, Some(stored), document, call)
 }
 
 /// A document (in the version of the path) as a response in the wanted form.
 pub(crate) fn shaped(target: &Target, form: Form, code: u16, document: Value, call: &Call) -> Result<Response, Status> {
+    printed(target, form, code, None, document, call)
+}
+
+fn printed(
+    target: &Target,
+    form: Form,
+    code: u16,
+    stored: Option<Value>,
+    document: Value,
+    call: &Call,
+) -> Result<Response, Status> {
     let include = check_form(target, form, false, call)?;
     let document = match form.shape {
         Shape::Whole => document,
-        Shape::Partial => partial(target, form.meta, &document),
+        Shape::Partial => partial(target, form.meta, stored.as_ref().unwrap_or(&document)),
         Shape::Table => {
-            let mut stored = document.clone();
-            codec::to_stored(target, &mut stored)?;
+            let is_stored = stored.is_some();
+            let mut stored = stored.unwrap_or_else(|| document.clone());
+            if !is_stored {
+                codec::to_stored(target, &mut stored)?;
+            }
             let table = Table::of_subresource(target, &call.info().subresource, form.meta);
             let meta = match &document["metadata"]["resourceVersion"] {
                 Value::Null => json!({}),
                 version => json!({"resourceVersion": version}),
             };
-            let row = table.row(&stored, &document, include, jiff::Timestamp::now());
+            let shown = if is_stored && include != IncludeObject::Object { &stored } else { &document };
+            let row = table.row(&stored, shown, include, jiff::Timestamp::now());
             table.document(meta, true, vec![row])
         }
     };
@@ -160,10 +175,7 @@ pub(crate) fn outcome(target: &Target, form: Form, code: u16, outcome: Outcome, 
             *response.status_mut() = StatusCode::from_u16(code).unwrap_or_default();
             Ok(response)
         }
-        Outcome::Document(mut document) => {
-            codec::from_stored(target, &mut document)?;
-            shaped(target, form, code, document, call)
-        }
+        Outcome::Document(document) => stored_document(target, form, code, document, call),
     }
 }
 
@@ -358,7 +370,12 @@ impl Iterator for Pieces {
             }
         };
         if finished {
-            if self.first && self.writer.shape == Shape::Table && self.writer.table.is_null_when_empty() {
+            let null_when_empty = match self.writer.shape {
+                Shape::Whole => false,
+                Shape::Partial => true,
+                Shape::Table => self.writer.table.is_null_when_empty(),
+            };
+            if self.first && null_when_empty {
                 out.pop();
                 out.extend_from_slice(b"null}\n");
             } else {

@@ -175,7 +175,10 @@ impl Target {
         let unnamed = named
             && info.subresource.is_empty()
             && !["get", "update", "patch", "delete"].iter().any(|verb| self.version().verbs.contains(verb));
-        if !fits || too_long || unnamed {
+        // Only lists go over all namespaces, and nothing below an object is watched by the old paths.
+        let nowhere = self.resource.namespaced && !named && !in_namespace && !self.version().verbs.contains("list");
+        let below = info.watch_path && !info.subresource.is_empty();
+        if !fits || too_long || unnamed || nowhere || below {
             return Err(missing());
         }
         if named && self.resource.namespaced && info.namespace.is_empty() {

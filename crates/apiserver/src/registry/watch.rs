@@ -54,10 +54,9 @@ pub(crate) async fn watch(
         Status::failure(500, "", format!("resourceVersion: Invalid value: {quoted}: {why}"))
     })?;
     let cache = target.cache()?.clone();
-    let start = start(state, &cache, &options, revision, &filter).await?;
-    let seconds = options.timeout.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
-    let lasts = seconds.map_or_else(|| usual_length(state.config.min_request_timeout), Duration::from_secs);
+    let lasts = length(options.timeout).unwrap_or_else(|| usual_length(state.config.min_request_timeout));
     let now = Instant::now();
+    let start = start(state, &cache, &options, revision, &filter, now + lasts).await?;
     // A little before the minute on the first round, so that clients of one restart do not all come at once.
     let next_bookmark = next_bookmark(now, now + lasts, BOOKMARK_EVERY.mul_f64(rand::rng().random_range(0.8..1.0)));
     let stream = Stream {
@@ -71,6 +70,7 @@ pub(crate) async fn watch(
         no_events: form.of_list.then_some(false),
         phase: start.phase,
         watcher: start.watcher,
+        began: start.revision,
         sent: start.revision,
         bookmarks: options.bookmarks,
         end_mark: wants_list(&options),
@@ -100,6 +100,13 @@ pub(crate) async fn watch(
 /// Whether the client wants the state there is, and to be told where it ends.
 fn wants_list(options: &ListOptions) -> bool {
     options.initial_events == Some(true) && options.bookmarks
+}
+
+/// How long a watch is asked to last, if it is: in nanoseconds as they come out of 64 bits, so that what is negative in them is
+/// over at once, as upstream.
+fn length(seconds: Option<i64>) -> Option<Duration> {
+    let nanoseconds = seconds?.wrapping_mul(1_000_000_000);
+    (nanoseconds != 0).then(|| Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0)))
 }
 
 /// A watch lasts for a while only, so that clients spread over servers; by chance, so that they do not end together.
@@ -144,6 +151,7 @@ async fn start(
     options: &ListOptions,
     revision: u64,
     filter: &Filter,
+    deadline: Instant,
 ) -> Result<Start, Status> {
     let interest = interest(filter, cache);
     let wants_state = match options.initial_events {
@@ -155,7 +163,16 @@ async fn start(
         if options.resource_version != "0" {
             state.caches.catch_up().await;
         }
-        read::not_before(state, revision).await?;
+        // Who asks for what is not there yet has a watch already, and is told in it that it did not come.
+        let phase = match tokio::time::timeout_at(deadline, read::not_before(state, revision)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(status)) => Some(Phase::Failing(Box::new(status))),
+            Err(_) => Some(Phase::Ended),
+        };
+        if let Some(phase) = phase {
+            let (_, watcher) = cache.watch(Interest::Object("".into()));
+            return Ok(Start { phase, watcher, revision });
+        }
         let applied = state.caches.applied();
         let (map, watcher) = cache.watch(interest);
         return Ok(Start { phase: Phase::Initial { map, after: None }, watcher, revision: applied });
@@ -229,6 +246,8 @@ struct Stream {
     filter: Filter,
     phase: Phase,
     watcher: Watcher,
+    /// The revision it began after: as long as the server has come no further, there is nothing to tell.
+    began: u64,
     /// Everything up to this revision was sent, or is of no interest.
     sent: u64,
     bookmarks: bool,
@@ -309,8 +328,10 @@ impl Stream {
                         self.phase = Phase::Failing(Box::new(status));
                         continue;
                     }
-                    self.sent = self.sent.max(applied);
-                    let _ = self.bookmark(&mut out, false);
+                    if applied > self.began {
+                        self.sent = self.sent.max(applied);
+                        let _ = self.bookmark(&mut out, false);
+                    }
                 }
             }
         }
@@ -486,5 +507,21 @@ impl Stream {
         out.extend_from_slice(json!({"type": kind, "object": object}).to_string().as_bytes());
         out.push(b'\n');
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_lasts_as_long_as_its_nanoseconds_say_in_64_bits() {
+        assert_eq!(length(None), None);
+        assert_eq!(length(Some(0)), None);
+        assert_eq!(length(Some(7)), Some(Duration::from_secs(7)));
+        assert_eq!(length(Some(-1)), Some(Duration::ZERO));
+        assert_eq!(length(Some(9_223_372_037)), Some(Duration::ZERO)); // one second more than 64 bits have
+        assert_eq!(length(Some(i64::MAX)), Some(Duration::ZERO));
+        assert_eq!(length(Some(18_446_744_074)), Some(Duration::from_nanos(290_448_384)));
     }
 }

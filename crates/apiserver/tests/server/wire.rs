@@ -89,6 +89,10 @@ async fn paths_and_methods_lead_where_upstreams_lead() {
         ("GET",     "/api/v1/configmaps/one".to_owned(),     404, NO_RESOURCE),
         ("GET",     "/api/v1/namespaces/a/nodes".to_owned(), 404, NO_RESOURCE),
         ("GET",     format!("{MAPS}/none"),                  404, "configmaps \"none\" not found"),
+        ("GET",     "/api/v1/componentstatuses/none".to_owned(), 404, "componentstatus \"none\" not found"),
+        ("POST",    "/api/v1/bindings".to_owned(),           404, NO_RESOURCE),
+        ("GET",     "/api/v1/bindings".to_owned(),           404, NO_RESOURCE),
+        ("PUT",     "/api/v1/watch/namespaces/a/pods/p/status".to_owned(), 404, NO_RESOURCE),
         ("GET",     "/api/v1/watch".to_owned(),              500, "Internal Server Error: \"/api/v1/watch\": failed to create RequestInfo: unable to determine kind and namespace from url, /api/v1/watch\n"),
         // Methods.
         ("POST",    "/version".to_owned(),                   405, NO_METHOD),
@@ -139,6 +143,9 @@ async fn list_options_are_checked_in_every_combination() {
         ("limit=1".to_owned(),                                                     200, String::new()),
         ("resourceVersion=0".to_owned(),                                           200, String::new()),
         ("resourceVersion=0&limit=1".to_owned(),                                   200, String::new()),
+        ("resourceVersion=00&limit=1".to_owned(),                                  200, String::new()),
+        ("resourceVersion=00&resourceVersionMatch=Exact".to_owned(),               200, String::new()),
+        ("fieldSelector=name%3Da".to_owned(),                                      400, "field label not supported: name".into()),
         (format!("resourceVersion={rv}&resourceVersionMatch=Exact"),               200, String::new()),
         (format!("resourceVersion={rv}&resourceVersionMatch=NotOlderThan&limit=1"), 200, String::new()),
         (format!("continue={token}"),                                              200, String::new()),
@@ -160,6 +167,8 @@ async fn list_options_are_checked_in_every_combination() {
         ("resourceVersion=x".to_owned(),                                           400, "resourceVersion: Invalid value: \"x\": strconv.ParseUint: parsing \"x\": invalid syntax".into()),
         // Watches.
         ("watch=1&timeoutSeconds=1&resourceVersion=0".to_owned(),                  200, String::new()),
+        ("watch=1&timeoutSeconds=9223372036854775807".to_owned(),                  200, String::new()),
+        ("watch=1&timeoutSeconds=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=99999999".to_owned(), 200, String::new()),
         ("watch=1&sendInitialEvents=true".to_owned(),                              422, invalid(needs_match)),
         ("watch=1&sendInitialEvents=false".to_owned(),                             422, invalid(needs_match)),
         ("watch=1&sendInitialEvents=true&resourceVersionMatch=Exact".to_owned(),   422, several(&[needs_match, watch_only])),
@@ -323,6 +332,10 @@ async fn shapes_come_in_the_version_asked_for() {
         let why = "you requested PartialObjectMetadata, but the requested object is a list (*core.ConfigMapList)";
         assert_eq!((list.code, list.message()), (406, why.to_owned()));
     }
+    let none = format!("{MAPS}?labelSelector=none");
+    let list =
+        api.send("GET", &none, &[("accept", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io")], "").await;
+    assert_eq!(list.document()["items"], Value::Null, "as Go writes a list that nothing was added to");
     let include = format!("{MAPS}?includeObject=All");
     let table = api.send("GET", &include, &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")], "").await;
     let why = "Unable to convert to Table as requested: includeObject: Invalid value: \"All\": must be 'Metadata', 'Object', 'None', or empty";

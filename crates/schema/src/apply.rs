@@ -70,19 +70,6 @@ pub struct OneVersion {
     schema: BuiltIn,
 }
 
-/// Fields that the request's (sub)resource does not change whatever the body says, and so does not own: `status` for
-/// most resources, everything but `status` for their status.
-#[derive(Clone, Copy, Debug, Default)]
-pub enum ResetFields<'a> {
-    /// None.
-    #[default]
-    None,
-    /// These and all below them.
-    Except(&'a Set),
-    /// All but those that match a pattern; `*` stands for any step.
-    Only(&'a [&'a [&'a str]]),
-}
-
 /// Who writes what.
 #[derive(Clone, Copy, Debug)]
 pub struct Writer<'a> {
@@ -94,8 +81,9 @@ pub struct Writer<'a> {
     pub subresource: &'a str,
     /// The time of the request.
     pub now: Timestamp,
-    /// What this (sub)resource does not change.
-    pub reset: ResetFields<'a>,
+    /// Fields that the request's (sub)resource does not change whatever the body says, and so does not own, with all below them:
+    /// `status` for most resources, everything but `status` for their status.
+    pub reset: Option<&'a Set>,
 }
 
 /// The body of an apply request.
@@ -404,14 +392,14 @@ impl Versions for OneVersion {
     }
 }
 
-// === impl ResetFields ===
+// === impl Writer ===
 
-impl ResetFields<'_> {
-    pub(crate) fn filter(&self, set: Set) -> Set {
-        match self {
-            Self::None => set,
-            Self::Except(excluded) => set.recursive_difference(excluded),
-            Self::Only(patterns) => set.matching(patterns),
+impl Writer<'_> {
+    /// What of `set` this write may change.
+    fn filter(&self, set: Set) -> Set {
+        match self.reset {
+            Some(reset) => set.recursive_difference(reset),
+            None => set,
         }
     }
 }

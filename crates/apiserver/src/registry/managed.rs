@@ -3,7 +3,7 @@
 
 use corten_api::facts::Types;
 use corten_api::status::Status;
-use corten_schema::apply::{self, BuiltIn, ResetFields, Set, Versions, Writer};
+use corten_schema::apply::{self, BuiltIn, Set, Versions, Writer};
 use corten_schema::decode::{self, DecodeError, Decoded, Format};
 use serde_json::{Value, json};
 
@@ -80,13 +80,7 @@ pub(crate) fn track(writing: &Writing<'_>, old: Option<&Value>, document: &mut V
     let kind = Kind::of(target);
     let api_version = target.api_version();
     let reset = reset(writing);
-    let writer = Writer {
-        manager: &writing.manager,
-        api_version: &api_version,
-        subresource: &writing.subresource,
-        now: writing.now,
-        reset: reset.as_ref().map_or(ResetFields::None, ResetFields::Except),
-    };
+    let writer = writer(writing, &api_version, reset.as_ref());
     if target.is_stored_form() && !decode::has_empty_list(document) {
         *document = apply::update(&kind, old, document.take(), &writer);
         return Ok(());
@@ -118,13 +112,7 @@ pub(crate) fn track_posted(writing: &Writing<'_>, expected: &codec::Expected<'_>
     };
     let api_version = join(expected.group, expected.version);
     let versions = apply::OneVersion::new(&api_version, ty);
-    let writer = Writer {
-        manager: &writing.manager,
-        api_version: &api_version,
-        subresource: &writing.subresource,
-        now: writing.now,
-        reset: ResetFields::None,
-    };
+    let writer = writer(writing, &api_version, None);
     *document = apply::update(&versions, None, document.take(), &writer);
     apply::unfold(document);
 }
@@ -179,13 +167,7 @@ pub(crate) fn apply(writing: &mut Writing<'_>, live: Option<&Value>, applied: &V
     let kind = Kind::of(target);
     let api_version = target.api_version();
     let reset = reset(writing);
-    let writer = Writer {
-        manager: &writing.manager,
-        api_version: &api_version,
-        subresource: &writing.subresource,
-        now: writing.now,
-        reset: reset.as_ref().map_or(ResetFields::None, ResetFields::Except),
-    };
+    let writer = writer(writing, &api_version, reset.as_ref());
     let outcome = apply::apply(&kind, live, applied, &target.resource.kind, &writer, force)?;
     let mut merged = outcome.document;
     let decoded = match Types::get().named(&target.version().type_name) {
@@ -230,7 +212,7 @@ pub(crate) fn apply_scale(
     let parent = entries_of(object);
     let mut live = scale.clone();
     live["metadata"]["managedFields"] = apply::scale_from_parent(&parent, REPLICAS).into();
-    let outcome = apply::apply(&versions, Some(&live), applied, "Scale", &writer_of_scale(writing), force)?;
+    let outcome = apply::apply(&versions, Some(&live), applied, "Scale", &writer(writing, SCALE, None), force)?;
     Ok(scale_of(writing, &parent, outcome.document))
 }
 
@@ -240,7 +222,7 @@ pub(crate) fn track_scale(writing: &Writing<'_>, object: &Value, live: &Value, s
     let parent = entries_of(object);
     let mut live = live.clone();
     live["metadata"]["managedFields"] = apply::scale_from_parent(&parent, REPLICAS).into();
-    let mut scale = apply::update(&versions, Some(&live), scale, &writer_of_scale(writing));
+    let mut scale = apply::update(&versions, Some(&live), scale, &writer(writing, SCALE, None));
     apply::unfold(&mut scale);
     Ok(scale_of(writing, &parent, scale))
 }
@@ -248,19 +230,17 @@ pub(crate) fn track_scale(writing: &Writing<'_>, object: &Value, live: &Value, s
 /// Where the number of replicas is, in a Scale and in all that it scales.
 const REPLICAS: &[&str] = &["spec", "replicas"];
 
+/// The version of Scale.
+const SCALE: &str = "autoscaling/v1";
+
 fn versions_of_scale() -> Result<apply::OneVersion, Status> {
     let ty = Types::get().named("autoscaling.v1.Scale").ok_or_else(|| Status::internal("the type of Scale is unknown"))?;
-    Ok(apply::OneVersion::new("autoscaling/v1", ty))
+    Ok(apply::OneVersion::new(SCALE, ty))
 }
 
-fn writer_of_scale<'w>(writing: &'w Writing<'_>) -> Writer<'w> {
-    Writer {
-        manager: &writing.manager,
-        api_version: "autoscaling/v1",
-        subresource: &writing.subresource,
-        now: writing.now,
-        reset: ResetFields::None,
-    }
+/// Who writes, with what the (sub)resource does not change.
+fn writer<'w>(writing: &'w Writing<'_>, api_version: &'w str, reset: Option<&'w Set>) -> Writer<'w> {
+    Writer { manager: &writing.manager, api_version, subresource: &writing.subresource, now: writing.now, reset }
 }
 
 fn entries_of(document: &Value) -> Vec<Value> {

@@ -127,29 +127,7 @@ impl Set {
     /// Adds all paths of another set.
     #[must_use]
     pub fn union(self, other: &Self) -> Self {
-        if other.is_empty() {
-            return self;
-        }
-        let mut steps = Vec::with_capacity(self.steps.len().max(other.steps.len()));
-        let (mut ours, mut theirs) = (self.steps.into_iter().peekable(), other.steps.iter().peekable());
-        loop {
-            let order = match (ours.peek(), theirs.peek()) {
-                (None, None) => return Self { steps },
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some((ours, _)), Some((theirs, _))) => ours.cmp(theirs),
-            };
-            match order {
-                Ordering::Less => steps.extend(ours.next()),
-                Ordering::Greater => steps.extend(theirs.next().cloned()),
-                Ordering::Equal => {
-                    if let (Some((element, ours)), Some((_, theirs))) = (ours.next(), theirs.next()) {
-                        let node = Node { member: ours.member || theirs.member, below: ours.below.union(&theirs.below) };
-                        steps.push((element, node));
-                    }
-                }
-            }
-        }
+        self.merge(other.clone())
     }
 
     /// Adds all paths of a set that nobody needs any more: what only one of the two has is moved as it is.
@@ -226,29 +204,6 @@ impl Set {
             }
         });
         self
-    }
-
-    /// The paths that match one of the patterns or lie below one that does. `*` stands for any step.
-    #[must_use]
-    pub fn matching(&self, patterns: &[&[&str]]) -> Self {
-        if patterns.iter().any(|pattern| pattern.is_empty()) {
-            return self.clone();
-        }
-        let mut out = Self::default();
-        for (element, node) in &self.steps {
-            let rest: Vec<&[&str]> = patterns
-                .iter()
-                .filter_map(|pattern| pattern.split_first())
-                .filter(|(first, _)| **first == "*" || matches!(element, Element::Field(name) if **name == ***first))
-                .map(|(_, rest)| rest)
-                .collect();
-            if rest.is_empty() {
-                continue;
-            }
-            let member = node.member && rest.iter().any(|pattern| pattern.is_empty());
-            out.put(element.clone(), Node { member, below: node.below.matching(&rest) });
-        }
-        out
     }
 
     /// Every path, in order: at each level first the steps that are in the set, then what lies below them.

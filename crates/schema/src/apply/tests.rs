@@ -14,7 +14,7 @@ fn writer<'a>(manager: &'a str, versions: &'a OneVersion) -> Writer<'a> {
         api_version: &versions.api_version,
         subresource: "",
         now: Timestamp::from_second(1000).unwrap(),
-        reset: ResetFields::None,
+        reset: None,
     }
 }
 
@@ -222,14 +222,12 @@ fn managed_fields_are_reset_and_stay_so_until_the_first_apply() {
 fn reset_fields_are_not_owned() {
     let versions = versions("apps.v1.Deployment");
     let status = Set::of(&[&["status"]]);
-    let writer = Writer { reset: ResetFields::Except(&status), ..writer("m", &versions) };
+    let writer = Writer { reset: Some(&status), ..writer("m", &versions) };
     let new = json!({"metadata": {}, "spec": {"paused": true}, "status": {"replicas": 1}});
     let out = updated(&versions, None, new, &writer);
     let owned = fields(&out, "m");
     assert_eq!(owned.get("f:status"), None);
     assert_eq!(owned["f:spec"]["f:paused"], json!({}));
-    let only: &[&[&str]] = &[&["status", "*"]];
-    assert_eq!(ResetFields::Only(only).filter(Set::of(&[&["status", "a", "b"], &["spec"]])), Set::of(&[&["status", "a", "b"]]));
 }
 
 #[test]

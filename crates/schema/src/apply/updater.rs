@@ -10,7 +10,7 @@ use super::merge::{merge, remove, with_named_fields};
 use super::set::{Set, same, shown};
 use super::text::Fields;
 use super::walk::{Comparison, compare, field_set};
-use super::{ApplyError, Conflict, ResetFields, UNOWNED, Versions, Writer};
+use super::{ApplyError, Conflict, UNOWNED, Versions, Writer};
 
 /// The managers after `id` has changed `old` into `new`.
 pub(super) fn update<V: Versions>(
@@ -34,7 +34,7 @@ pub(super) fn update<V: Versions>(
     let conflicts = others(versions, old, new, &mut managers, aside, &found, writer);
     settle(&mut managers, conflicts);
     let Comparison { modified, added, .. } = found;
-    let set = writer.reset.filter(modified.merge(added)).difference(unowned());
+    let set = writer.filter(modified.merge(added)).difference(unowned());
     if !set.is_empty() {
         let fields = match managers.owned.remove(id).map(|previous| previous.fields) {
             Some(mut fields) => {
@@ -62,7 +62,7 @@ pub(super) fn apply<V: Versions>(
     let missing = || ApplyError::Schema(format!("no corresponding type for {}", writer.api_version));
     let schema = versions.schema(writer.api_version).ok_or_else(missing)?;
     let merged = merge(schema, live, config);
-    let set = writer.reset.filter(field_set(schema, config));
+    let set = writer.filter(field_set(schema, config));
     let own = Owned { fields: Fields::Read(set), api_version: writer.api_version.into() };
     let last = managers.owned.insert(id.clone(), own).map(|last| (last.fields.into_tree(), last.api_version));
     let merged = match last {
@@ -112,12 +112,12 @@ struct Change {
 
 fn differences<V: Versions>(versions: &V, old: &Value, new: &Value, writer: &Writer<'_>) -> Option<Comparison> {
     let schema = versions.schema(writer.api_version)?;
-    Some(filtered(compare(schema, old, new), &writer.reset))
+    Some(filtered(compare(schema, old, new), writer))
 }
 
-fn filtered(found: Comparison, reset: &ResetFields<'_>) -> Comparison {
+fn filtered(found: Comparison, writer: &Writer<'_>) -> Comparison {
     let Comparison { removed, modified, added, unidentified } = found;
-    let filter = |set| reset.filter(set);
+    let filter = |set| writer.filter(set);
     Comparison { removed: filter(removed), modified: filter(modified), added: filter(added), unidentified }
 }
 
@@ -142,7 +142,7 @@ fn others<V: Versions>(
                 let schema = versions.schema(version)?;
                 let (old, new) = (versions.convert(old, version)?, versions.convert(new, version)?);
                 // Resets are told in the writer's version; the paths of other versions agree where it matters.
-                Some(filtered(compare(schema, &old, &new), &writer.reset))
+                Some(filtered(compare(schema, &old, &new), writer))
             };
             compared.entry(&owned.api_version).or_insert_with(in_version).as_ref()
         };

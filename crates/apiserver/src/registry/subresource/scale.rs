@@ -38,9 +38,8 @@ pub(crate) async fn put(state: &Arc<State>, target: &Target, call: &mut Call) ->
     let options = WriteOptions::parse(&call.query, "UpdateOptions", false)?;
     let call = &*call;
     let mut writing = Writing::of(state, target, call, options);
-    let scale = codec::decode_body(&mut writing, call, &body)?;
+    let mut scale = codec::decode_body(&mut writing, call, &body)?;
     let name = call.info().name.clone();
-    let mut scale = scale;
     update::check_name(&writing, &mut scale, &name)?;
     let uid = Some(meta_text(&scale, "uid").to_owned()).filter(|uid| !uid.is_empty());
     finish(writing, target, call, form, &Replacement { scale, uid }).await

@@ -113,9 +113,10 @@ pub(crate) fn object(target: &Target, form: Form, entry: &Entry, call: &Call) ->
 /// A document in the stored form as a response. What is not shown as a whole is printed from this form, so that what a version
 /// says in annotations is no part of its metadata.
 fn stored_document(target: &Target, form: Form, code: u16, stored: Value, call: &Call) -> Result<Response, Status> {
-    let mut document = stored.clone();
+    let as_stored = (form.shape != Shape::Whole).then(|| stored.clone());
+    let mut document = stored;
     codec::from_stored(target, &mut document)?;
-    printed(target, form, code, Some(stored), document, call)
+    printed(target, form, code, as_stored, document, call)
 }
 
 /// A document (in the version of the path) as a response in the wanted form.
@@ -123,6 +124,7 @@ pub(crate) fn shaped(target: &Target, form: Form, code: u16, document: Value, ca
     printed(target, form, code, None, document, call)
 }
 
+/// A document in the wanted form; `stored` is the same in the stored form, where that is known.
 fn printed(
     target: &Target,
     form: Form,
@@ -136,17 +138,21 @@ fn printed(
         Shape::Whole => document,
         Shape::Partial => partial(target, form.meta, stored.as_ref().unwrap_or(&document)),
         Shape::Table => {
-            let is_stored = stored.is_some();
-            let mut stored = stored.unwrap_or_else(|| document.clone());
-            if !is_stored {
-                codec::to_stored(target, &mut stored)?;
-            }
+            let shows_stored = stored.is_some() && include != IncludeObject::Object;
+            let stored = match stored {
+                Some(stored) => stored,
+                None => {
+                    let mut stored = document.clone();
+                    codec::to_stored(target, &mut stored)?;
+                    stored
+                }
+            };
             let table = Table::of_subresource(target, &call.info().subresource, form.meta);
             let meta = match &document["metadata"]["resourceVersion"] {
                 Value::Null => json!({}),
                 version => json!({"resourceVersion": version}),
             };
-            let shown = if is_stored && include != IncludeObject::Object { &stored } else { &document };
+            let shown = if shows_stored { &stored } else { &document };
             let row = table.row(&stored, shown, include, jiff::Timestamp::now());
             table.document(meta, true, vec![row])
         }

@@ -37,7 +37,13 @@ fn value(found: &mut Value, kind: &Kind, name: Name<'_>, item_name: Name<'_>) ->
         (Kind::FieldsV1 | Kind::RawExtension | Kind::Json, _)
         | (Kind::SchemaOrBool | Kind::SchemaOrArray | Kind::SchemaOrStrings, _) => Ok(()),
         (Kind::Quantity | Kind::IntOrString | Kind::Time | Kind::MicroTime | Kind::Duration | Kind::Bytes, found) => {
-            typed::alone(&crate::encode::json(found), kind)
+            let text = crate::encode::go_json(found);
+            typed::alone(&text, kind)?;
+            // A double is a quantity by the text that Go gives it.
+            if *kind == Kind::Quantity && found.is_f64() {
+                *found = String::from_utf8_lossy(&text).into_owned().into();
+            }
+            Ok(())
         }
         (kind, found) => Err(DecodeError::Value(misfit(kind, found, &name()))),
     }
@@ -98,6 +104,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_double_is_a_quantity_by_the_text_that_go_gives_it() {
+        let ty = Types::get().named("core.v1.ResourceQuota").unwrap();
+        let of = |amount: Value| json!({ "spec": { "hard": { "memory": amount } } });
+        for (amount, text) in [(json!(1e18), "1000000000000000000"), (json!(9_223_372_036_854_775_808.0), "9223372036854776000")]
+        {
+            let mut document = of(amount);
+            structure(document.as_object_mut().unwrap(), ty).unwrap();
+            assert_eq!(document, of(text.into()));
+        }
+    }
 
     #[test]
     #[rustfmt::skip]

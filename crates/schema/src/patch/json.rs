@@ -46,7 +46,9 @@ impl Operation {
 /// Reads a patch and reports unknown and doubled members.
 pub(super) fn read(bytes: &[u8]) -> Result<(Vec<Operation>, Vec<String>), PatchError> {
     let bad = |text: String| PatchError::BadRequest(format!("error decoding patch: {text}"));
-    let decoded = decode::decode_as_written(bytes).map_err(|err| bad(err.to_string()))?;
+    // Values are read without a type, but as what they are of an operation.
+    let of_value = |text: String| text.replace("Go value of type float64", "Go struct field jsonPatchOp.value of type float64");
+    let decoded = decode::decode_as_written(bytes).map_err(|err| bad(of_value(err.to_string())))?;
     let mut strict: Vec<String> = decoded.strict.iter().map(|fault| format!("json patch {fault}")).collect();
     let list = match decoded.document {
         Value::Array(list) => list,

@@ -266,7 +266,7 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
     let outcome = match limit {
         Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
             state.metrics.terminated(&logged, 504);
-            Ok(Err(timed_out(&logged).into()))
+            Ok(Err(timed_out(&logged)))
         }),
         None => work.await,
     };
@@ -499,14 +499,17 @@ fn is_write(info: &RequestInfo) -> bool {
     info.is_resource && matches!(info.verb.as_str(), "create" | "update" | "patch" | "delete")
 }
 
-fn timed_out(info: &RequestInfo) -> Status {
-    let why = match is_write(info) {
-        true => "request did not complete within requested timeout - context deadline exceeded",
-        false => "request did not complete within the allotted timeout",
-    };
-    let mut status = Status::failure(504, "Timeout", format!("Timeout: {why}"));
-    status.details = Some(Details::default());
-    status
+fn timed_out(info: &RequestInfo) -> Refusal {
+    if is_write(info) {
+        let why = "Timeout: request did not complete within requested timeout - context deadline exceeded";
+        let mut status = Status::failure(504, "Timeout", why);
+        status.details = Some(Details::default());
+        return status.into();
+    }
+    // Whoever gives up on a read does not ask in which form the client wants to hear of it, nor says what kind of document it is.
+    let text = "{\"metadata\":{},\"status\":\"Failure\",\"message\":\"Timeout: request did not complete within the allotted timeout\",\
+                \"reason\":\"Timeout\",\"details\":{},\"code\":504}\n";
+    Refusal::Response(Box::new(response::text(504, text)))
 }
 
 fn too_large(limit: usize) -> Status {
@@ -525,6 +528,18 @@ pub fn no_such_path() -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_read_that_takes_too_long_is_given_up_in_text_and_a_write_in_a_status() {
+        let of = |verb: &str| timed_out(&RequestInfo { is_resource: true, verb: verb.into(), ..RequestInfo::default() });
+        let Refusal::Response(read) = of("list") else { panic!("not in the client's form") };
+        assert_eq!(
+            (read.status().as_u16(), &read.headers()["content-type"]),
+            (504, &HeaderValue::from_static("text/plain; charset=utf-8"))
+        );
+        let Refusal::Status(write) = of("update") else { panic!("in the client's form") };
+        assert!(write.message.ends_with("context deadline exceeded"));
+    }
 
     #[test]
     #[rustfmt::skip]

@@ -159,6 +159,7 @@ async fn list_options_are_checked_in_every_combination() {
         (format!("resourceVersionMatch=NotOlderThan&continue={token}"),            422, several(&[without, with_token])),
         ("sendInitialEvents=true".to_owned(),                                      422, invalid(for_list)),
         ("sendInitialEvents=false&resourceVersionMatch=Exact".to_owned(),          422, several(&[without, for_list])),
+        ("limit=x&labelSelector=a+in".to_owned(),                                  400, "strconv.ParseInt: parsing \"x\": invalid syntax".into()),
         ("limit=x".to_owned(),                                                     400, "strconv.ParseInt: parsing \"x\": invalid syntax".into()),
         ("limit=".to_owned(),                                                      400, "strconv.ParseInt: parsing \"\": invalid syntax".into()),
         ("limit=99999999999999999999".to_owned(),                                  400, "strconv.ParseInt: parsing \"99999999999999999999\": value out of range".into()),

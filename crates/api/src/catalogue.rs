@@ -10,6 +10,8 @@ use std::sync::{Arc, OnceLock};
 
 mod builtin;
 
+pub use builtin::package;
+
 /// Groups and resources with look-ups by name. Cheap to clone and to replace: a new set of custom resources is a new value.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue {

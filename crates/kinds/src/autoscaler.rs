@@ -11,6 +11,7 @@ pub(crate) struct HorizontalPodAutoscalers;
 
 impl Strategy for HorizontalPodAutoscalers {
     fn default(&self, object: &mut Value) {
+        drop_round_trip(object);
         let spec = object.object("spec");
         if !spec.has("minReplicas") {
             spec.put("minReplicas", 1);
@@ -82,6 +83,19 @@ impl Strategy for HorizontalPodAutoscalers {
             table::number(status, "currentReplicas"),
             table::age(object, now),
         ]
+    }
+}
+
+/// Drops the annotations in which autoscaling/v1 carries what it has no fields for: v2 has fields for all of it.
+fn drop_round_trip(object: &mut Value) {
+    const NAMES: [&str; 6] =
+        ["metrics", "behavior", "scale-down-tolerance", "scale-up-tolerance", "current-metrics", "conditions"];
+    let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) else { return };
+    let is_one = |name: &str| name.strip_prefix("autoscaling.alpha.kubernetes.io/").is_some_and(|name| NAMES.contains(&name));
+    let before = annotations.len();
+    annotations.retain(|name, _| !is_one(name));
+    if annotations.is_empty() && before > 0 {
+        object["metadata"].drop_key("annotations");
     }
 }
 

@@ -133,8 +133,9 @@ fn full_kind<'a>(kind: &'a str, place: &Place) -> Option<(&'a str, &'a str, &'a 
     }
 }
 
-/// The package of a group's types.
-fn package(group: &str) -> &str {
+/// The package of a group's types, the first part of their names in the table of types.
+#[must_use]
+pub fn package(group: &str) -> &str {
     match group {
         "" => "core",
         "internal.apiserver.k8s.io" => "apiserverinternal",

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header;
 use serde_json::Value;
 
+use corten_api::catalogue::{self, Catalogue};
 use corten_api::facts::{Type, Types};
 use corten_api::status::Status;
 use corten_schema::decode::{self, DecodeError, Decoded, Format, TypeMeta};
@@ -138,10 +139,8 @@ fn decode_whole(
         let given_version = if meta.api_version.is_empty() { api_version.as_str() } else { meta.api_version.as_str() };
         if given_kind != kind || given_version != api_version {
             // It is read as what it says it is, and only then found to be something else.
-            let (group, version) = given_version.split_once('/').unwrap_or(("", given_version));
-            let catalogue = writing.state.catalogue();
-            let given = catalogue.kind(group, given_kind).and_then(|resource| resource.version(version));
-            let given = given.and_then(|version| Types::get().named(&version.type_name));
+            let (_, version) = given_version.split_once('/').unwrap_or(("", given_version));
+            let given = known_type(&writing.state.catalogue(), given_version, given_kind);
             if let Some(Err(why)) = given.map(|given| read(body, encoding, Some(given), false)) {
                 let why = format!("{given_kind} in version {version:?} cannot be handled as a {kind}: {why}");
                 return Err(Status::bad_request(why));
@@ -251,12 +250,16 @@ const OF_CORE: [&str; 14] = [
     "Status",
 ];
 
-/// Groups and versions that upstream can still read and nobody serves any more.
-const RETIRED: [(&str, &str, &[&str]); 3] = [
-    ("apps", "v1beta1", &["ControllerRevision", "Deployment", "StatefulSet", "Scale"]),
-    ("apps", "v1beta2", &["ControllerRevision", "DaemonSet", "Deployment", "ReplicaSet", "StatefulSet", "Scale"]),
-    ("extensions", "v1beta1", &["DaemonSet", "Deployment", "Ingress", "NetworkPolicy", "ReplicaSet", "Scale"]),
-];
+/// Groups of which nothing is served and that upstream can read nevertheless.
+const UNSERVED: [&str; 3] = ["admission.k8s.io", "extensions", "imagepolicy.k8s.io"];
+
+/// The type of a kind, or of its list, in any version that upstream can read. What is not served any more is among the types.
+pub(crate) fn known_type(catalogue: &Catalogue, api_version: &str, kind: &str) -> Option<&'static Type> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let is_group = catalogue.group(group).is_some() || UNSERVED.contains(&group);
+    let ty = Types::get().named(&format!("{}.{version}.{kind}", catalogue::package(group))).filter(|_| is_group)?;
+    ["apiVersion", "kind", "metadata"].iter().all(|field| ty.field(field).is_some()).then_some(ty)
+}
 
 /// Why a body of another kind is refused, in upstream's words: no such kind, another version of this kind, another kind.
 fn other_kind(writing: &Writing<'_>, expected: &Expected<'_>, kind: &str, api_version: &str) -> Status {
@@ -278,7 +281,20 @@ pub(crate) fn why_other_kind(writing: &Writing<'_>, kind: &str, api_version: &st
         return Some(format!("unexpected GroupVersion string: {api_version}"));
     }
     let expected = Expected::of(writing.target, &writing.subresource);
+    if let Some(group) = internal_group(api_version) {
+        return Some(format!(
+            "no kind {kind:?} is registered for the internal version of group {group:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+        ));
+    }
     fault_of_kind(writing, &expected, kind, api_version.strip_prefix('/').unwrap_or(api_version))
+}
+
+/// The group of what a document says of itself when that is no version but the form the reference holds inside.
+pub(crate) fn internal_group(api_version: &str) -> Option<&str> {
+    match api_version.split_once('/').unwrap_or(("", api_version)) {
+        (group, "" | "__internal") => Some(group),
+        _ => None,
+    }
 }
 
 fn fault_of_kind(writing: &Writing<'_>, expected: &Expected<'_>, kind: &str, api_version: &str) -> Option<String> {
@@ -287,10 +303,9 @@ fn fault_of_kind(writing: &Writing<'_>, expected: &Expected<'_>, kind: &str, api
     let is_kind = |kind: &str| catalogue.kind(group, kind).is_some_and(|resource| resource.version(version).is_some());
     let is_group = || catalogue.group(group).is_some_and(|group| group.versions.iter().any(|known| known.name == version));
     let known = is_kind(kind)
-        || kind.strip_suffix("List").is_some_and(is_kind)
+        || known_type(&catalogue, api_version, kind).is_some()
         || (OF_EVERY_GROUP.contains(&kind) && is_group())
-        || (group.is_empty() && version == "v1" && OF_CORE.contains(&kind))
-        || RETIRED.iter().any(|(g, v, kinds)| *g == group && *v == version && kinds.contains(&kind));
+        || (group.is_empty() && version == "v1" && OF_CORE.contains(&kind));
     let wanted = expected.kind;
     if !known {
         return Some(format!(

@@ -105,10 +105,16 @@ impl Patching {
             }
         } else if let Some(fault) = other_type(writing, live, &patched) {
             return Err(refused(&patched, &fault));
-        } else if has_no_version(&patched) && !writing.target.resource.custom {
+        } else if is_internal(writing, &patched) && !writing.target.resource.custom {
             strict.extend(unread(&patched));
             self.tell(writing, strict, |fault| refused(&patched, fault))?;
             return Err(write::no_name(&self.name));
+        } else if let Some((version, ty)) = other_version(writing, live, &patched) {
+            apply::unfold(&mut patched);
+            let decoded = decode::normalize_as_sent(&patched, ty).map_err(|err| refused(&patched, &err.to_string()))?;
+            strict.extend(decoded.strict);
+            self.tell(writing, strict, |fault| refused(&patched, fault))?;
+            return self.of_version(writing, live, &version, decoded.document);
         }
         // What is stored is in its normal form already; what was converted or made by hand may not be.
         let is_stored = self.is_of_stored && writing.target.is_stored_form();
@@ -128,6 +134,21 @@ impl Patching {
             Normal::Whole(decoded) => decoded.document,
             Normal::Changed(changed, ty) => changed.complete(patched, ty),
         })
+    }
+
+    /// A document that says it is of another version of the same kind, in the version of the path. Defaults are those of the
+    /// version that it says it is of; the stored form's rules know no others.
+    fn of_version(&self, writing: &Writing<'_>, live: &Value, version: &str, mut document: Value) -> Result<Value, Status> {
+        if version == writing.target.stored_version() {
+            writing.default(&mut document);
+        }
+        codec::convert(writing.target, version, &writing.target.api_version(), &mut document)?;
+        for field in ["kind", "apiVersion"] {
+            document[field] = live[field].clone();
+        }
+        let Some(ty) = self.ty else { return Ok(document) };
+        let decoded = decode::normalize_as_sent(&document, ty);
+        decoded.map(|decoded| decoded.document).map_err(|err| Status::internal(err.to_string()))
     }
 
     /// Warns of what is questionable, or refuses the patch.
@@ -167,9 +188,22 @@ impl Normal {
     }
 }
 
-/// Whether a patch took the version away.
-fn has_no_version(patched: &Value) -> bool {
-    patched["apiVersion"].as_str().unwrap_or_default().is_empty()
+/// Whether a patch took the version away, or says that the document is in the form the server holds inside.
+fn is_internal(writing: &Writing<'_>, patched: &Value) -> bool {
+    let api_version = patched["apiVersion"].as_str().unwrap_or_default();
+    let expected = codec::Expected::of(writing.target, &writing.subresource);
+    api_version.is_empty() || codec::internal_group(api_version).is_some_and(|group| group == expected.group)
+}
+
+/// Version and type of a patched document that says it is of another version of its kind. It is read as that.
+fn other_version(writing: &Writing<'_>, live: &Value, patched: &Value) -> Option<(String, &'static Type)> {
+    let api_version = patched["apiVersion"].as_str()?;
+    if live["apiVersion"] == api_version || writing.target.resource.custom {
+        return None;
+    }
+    let api_version = api_version.strip_prefix('/').unwrap_or(api_version);
+    let ty = codec::known_type(&writing.state.catalogue(), api_version, live["kind"].as_str()?)?;
+    Some((api_version.to_owned(), ty))
 }
 
 /// Without a version a document is read as what the server holds inside, whose fields have other names: none is known.
@@ -195,7 +229,7 @@ fn other_type(writing: &Writing<'_>, live: &Value, patched: &Value) -> Option<St
     let api_version = text(patched, "apiVersion");
     let kind = Some(text(patched, "kind")).filter(|kind| !kind.is_empty()).unwrap_or_else(|| text(live, "kind"));
     let same = live["apiVersion"] == api_version && live["kind"] == kind;
-    if same || api_version.is_empty() || writing.target.resource.custom {
+    if same || writing.target.resource.custom || is_internal(writing, patched) {
         return None;
     }
     codec::why_other_kind(writing, &kind, &api_version)

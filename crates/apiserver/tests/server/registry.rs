@@ -222,3 +222,49 @@ async fn writers_of_one_object_never_lose_an_update() {
     assert_eq!(api.send("GET", path, None).await.1["data"].as_object().unwrap().len(), 17);
     api.0.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_patched_document_is_read_as_the_version_it_says_it_is_of() {
+    const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
+    let api = Api::start().await;
+    let target = |name: &str, utilization: i64| json!({"type": "Resource", "resource": {"name": name, "target": {"type": "Utilization", "averageUtilization": utilization}}});
+    let scaler = json!({
+        "metadata": {"name": "h"},
+        "spec": {"maxReplicas": 3, "metrics": [target("memory", 60)], "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}},
+    });
+    let of = |version: &str| format!("/apis/autoscaling/{version}/namespaces/a/horizontalpodautoscalers");
+    assert_eq!(api.send("POST", &of("v2"), Some(scaler)).await.0, 201);
+    // What v2 does not know is dropped, and what is missing then gets v2's defaults.
+    let say = json!({"apiVersion": "autoscaling/v2", "spec": {"targetCPUUtilizationPercentage": 77}});
+    let (code, shown) = api.send("PATCH", &format!("{}/h", of("v1")), Some(say.clone())).await;
+    assert_eq!(
+        (code, &shown["apiVersion"], &shown["spec"]["targetCPUUtilizationPercentage"]),
+        (200, &json!("autoscaling/v1"), &json!(80))
+    );
+    assert_eq!(shown["metadata"]["annotations"][METRICS], Value::Null);
+    let (code, refused) = api.send("PATCH", &format!("{}/h?fieldValidation=Strict", of("v1")), Some(say)).await;
+    let why = refused["message"].as_str().unwrap_or_default();
+    assert!(code == 422 && why.contains("unknown field \"spec.targetCPUUtilizationPercentage\""), "{refused}");
+    // The form inside the server has no fields that a client may name, and there is none of it in another group.
+    for (version, code, why) in [
+        ("autoscaling/", 400, "name must be provided"),
+        ("autoscaling/__internal", 400, "name must be provided"),
+        ("apps/", 422, "no kind \"HorizontalPodAutoscaler\" is registered for the internal version of group \"apps\""),
+        ("autoscaling/v9", 422, "no kind \"HorizontalPodAutoscaler\" is registered for version \"autoscaling/v9\""),
+    ] {
+        let (refused, status) = api.send("PATCH", &format!("{}/h", of("v2")), Some(json!({"apiVersion": version}))).await;
+        let said = status["message"].as_str().unwrap_or_default();
+        assert!(refused == code && said.contains(&why.replace('"', "\\\"")) || said.contains(why), "{version}: {status}");
+    }
+    // A version that is not served any more is understood nevertheless, in whichever group it was.
+    let deployment = json!({
+        "metadata": {"name": "d"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}},
+    });
+    let path = "/apis/apps/v1/namespaces/a/deployments";
+    assert_eq!(api.send("POST", path, Some(deployment)).await.0, 201);
+    let old = json!({"apiVersion": "extensions/v1beta1", "spec": {"replicas": 4}});
+    let (code, shown) = api.send("PATCH", &format!("{path}/d"), Some(old)).await;
+    assert_eq!((code, &shown["apiVersion"], &shown["spec"]["replicas"]), (200, &json!("apps/v1"), &json!(4)), "{shown}");
+    api.0.stop().await;
+}

@@ -1,10 +1,11 @@
 //! The generic registry: every verb on every resource of the catalogue. No handler per kind: what differs between kinds is
 //! asked of their [`corten_kinds::Strategy`], what differs between subresources is in a module each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use corten_api::catalogue::{Catalogue, Resource};
+use corten_api::facts::{Kind, TypeId, Types};
 use corten_api::status::Status;
 use http::header;
 use serde_json::Value;
@@ -82,9 +83,23 @@ pub fn spec(resource: &Resource) -> Spec {
         resource: resource.plural.clone(),
         prefix: keys::prefix(resource),
         namespaced: resource.namespaced,
-        layout: Layout::new(&resource.storage.kind, &api_version),
+        layout: Layout::new(&resource.storage.kind, &api_version).holding_raw(holds_raw(resource)),
         fields,
     }
+}
+
+/// Whether objects of the resource hold raw JSON somewhere.
+fn holds_raw(resource: &Resource) -> bool {
+    fn in_kind(kind: &Kind, seen: &mut HashSet<TypeId>) -> bool {
+        match kind {
+            Kind::RawExtension => true,
+            Kind::List(item) | Kind::Map(item) => in_kind(item, seen),
+            Kind::Struct(id) => seen.insert(*id) && Types::get().of(*id).fields.iter().any(|field| in_kind(&field.kind, seen)),
+            _ => false,
+        }
+    }
+    let ty = Types::get().named(resource.storage_type());
+    ty.is_some_and(|ty| in_kind(&Kind::Struct(ty.id), &mut HashSet::new()))
 }
 
 /// The catalogue with the versions served that the configuration switches on.
@@ -236,6 +251,16 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn raw_json_is_kept_as_gos_encoder_writes_it() {
+        let catalogue = Catalogue::builtin();
+        let with: Vec<&str> = catalogue.all().iter().filter(|one| holds_raw(one)).map(|one| one.plural.as_str()).collect();
+        assert_eq!(with, ["controllerrevisions", "deviceclasses", "resourceclaims", "resourceclaimtemplates"]);
+        let revision = serde_json::json!({"metadata": {"name": "r"}, "data": {"args": "a && b"}, "revision": 1});
+        let bytes = spec(catalogue.resource("apps", "controllerrevisions").unwrap()).layout.encode(&revision);
+        assert!(bytes.ends_with(br#","data":{"args":"a \u0026\u0026 b"},"revision":1}"#));
+    }
 
     #[test]
     fn the_most_specific_switch_counts() {

@@ -68,6 +68,8 @@ pub struct Layout {
     head: Arc<str>,
     /// Length of `{"kind":K,"apiVersion":V,`
     item: u32,
+    /// Whether objects hold raw JSON, which is kept in the form that Go's encoder gives it.
+    holds_raw: bool,
 }
 
 /// Bytes that are no object.
@@ -87,7 +89,13 @@ impl Layout {
     #[must_use]
     pub fn new(kind: &str, api_version: &str) -> Self {
         let item = format!("{{\"kind\":{},\"apiVersion\":{},", Value::from(kind), Value::from(api_version));
-        Self { item: item.len() as u32, head: format!("{item}\"metadata\":{{").into() }
+        Self { item: item.len() as u32, head: format!("{item}\"metadata\":{{").into(), holds_raw: false }
+    }
+
+    /// The layout of a kind whose objects hold raw JSON, if `holds_raw`: see [`corten_schema::encode::go_raw`].
+    #[must_use]
+    pub fn holding_raw(self, holds_raw: bool) -> Self {
+        Self { holds_raw, ..self }
     }
 
     /// The bytes to store for a document: kind, version and metadata first, without `resourceVersion`, which the store
@@ -140,7 +148,12 @@ impl Layout {
         let members = document.as_object().into_iter().flatten();
         for (key, value) in members.filter(|(key, _)| !matches!(key.as_str(), "kind" | "apiVersion" | "metadata")) {
             out.push(b',');
-            write_member(&mut out, key, value);
+            if self.holds_raw {
+                write_text(&mut out, key);
+                corten_schema::encode::go_raw(&mut out, value);
+            } else {
+                write_member(&mut out, key, value);
+            }
         }
         out.push(b'}');
         // These bytes stay for long: no room is kept for more.
@@ -181,9 +194,13 @@ impl Layout {
     }
 }
 
-fn write_member(out: &mut Vec<u8>, key: &str, value: &Value) {
+fn write_text(out: &mut Vec<u8>, key: &str) {
     serde_json::to_writer(&mut *out, key).expect("a string is always JSON");
     out.push(b':');
+}
+
+fn write_member(out: &mut Vec<u8>, key: &str, value: &Value) {
+    write_text(out, key);
     serde_json::to_writer(&mut *out, value).expect("a document is always JSON");
 }
 

@@ -91,7 +91,12 @@ fn value(writer: &mut Writer, number: u32, kind: &Kind, value: &Value) {
             let nanos = time::parse_duration(text).unwrap_or_default();
             writer.nested(number, |writer| writer.number(1, nanos));
         }
-        (Kind::RawExtension | Kind::FieldsV1 | Kind::Json, value) => {
+        (Kind::RawExtension | Kind::Json, value) => {
+            let mut raw = Vec::new();
+            crate::encode::go_raw(&mut raw, value);
+            writer.nested(number, |writer| writer.bytes(1, &raw));
+        }
+        (Kind::FieldsV1, value) => {
             writer.nested(number, |writer| writer.bytes(1, &crate::encode::json(value)));
         }
         (Kind::SchemaOrBool, value) => writer.nested(number, |writer| {

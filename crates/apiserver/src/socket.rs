@@ -41,6 +41,8 @@ pub(crate) enum Framing {
     Binary,
     /// As the bytes come, for clients that only take text.
     Base64,
+    /// Messages that begin with their channel, as they come.
+    Channels,
 }
 
 /// The WebSocket that a request asks for, if it does.
@@ -65,6 +67,11 @@ fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 impl Wish {
+    /// The wish, if the client can speak this subprotocol, which it then does.
+    pub(crate) fn speaking(self, protocol: &'static str) -> Option<Self> {
+        self.offered.iter().any(|offered| offered == protocol).then_some(Self { protocol: Some(protocol), ..self })
+    }
+
     /// Picks the subprotocol of a stream of bytes: the client's first that is known, binary when it names none.
     ///
     /// # Errors
@@ -154,7 +161,7 @@ where
     S: Sink<Message, Error = Error> + Unpin,
 {
     match framing {
-        Framing::Binary => sender.feed(Message::Binary(piece.clone())).await?,
+        Framing::Binary | Framing::Channels => sender.feed(Message::Binary(piece.clone())).await?,
         Framing::Base64 => sender.feed(Message::Text(STANDARD.encode(piece).into())).await?,
         Framing::Events(encoding) => {
             for event in events(encoding, piece) {
@@ -173,7 +180,7 @@ impl Framing {
     /// An empty message before all others: clients of byte streams see by it that there is a connection.
     fn greeting(self) -> Option<Message> {
         match self {
-            Self::Events(_) => None,
+            Self::Events(_) | Self::Channels => None,
             Self::Binary => Some(Message::Binary(Bytes::new())),
             Self::Base64 => Some(Message::Text(Utf8Bytes::default())),
         }

@@ -7,6 +7,7 @@
 mod log;
 mod rewrite;
 mod target;
+mod translated;
 mod transport;
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use corten_api::status::Status;
 
 use crate::pipeline::Call;
 use crate::response::{Body, RequestBody, Response, Tunnel};
-use crate::socket::{self, Wish};
+use crate::socket;
 use crate::state::State;
 
 use target::Target;
@@ -87,17 +88,21 @@ pub async fn serve(state: &Arc<State>, mut call: Call, object: Value) -> Result<
     if !is_log && !wants_upgrade(&call.headers) {
         return Err(Status::bad_request("Upgrade request required"));
     }
+    let is_exec = matches!(info.subresource.as_str(), "exec" | "attach");
+    if let Some(socket) = is_exec.then(|| socket::wished(&call)).flatten().and_then(|wish| wish.speaking(translated::PROTOCOL)) {
+        return translated::serve(state, call, &target, socket).await;
+    }
     // A log may go to a browser; kubelets know nothing of that.
-    let mut socket = if is_log { socket::wished(&call) } else { None };
-    let framing = socket.as_mut().map(Wish::negotiate).transpose()?;
+    let socket = if is_log { socket::wished(&call) } else { None };
     if is_log {
         // The server asks for itself: how the client wants to be answered is no business of the kubelet's.
         call.headers.clear();
     }
     let mut response = forward(state, call, &target, if is_log { For::Log } else { For::Upgrade }).await?;
-    if let (Some(socket), Some(framing)) = (socket, framing)
+    if let Some(mut socket) = socket
         && response.status().is_success()
     {
+        let framing = socket.negotiate()?;
         return Ok(socket.fulfil(state, framing, response.into_body().into_data_stream()));
     }
     if is_log && response.status().is_success() {
@@ -194,6 +199,8 @@ enum For {
     Log,
     /// A connection of its own: exec, attach, portforward.
     Upgrade,
+    /// The same, for a client that is connected already: it hears of failures over its connection.
+    Translated,
     /// Whatever the client wants; with the path that it asked for.
     Proxy(String),
 }
@@ -227,11 +234,16 @@ async fn forward(state: &Arc<State>, mut call: Call, target: &Target, way: For) 
             let url = corten_api::field::quoted(&format!("https://{}{}", target.authority(), target.path));
             Status::failure(500, "", format!("Get {url}: {err}"))
         }
+        For::Translated => {
+            let url = corten_api::field::quoted(&format!("https://{}{}", target.authority(), target.path.replace("%20", "+")));
+            Status::internal(format!("error sending request: Post {url}: {err}"))
+        }
         For::Proxy(_) if upgrade.is_none() => unreachable(&err.to_string()),
         _ => Status::failure(500, "", format!("error dialing backend: {err}")),
     };
     let mut answer = transport::send(state, target, request).await.map_err(failed)?;
-    if upgrade.is_some() && answer.status() != StatusCode::SWITCHING_PROTOCOLS && answer.status().as_u16() < 400 {
+    let is_translated = matches!(way, For::Translated);
+    if upgrade.is_some() && !is_translated && answer.status() != StatusCode::SWITCHING_PROTOCOLS && answer.status().as_u16() < 400 {
         let why = format!("invalid upgrade response: status code {}", answer.status().as_u16());
         return Err(Status::failure(500, "", why));
     }

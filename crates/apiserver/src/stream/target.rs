@@ -117,12 +117,12 @@ pub(super) fn kubelet(state: &Arc<State>, call: &Call, pod: &Value) -> Result<Op
             format!("/containerLogs/{namespace}/{name}/{container}")
         }
         "exec" | "attach" => {
-            for (from, to) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+            copy(&mut query, "command", "command");
+            for (from, to) in [("stderr", "error"), ("stdin", "input"), ("stdout", "output"), ("tty", "tty")] {
                 if call.query.flag(from) {
                     query.add(to, "1");
                 }
             }
-            copy(&mut query, "command", "command");
             format!("/{subresource}/{namespace}/{name}/{container}")
         }
         _ => {
@@ -231,7 +231,8 @@ fn number(port: &str, name: &str) -> Result<u16, Status> {
 
 /// Refuses a host whose addresses are about this machine or its link: nobody gets behind the server's own doors through it.
 async fn allowed(host: &str) -> Result<(), Status> {
-    let addresses = tokio::net::lookup_host((host, 0)).await.map_err(|err| Status::bad_request(err.to_string()))?;
+    let addresses = tokio::net::lookup_host((host, 0)).await;
+    let addresses = addresses.map_err(|err| Status::bad_request(super::transport::lookup(host, &err)))?;
     let mut addresses = addresses.map(|address| address.ip()).peekable();
     if addresses.peek().is_none() {
         return Err(Status::bad_request("no addresses for hostname"));

@@ -24,6 +24,8 @@ const CONNECT: std::time::Duration = std::time::Duration::from_secs(30);
 pub(super) enum TransportError {
     #[error("dial tcp {address}: connect: {why}")]
     Connect { address: String, why: String },
+    #[error("dial tcp: {0}")]
+    Lookup(String),
     #[error("dial tcp {address}: i/o timeout")]
     Timeout { address: String },
     #[error("tls: {0}")]
@@ -49,16 +51,29 @@ fn system(err: &std::io::Error) -> String {
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
+/// Why the addresses of a host are not known, in the words that people look for.
+pub(super) fn lookup(host: &str, err: &std::io::Error) -> String {
+    let text = err.to_string();
+    let why = text.strip_prefix("failed to lookup address information: ").unwrap_or(&text);
+    match why {
+        "Name or service not known" | "No address associated with hostname" => format!("lookup {host}: no such host"),
+        why => format!("lookup {host}: {why}"),
+    }
+}
+
 /// Why a handshake failed, in the words that people look for.
-fn handshake(err: &std::io::Error) -> String {
+fn handshake(err: &std::io::Error) -> TransportError {
+    if err.kind() == std::io::ErrorKind::UnexpectedEof {
+        return TransportError::Ended;
+    }
     let inner = err.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
+    TransportError::Tls(match inner {
         Some(rustls::Error::InvalidMessage(_)) => "first record does not look like a TLS handshake".to_owned(),
         Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
             "failed to verify certificate: x509: certificate signed by unknown authority".to_owned()
         }
         _ => err.to_string(),
-    }
+    })
 }
 
 pub(super) async fn send(
@@ -73,7 +88,7 @@ pub(super) async fn send(
             let config = client_config(state, target.security)?;
             let name = ServerName::try_from(target.host.clone()).map_err(|err| TransportError::Tls(err.to_string()))?;
             let stream = TlsConnector::from(config).connect(name, stream).await;
-            exchange(state, stream.map_err(|err| TransportError::Tls(handshake(&err)))?, request).await
+            exchange(state, stream.map_err(|err| handshake(&err))?, request).await
         }
     }
 }
@@ -81,7 +96,16 @@ pub(super) async fn send(
 async fn connect(target: &Target) -> Result<TcpStream, TransportError> {
     let address = target.authority();
     let host = target.host.trim_start_matches('[').trim_end_matches(']');
-    match tokio::time::timeout(CONNECT, TcpStream::connect((host, target.port))).await {
+    let connected = async {
+        let found = tokio::net::lookup_host((host, target.port)).await;
+        let found: Vec<_> = found.map_err(|err| TransportError::Lookup(lookup(host, &err)))?.collect();
+        Ok::<_, TransportError>(TcpStream::connect(&*found).await)
+    };
+    let connected = match tokio::time::timeout(CONNECT, connected).await {
+        Ok(connected) => Ok(connected?),
+        Err(elapsed) => Err(elapsed),
+    };
+    match connected {
         Ok(Ok(stream)) => {
             let _ = stream.set_nodelay(true); // keystrokes must not wait for company
             Ok(stream)
@@ -151,6 +175,10 @@ mod tests {
 
     #[test]
     fn failures_are_told_in_the_words_of_others() {
+        let unknown = std::io::Error::other("failed to lookup address information: Name or service not known");
+        assert_eq!(lookup("n.example", &unknown), "lookup n.example: no such host");
+        let ended = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "tls handshake eof");
+        assert_eq!(handshake(&ended).to_string(), "EOF");
         let refused = std::io::Error::from_raw_os_error(111);
         assert_eq!(system(&refused), "connection refused");
         let err = TransportError::Connect { address: "10.0.0.1:80".into(), why: system(&refused) };

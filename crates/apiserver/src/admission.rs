@@ -228,6 +228,7 @@ impl Chain {
         registry: &prometheus::Registry,
     ) -> Self {
         let reader = || reader.clone();
+        let cel = metrics::CelMetrics::new(registry);
         let mut plugins: Vec<Box<dyn Plugin>> = vec![
             Box::new(namespace_lifecycle::NamespaceLifecycle { reader: reader() }),
             Box::new(limit_ranger::LimitRanger { reader: reader() }),
@@ -250,8 +251,13 @@ impl Chain {
             Box::new(storage::DefaultIngressClass { reader: reader() }),
             Box::new(pods::PodTopologyLabels { reader: reader() }),
             Box::new(pods::PodResize { reader: reader() }),
-            Box::new(policy::MutatingAdmissionPolicies::new(reader(), authz.clone())),
-            Box::new(policy::ValidatingAdmissionPolicies::new(reader(), authz.clone(), metrics::PolicyMetrics::new(registry))),
+            Box::new(policy::MutatingAdmissionPolicies::new(reader(), authz.clone(), cel.clone())),
+            Box::new(policy::ValidatingAdmissionPolicies::new(
+                reader(),
+                authz.clone(),
+                metrics::PolicyMetrics::new(registry),
+                cel,
+            )),
             Box::new(quota::ResourceQuota::new(reader())),
         ];
         let off = &config.disable_admission_plugins;

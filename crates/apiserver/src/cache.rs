@@ -7,6 +7,7 @@
 mod entry;
 mod feed;
 mod postings;
+mod tally;
 mod watchers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +20,7 @@ use parking_lot::RwLock;
 pub use entry::{Entry, Fields, Index, Labels, Layout, Malformed};
 pub use feed::{Caches, FeedError, Prepared};
 pub use postings::By;
+pub use tally::{Lists, Tally};
 pub use watchers::{Batch, Feed, Interest, Watcher};
 
 /// Entries of one resource by `namespace/name` (or `name`), in the order of the store's keys.
@@ -43,6 +45,7 @@ pub struct Spec {
 /// The cache of one resource.
 pub struct Cache {
     spec: Spec,
+    tally: Tally,
     state: RwLock<State>,
 }
 
@@ -149,13 +152,19 @@ impl Cache {
             received: 0,
             watchers: watchers::Index::default(),
         };
-        Self { spec, state: RwLock::new(state) }
+        Self { spec, tally: Tally::default(), state: RwLock::new(state) }
     }
 
     /// How many changes have come since the start.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.state.read().received
+    }
+
+    /// What the cache was used for.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// What the cache is of.
@@ -277,6 +286,8 @@ impl Cache {
 
     /// Starts over from a full state, after the feed was interrupted. Every watcher is cut off and will list again.
     fn reset(&self, map: Map, revision: u64) {
+        self.tally.fills.add(1);
+        self.tally.stored.add(map.len(), map.len());
         let mut state = self.state.write();
         state.map = map;
         state.postings.clear();

@@ -58,6 +58,7 @@ pub async fn serve(state: &Arc<State>, _call: &Call) -> Result<Response, Status>
     // What clients and controllers in this process count is in the registry of the process.
     let theirs = |family: &MetricFamily| ["rest_client_", "workqueue_"].iter().any(|prefix| family.name().starts_with(prefix));
     families.extend(prometheus::gather().into_iter().filter(theirs));
+    families.extend(renamed(&families, "apiserver_request_sli_duration_seconds", "apiserver_request_slo_duration_seconds"));
     exposition(families)
 }
 
@@ -102,6 +103,7 @@ pub struct Metrics {
     storage_objects: IntGaugeVec,
     resource_objects: IntGaugeVec,
     storage_size: GaugeVec,
+    bodies: HistogramVec,
     process: Process,
     /// Resources that have been answered about: paths that mean nothing must not make new time series.
     seen: RwLock<HashSet<(String, String)>>,
@@ -214,6 +216,13 @@ impl Metrics {
                 &["storage_cluster_id"],
             )
             .expect(VALID),
+            bodies: families::histograms(
+                &registry,
+                "apiserver_request_body_size_bytes",
+                "Apiserver request body size in bytes broken out by resource and verb.",
+                &prometheus::linear_buckets(50_000.0, 100_000.0, 31).expect(VALID),
+                &["group", "resource", "verb"],
+            ),
             process: Process::new(&registry),
             seen: RwLock::default(),
             registry,
@@ -305,6 +314,19 @@ impl Metrics {
         Some(self.response_sizes.with_label_values(&values))
     }
 
+    /// A body of so many bytes came with a write.
+    pub(crate) fn body(&self, target: &crate::registry::Target, write: Write, bytes: usize) {
+        let Some(cache) = &target.cache else { return };
+        let (at, verb) = match write {
+            Write::Create => (0, "create"),
+            Write::Update => (1, "update"),
+            Write::Patch => (2, "patch"),
+        };
+        let labels = [target.resource.group.as_str(), &target.resource.plural, verb];
+        let histogram = cache.tally().bodies[at].get_or_init(|| self.bodies.with_label_values(&labels));
+        histogram.observe(bytes as f64);
+    }
+
     /// A request that is not long-running is being worked on, until the value is dropped.
     pub fn inflight(&self, info: &RequestInfo) -> Held {
         let kind = if info.is_read_only() { "readOnly" } else { "mutating" };
@@ -335,6 +357,24 @@ impl Metrics {
         }
         std::borrow::Cow::Borrowed(info)
     }
+}
+
+/// A write with a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Write {
+    /// `POST`
+    Create,
+    /// `PUT`
+    Update,
+    /// `PATCH`
+    Patch,
+}
+
+/// The family under another name: upstream shows it under the one that it had before, too.
+fn renamed(families: &[MetricFamily], from: &str, to: &str) -> Option<MetricFamily> {
+    let mut family = families.iter().find(|family| family.name() == from)?.clone();
+    family.set_name(to.to_owned());
+    Some(family)
 }
 
 /// What metrics tell of a request beside what it asks for.
@@ -389,6 +429,8 @@ struct Process {
     virtual_memory: Gauge,
     most_virtual_memory: Gauge,
     started: Gauge,
+    received: Counter,
+    sent: Counter,
 }
 
 impl Process {
@@ -398,8 +440,12 @@ impl Process {
             registry.register(Box::new(gauge.clone())).expect(VALID);
             gauge
         };
-        let cpu = Counter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.").expect(VALID);
-        registry.register(Box::new(cpu.clone())).expect(VALID);
+        let counter = |name, help| {
+            let counter = Counter::new(name, help).expect(VALID);
+            registry.register(Box::new(counter.clone())).expect(VALID);
+            counter
+        };
+        let cpu = counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.");
         let process = Self {
             memory: gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
             cpu,
@@ -410,6 +456,8 @@ impl Process {
                 "Maximum amount of virtual memory available in bytes.",
             ),
             files: gauge("process_open_fds", "Number of open file descriptors."),
+            received: counter("process_network_receive_bytes_total", "Number of bytes received by the process over the network."),
+            sent: counter("process_network_transmit_bytes_total", "Number of bytes sent by the process over the network."),
             started: gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
         };
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -445,10 +493,26 @@ impl Process {
             let ticks: f64 = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
             self.cpu.inc_by((ticks / TICKS - self.cpu.get()).max(0.0));
         }
+        if let Ok(network) = std::fs::read_to_string("/proc/self/net/netstat") {
+            let raise = |counter: &Counter, name: &str| {
+                let bytes = octets(&network, name).unwrap_or_default();
+                counter.inc_by((bytes - counter.get()).max(0.0));
+            };
+            raise(&self.received, "InOctets");
+            raise(&self.sent, "OutOctets");
+        }
         if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
             self.files.set(files.count() as f64);
         }
     }
+}
+
+/// A figure of the IP layer: a line of names and a line of figures, both headed `IpExt:`.
+fn octets(netstat: &str, name: &str) -> Option<f64> {
+    let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("IpExt:")).map(str::split_whitespace);
+    let (mut names, figures) = (lines.next()?, lines.next()?);
+    let at = names.position(|known| known == name)?;
+    figures.into_iter().nth(at)?.parse().ok()
 }
 
 /// Verb, group, version, resource, subresource and scope.
@@ -516,6 +580,25 @@ mod tests {
 
     fn text(metrics: &Metrics) -> String {
         TextEncoder::new().encode_to_string(&metrics.registry.gather()).unwrap()
+    }
+
+    #[test]
+    fn figures_of_the_network_are_found_by_their_names() {
+        let netstat = "TcpExt: A B\nTcpExt: 1 2\nIpExt: InNoRoutes InOctets OutOctets\nIpExt: 0 123 45\n";
+        assert_eq!((octets(netstat, "InOctets"), octets(netstat, "OutOctets")), (Some(123.0), Some(45.0)));
+        assert_eq!(octets(netstat, "Other"), None);
+    }
+
+    #[test]
+    fn a_family_is_shown_under_its_former_name_too() {
+        let metrics = Metrics::new();
+        let facts = RequestFacts { dry_run: "", is_apply: false };
+        metrics.request(&info(), &facts, 200, Duration::from_millis(70), Duration::ZERO);
+        let families = metrics.registry.gather();
+        let former = renamed(&families, "apiserver_request_sli_duration_seconds", "apiserver_request_slo_duration_seconds");
+        let former = TextEncoder::new().encode_to_string(&[former.unwrap()]).unwrap();
+        assert!(former.contains("apiserver_request_slo_duration_seconds_count{") && former.contains("le=\"0.1\"} 1"));
+        assert!(renamed(&families, "nothing", "x").is_none());
     }
 
     #[test]

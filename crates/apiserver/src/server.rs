@@ -97,6 +97,7 @@ impl ApiServer {
         let reader = Reader::new(caches.clone());
         let tokens = Arc::new(Tokens::new(&config, &certs, &reader)?);
         let metrics = Metrics::new();
+        tokens.metrics.show(metrics.registry());
         let authz = Arc::new(Authorizer::new(&config, &reader, metrics.registry()));
         let state = Arc::new(State {
             authn: Authenticator::new(&config, &certs, &tokens, &reader)?,

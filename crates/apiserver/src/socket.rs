@@ -12,7 +12,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Message, Role};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role};
 use tokio_tungstenite::tungstenite::{Error, Utf8Bytes};
 
 use corten_api::status::Status;
@@ -153,7 +154,10 @@ where
         }
     }
     // Whether the client hears it or not, there is nothing more to say.
-    let _ = sender.close().await;
+    let end = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+    if sender.send(Message::Close(Some(end))).await.is_ok() {
+        let _ = sender.close().await;
+    }
 }
 
 async fn send<S>(sender: &mut S, framing: Framing, piece: &Bytes) -> Result<(), Error>

@@ -243,7 +243,8 @@ async fn forward(state: &Arc<State>, mut call: Call, target: &Target, way: For) 
     };
     let mut answer = transport::send(state, target, request).await.map_err(failed)?;
     let is_translated = matches!(way, For::Translated);
-    if upgrade.is_some() && !is_translated && answer.status() != StatusCode::SWITCHING_PROTOCOLS && answer.status().as_u16() < 400 {
+    if upgrade.is_some() && !is_translated && answer.status() != StatusCode::SWITCHING_PROTOCOLS && answer.status().as_u16() < 400
+    {
         let why = format!("invalid upgrade response: status code {}", answer.status().as_u16());
         return Err(Status::failure(500, "", why));
     }

@@ -5,6 +5,7 @@
 
 mod keys;
 mod legacy;
+mod metrics;
 mod oidc;
 mod request;
 
@@ -27,6 +28,7 @@ use crate::reader::Reader;
 use crate::user::User;
 
 use keys::{Signer, Verifier};
+use metrics::TokenMetrics;
 
 pub use oidc::serve;
 pub(crate) use request::WARN_ONLY_EXPIRATION;
@@ -43,6 +45,8 @@ pub struct Tokens {
     max_expiration: i64,
     /// Claims of tokens whose signature was found good, by the token's digest.
     known: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
+    /// How tokens fared.
+    pub metrics: TokenMetrics,
 }
 
 /// Why tokens cannot be issued or verified.
@@ -206,7 +210,16 @@ impl Tokens {
         let issuers = config.service_account_issuer.clone();
         let api_audiences = if config.api_audiences.is_empty() { issuers.clone() } else { config.api_audiences.clone() };
         let max_expiration = i64::try_from(config.service_account_max_token_expiration.as_secs()).unwrap_or(0);
-        Ok(Self { issuers, api_audiences, signer, verifiers, reader: reader.clone(), max_expiration, known: Mutex::default() })
+        Ok(Self {
+            issuers,
+            api_audiences,
+            signer,
+            verifiers,
+            reader: reader.clone(),
+            max_expiration,
+            known: Mutex::default(),
+            metrics: TokenMetrics::new(),
+        })
     }
 
     /// The audiences of the API itself.
@@ -223,6 +236,7 @@ impl Tokens {
         let now = Timestamp::now().as_second();
         let Some(claims) = self.claims(token)? else {
             let user = legacy::user(token, &self.verifiers, &self.reader).ok_or(VerifyError::Foreign)?;
+            self.metrics.legacy();
             let found = audiences.matching(&self.api_audiences);
             if found.is_empty() {
                 return Err(VerifyError::Audience { token: Vec::new(), wanted: audiences.wanted(&self.api_audiences) });
@@ -241,6 +255,7 @@ impl Tokens {
             return Err(VerifyError::NotYet);
         }
         self.check_bound(&claims.kubernetes, now)?;
+        self.metrics.valid();
         Ok(TokenUser { user: claims.user(), audiences: found })
     }
 
@@ -248,12 +263,14 @@ impl Tokens {
     fn claims(&self, token: &str) -> Result<Option<Arc<Claims>>, VerifyError> {
         let digest: [u8; 32] = Sha256::digest(token).into();
         if let Some(known) = self.known.lock().get(&digest) {
+            self.metrics.looked_up(true);
             return Ok(Some(known.clone()));
         }
         let Ok(claims) = jsonwebtoken::dangerous::insecure_decode::<Claims>(token) else { return Ok(None) };
         if !self.issuers.contains(&claims.claims.iss) {
             return Ok(None);
         }
+        self.metrics.looked_up(false);
         keys::check(token, &self.verifiers).map_err(VerifyError::Signature)?;
         let claims = Arc::new(claims.claims);
         let mut known = self.known.lock();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use super::Operation;
 
@@ -42,6 +42,37 @@ impl PolicyMetrics {
         let labels = [policy, binding, error, action];
         self.checks.with_label_values(&labels).inc();
         self.took.with_label_values(&labels).observe(took.as_secs_f64());
+    }
+}
+
+/// How long the expressions of policies take.
+#[derive(Clone)]
+pub(super) struct CelMetrics {
+    compilation: Histogram,
+    evaluation: Histogram,
+}
+
+impl CelMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let made = |name, help| {
+            let made = Histogram::with_opts(HistogramOpts::new(name, help)).expect(VALID);
+            registry.register(Box::new(made.clone())).expect(VALID);
+            made
+        };
+        Self {
+            compilation: made("apiserver_cel_compilation_duration_seconds", "CEL compilation time in seconds."),
+            evaluation: made("apiserver_cel_evaluation_duration_seconds", "CEL evaluation time in seconds."),
+        }
+    }
+
+    /// The expressions of a policy were compiled.
+    pub(super) fn compiled(&self, took: Duration) {
+        self.compilation.observe(took.as_secs_f64());
+    }
+
+    /// The expressions of a policy were evaluated for a request.
+    pub(super) fn evaluated(&self, took: Duration) {
+        self.evaluation.observe(took.as_secs_f64());
     }
 }
 

@@ -14,13 +14,14 @@ pub(super) use mutating::MutatingAdmissionPolicies;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use corten_api::catalogue::Catalogue;
 use corten_api::status::{Cause, Status};
 
-use super::metrics::PolicyMetrics;
+use super::metrics::{CelMetrics, PolicyMetrics};
 use super::tools::{items, text};
 use super::{AdmissionRequest, Plugin, Verdict};
 use crate::authz::Authorizer;
@@ -71,8 +72,8 @@ struct Denial {
 }
 
 impl ValidatingAdmissionPolicies {
-    pub(super) fn new(reader: Reader, authz: Arc<Authorizer>, metrics: PolicyMetrics) -> Self {
-        let policies = Policies::new(reader.clone(), POLICIES, BINDINGS);
+    pub(super) fn new(reader: Reader, authz: Arc<Authorizer>, metrics: PolicyMetrics, cel: CelMetrics) -> Self {
+        let policies = Policies::new(reader.clone(), POLICIES, BINDINGS, cel);
         Self { reader, authz, state: OnceLock::new(), policies, metrics }
     }
 
@@ -134,7 +135,9 @@ impl ValidatingAdmissionPolicies {
                 };
             for object in &objects {
                 let run = Run::new(request, matched, object.as_ref(), &self.authz, &self.reader);
+                let began = Instant::now();
                 let judgements = run.judge(&policy.expressions, &policy.spec, policy.ignores_faults());
+                self.policies.cel().evaluated(began.elapsed());
                 self.record(policy, binding, judgements, request, denials, notes);
             }
         }

@@ -79,8 +79,14 @@ pub(super) struct Caches {
     sizes: IntGaugeVec,
     revisions: IntGaugeVec,
     capacities: IntGaugeVec,
-    /// Events, which come from the store and go to the cache one by one.
-    received: [IntCounterVec; 2],
+    /// Events, which come from the store, and go to the cache and from there to watches one by one.
+    received: [IntCounterVec; 3],
+    /// Lists, objects looked at, objects returned; of those served from the cache, by whether an index was used.
+    lists: [IntCounterVec; 3],
+    /// Lists for which the store was read, objects read, looked at and returned.
+    stored: [IntCounterVec; 4],
+    consistent: IntCounterVec,
+    fills: IntCounterVec,
 }
 
 impl Caches {
@@ -118,7 +124,58 @@ impl Caches {
                     "Counter of events received in watch cache broken by resource type.",
                     &labels,
                 ),
+                counters(
+                    registry,
+                    "apiserver_watch_cache_events_dispatched_total",
+                    "Counter of events dispatched in watch cache broken by resource type.",
+                    &labels,
+                ),
             ],
+            lists: [
+                counters(
+                    registry,
+                    "apiserver_cache_list_total",
+                    "Number of LIST requests served from watch cache",
+                    &["group", "resource", "index"],
+                ),
+                counters(
+                    registry,
+                    "apiserver_cache_list_fetched_objects_total",
+                    "Number of objects read from watch cache in the course of serving a LIST request",
+                    &["group", "resource", "index"],
+                ),
+                counters(
+                    registry,
+                    "apiserver_cache_list_returned_objects_total",
+                    "Number of objects returned for a LIST request from watch cache",
+                    &labels,
+                ),
+            ],
+            stored: [
+                ("apiserver_storage_list_total", "Number of LIST requests served from storage"),
+                (
+                    "apiserver_storage_list_fetched_objects_total",
+                    "Number of objects read from storage in the course of serving a LIST request",
+                ),
+                (
+                    "apiserver_storage_list_evaluated_objects_total",
+                    "Number of objects tested in the course of serving a LIST request from storage",
+                ),
+                ("apiserver_storage_list_returned_objects_total", "Number of objects returned for a LIST request from storage"),
+            ]
+            .map(|(name, help)| counters(registry, name, help, &labels)),
+            consistent: counters(
+                registry,
+                "apiserver_watch_cache_consistent_read_total",
+                "Counter for consistent reads from cache.",
+                &["group", "resource", "success", "fallback"],
+            ),
+            fills: counters(
+                registry,
+                "apiserver_watch_cache_initializations_total",
+                "Counter of watch cache initializations broken by resource type.",
+                &labels,
+            ),
         }
     }
 
@@ -132,11 +189,35 @@ impl Caches {
             self.revisions.with_label_values(&labels).set(revision);
             self.capacities.with_label_values(&labels).set(cache::RING_EVENTS as i64);
             for received in &self.received {
-                let counter = received.with_label_values(&labels);
-                counter.inc_by(cache.received().saturating_sub(counter.get()));
+                raise(&received.with_label_values(&labels), cache.received());
             }
+            let [group, resource] = labels;
+            let tally = cache.tally();
+            let (scanned, indexed) = (tally.scanned.get(), tally.indexed.get());
+            for (index, lists) in [("", scanned), ("values", indexed)] {
+                if lists[0] > 0 {
+                    raise(&self.lists[0].with_label_values(&[group, resource, index]), lists[0]);
+                    raise(&self.lists[1].with_label_values(&[group, resource, index]), lists[1]);
+                }
+            }
+            if scanned[0] + indexed[0] > 0 {
+                raise(&self.lists[2].with_label_values(&labels), scanned[2] + indexed[2]);
+            }
+            let [lists, fetched, returned] = tally.stored.get();
+            for (counter, figure) in self.stored.iter().zip([lists, fetched, fetched, returned]) {
+                raise(&counter.with_label_values(&labels), figure);
+            }
+            if tally.consistent.get() > 0 {
+                raise(&self.consistent.with_label_values(&[group, resource, "true", "false"]), tally.consistent.get());
+            }
+            raise(&self.fills.with_label_values(&labels), tally.fills.get());
         }
     }
+}
+
+/// Brings a counter to a figure that is counted elsewhere.
+fn raise(counter: &IntCounter, figure: u64) {
+    counter.inc_by(figure.saturating_sub(counter.get()));
 }
 
 /// What Services are given.

@@ -19,7 +19,9 @@ const STABLE: [&str; 12] = [
 ];
 
 /// Labels may come, none goes.
-const BETA: [&str; 11] = [
+const BETA: [&str; 13] = [
+    "apiserver_cel_compilation_duration_seconds",
+    "apiserver_cel_evaluation_duration_seconds",
     "apiserver_flowcontrol_current_executing_requests",
     "apiserver_flowcontrol_current_executing_seats",
     "apiserver_flowcontrol_current_inqueue_requests",

@@ -135,10 +135,13 @@ pub(crate) async fn page(state: &State, cache: &Arc<Cache>, options: &ListOption
     };
     let mut rest = cache::range_from(&map, &filter.namespace, from).filter(|(_, entry)| looked_at(entry));
     let mut last = None;
-    for (key, entry) in rest.by_ref().filter(|(_, entry)| filter.selects(entry)).take(limit) {
+    let mut fetched = 0;
+    let selected = rest.by_ref().inspect(|_| fetched += 1).filter(|(_, entry)| filter.selects(entry));
+    for (key, entry) in selected.take(limit) {
         items.push(entry.clone());
         last = Some(key.clone());
     }
+    cache.tally().scanned.add(fetched, items.len());
     if let Some(last) = last
         && items.len() == limit
         && rest.next().is_some()
@@ -164,8 +167,9 @@ async fn indexed(state: &State, cache: &Cache, options: &ListOptions, filter: &F
     }
     let revision = state.caches.applied();
     let mut items = cache.with_values(&exact)?;
-    let found = filter.asks_one_thing();
+    let (found, fetched) = (filter.asks_one_thing(), items.len());
     items.retain(|entry| filter.is_in_namespace(entry) && (found || filter.selects(entry)));
+    cache.tally().indexed.add(fetched, items.len());
     Some(Page { items: Items::Page(items), meta: ListMeta { revision, ..ListMeta::default() } })
 }
 
@@ -200,6 +204,7 @@ async fn first_snapshot(state: &State, cache: &Arc<Cache>, options: &ListOptions
 
 async fn newest(state: &State, cache: &Cache) -> (Map, u64) {
     state.caches.catch_up().await;
+    cache.tally().consistent.add(1);
     now(state, cache)
 }
 
@@ -248,7 +253,10 @@ async fn at(state: &State, cache: &Arc<Cache>, revision: u64) -> Result<Map, Rea
         }
         match page.items.last() {
             Some(last) if page.more => after = Some(last.key.clone()),
-            _ => return Ok(map),
+            _ => {
+                cache.tally().stored.add(map.len(), map.len());
+                return Ok(map);
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use corten_api::status::Status;
 use super::Outcome;
 use super::codec;
 use super::target::{Filter, Target};
-use crate::cache::{self, Entry, Map};
+use crate::cache::{self, Cache, Entry, Map};
 use crate::negotiate::{Encoding, Form, MetaVersion, Shape};
 use crate::pipeline::Call;
 use crate::registry::read::Page;
@@ -227,8 +227,9 @@ pub(crate) fn list(target: &Target, form: Form, page: Page, call: &Call) -> Resu
         let encoded = match &page.items {
             Items::Page(items) => codec::encode_list(target, &meta, items.iter().map(|entry| &**entry)),
             Items::Range { map, filter, from } => {
+                let mut counted = Counted::of(target);
                 let entries = cache::range_from(map, &filter.namespace, from.clone()).map(|(_, entry)| &**entry);
-                codec::encode_list(target, &meta, entries.filter(|entry| filter.selects(entry)))
+                codec::encode_list(target, &meta, entries.filter(|entry| counted.selected(filter.selects(entry))))
             }
         };
         if let Some(body) = encoded {
@@ -288,6 +289,35 @@ struct Pieces {
     head: Option<Vec<u8>>,
     first: bool,
     ended: bool,
+    counted: Option<Counted>,
+}
+
+/// Objects that a list looks at and shows, told to the cache when it is over.
+struct Counted {
+    cache: Option<Arc<Cache>>,
+    fetched: usize,
+    returned: usize,
+}
+
+impl Counted {
+    fn of(target: &Target) -> Self {
+        Self { cache: target.cache.clone(), fetched: 0, returned: 0 }
+    }
+
+    /// One more was looked at; gives back whether it is shown.
+    fn selected(&mut self, is_shown: bool) -> bool {
+        self.fetched += 1;
+        self.returned += usize::from(is_shown);
+        is_shown
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(cache) = &self.cache {
+            cache.tally().scanned.add(self.fetched, self.returned);
+        }
+    }
 }
 
 enum Source {
@@ -305,6 +335,7 @@ impl Pieces {
     fn new(target: &Target, form: Form, include: IncludeObject, page: Page) -> Self {
         let writer = ItemWriter::new(target, form, include);
         let head = writer.list_head(&page.meta.document());
+        let counted = matches!(page.items, Items::Range { .. }).then(|| Counted::of(target));
         let items = match page.items {
             Items::Range { map, filter, from } => {
                 let at = match from {
@@ -322,7 +353,7 @@ impl Pieces {
             }
             Items::Page(items) => Source::Page(items.into_iter()),
         };
-        Self { writer, items, head: Some(head), first: true, ended: false }
+        Self { writer, items, head: Some(head), first: true, ended: false, counted }
     }
 }
 
@@ -356,10 +387,11 @@ impl Iterator for Pieces {
             Source::Range { map, filter, at, last } => {
                 let mut finished = last.is_none();
                 let last = last.as_ref();
+                let counted = &mut self.counted;
                 for (key, entry) in map.range((at.clone(), Bound::Unbounded)).take_while(|_| last.is_some()) {
-                    if filter.selects(entry)
-                        && let Err(status) = add(&mut out, entry)
-                    {
+                    let is_shown = filter.selects(entry);
+                    counted.as_mut().map(|counted| counted.selected(is_shown));
+                    if is_shown && let Err(status) = add(&mut out, entry) {
                         return Some(Err(status));
                     }
                     if last.is_some_and(|last| Arc::ptr_eq(last, key)) {

@@ -25,6 +25,7 @@ use super::write::{self, CommitError, Pass, Writing, meta_text, metadata};
 use super::{Outcome, read};
 use crate::admission::Operation;
 use crate::cache::Entry;
+use crate::metrics;
 use crate::negotiate::Endpoint;
 use crate::pipeline::Call;
 use crate::response::Response;
@@ -78,6 +79,7 @@ pub(crate) trait Change: Sync {
 pub(crate) async fn put(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
     let form = read::form(call, Endpoint::Object)?;
     let body = call.read_body(state.config.max_request_body).await?;
+    state.metrics.body(target, metrics::Write::Update, body.len());
     let options = WriteOptions::parse(&call.query, "UpdateOptions", false)?;
     let call = &*call;
     let mut writing = Writing::of(state, target, call, options);

@@ -102,3 +102,47 @@ async fn proxies_refuse_what_leads_nowhere_or_to_the_server_itself() {
     }
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_tell_of_lists_bodies_and_tokens() {
+    let running = Running::start(|_, _| {}).await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for name in ["a", "b", "c"] {
+        let body = format!(r#"{{"metadata":{{"name":"{name}","labels":{{"is":"{name}"}}}}}}"#);
+        assert_eq!(running.ask(admin(), request("POST", maps, "application/json"), body).await.status(), 201);
+    }
+    // One with a selector, one of a page, one in protobuf, and one that may be old.
+    for (query, accept) in [
+        ("labelSelector=is%3Da", "*/*"),
+        ("limit=2", "*/*"),
+        ("", "application/vnd.kubernetes.protobuf"),
+        ("resourceVersion=0", "*/*"),
+    ] {
+        let asked = request("GET", &format!("{maps}?{query}"), "").header("accept", accept);
+        assert_eq!(running.ask(admin(), asked, "").await.status(), 200);
+    }
+    let text = running.ask(admin(), request("GET", "/metrics", ""), "").await.into_body();
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    let figure = |series: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{series} is missing:\n{text}")).parse().unwrap()
+    };
+    let scanned = r#"{group="",index="",resource="configmaps"}"#;
+    assert_eq!(figure(&format!("apiserver_cache_list_total{scanned}")), 4);
+    let (fetched, returned) = (
+        figure(&format!("apiserver_cache_list_fetched_objects_total{scanned}")),
+        figure(r#"apiserver_cache_list_returned_objects_total{group="",resource="configmaps"}"#),
+    );
+    // There may be others in the namespace than the three.
+    assert!(fetched >= 3 + 2 + 3 + 3 && returned >= 1 + 2 + 3 + 3 && returned < fetched, "{fetched} {returned}");
+    assert_eq!(
+        figure(r#"apiserver_watch_cache_consistent_read_total{fallback="false",group="",resource="configmaps",success="true"}"#),
+        3
+    );
+    assert_eq!(figure(r#"apiserver_storage_list_total{group="",resource="configmaps"}"#), 1);
+    assert_eq!(figure(r#"apiserver_request_body_size_bytes_count{group="",resource="configmaps",verb="create"}"#), 3);
+    assert_eq!(figure("apiserver_cel_evaluation_duration_seconds_count"), 0);
+    assert_eq!(figure("serviceaccount_valid_tokens_total"), 0);
+    assert!(text.contains("# TYPE apiserver_request_slo_duration_seconds histogram"));
+    running.stop().await;
+}

@@ -1,6 +1,7 @@
 //! The policies of one kind with their bindings, compiled when one of them changes and not when a request comes.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -8,6 +9,7 @@ use serde_json::Value;
 use corten_kinds::CompiledPolicy;
 
 use super::GROUP;
+use crate::admission::metrics::CelMetrics;
 use crate::admission::tools::text;
 use crate::reader::Reader;
 
@@ -17,6 +19,7 @@ pub(super) struct Policies {
     plural: &'static str,
     bindings: &'static str,
     compiled: Mutex<Compiled>,
+    cel: CelMetrics,
 }
 
 /// Policies and their bindings as of the revisions of both resources.
@@ -42,8 +45,13 @@ impl Policy {
 }
 
 impl Policies {
-    pub(super) fn new(reader: Reader, plural: &'static str, bindings: &'static str) -> Self {
-        Self { reader, plural, bindings, compiled: Mutex::default() }
+    pub(super) fn new(reader: Reader, plural: &'static str, bindings: &'static str, cel: CelMetrics) -> Self {
+        Self { reader, plural, bindings, compiled: Mutex::default(), cel }
+    }
+
+    /// Where it is told how long expressions take.
+    pub(super) fn cel(&self) -> &CelMetrics {
+        &self.cel
     }
 
     /// Whether there is any binding: without one no policy says anything.
@@ -67,7 +75,10 @@ impl Policies {
             let name = text(&policy, "/metadata/name").to_owned();
             let mine = bindings.iter().filter(|binding| text(binding, "/spec/policyName") == name).cloned().collect();
             let spec = policy["spec"].take();
-            Policy { expressions: CompiledPolicy::of(&spec), name, spec, bindings: mine }
+            let began = Instant::now();
+            let expressions = CompiledPolicy::of(&spec);
+            self.cel.compiled(began.elapsed());
+            Policy { expressions, name, spec, bindings: mine }
         };
         let policies = self.reader.list(GROUP, self.plural, "");
         policies.iter().map(|entry| compile(entry.decode())).filter(|policy| !policy.bindings.is_empty()).collect()

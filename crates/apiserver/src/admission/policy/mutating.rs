@@ -4,6 +4,7 @@
 //! once more, and of the policies those that want it (`reinvocationPolicy: IfNeeded`) and ran before.
 
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -19,6 +20,7 @@ use super::compiled::{Policies, Policy};
 use super::matching::{self, Matched};
 use super::params;
 use super::run::{Run, api_version};
+use crate::admission::metrics::CelMetrics;
 use crate::admission::tools::text;
 use crate::admission::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::authz::Authorizer;
@@ -50,8 +52,8 @@ struct Fault {
 }
 
 impl MutatingAdmissionPolicies {
-    pub(in crate::admission) fn new(reader: Reader, authz: Arc<Authorizer>) -> Self {
-        let policies = Policies::new(reader.clone(), "mutatingadmissionpolicies", "mutatingadmissionpolicybindings");
+    pub(in crate::admission) fn new(reader: Reader, authz: Arc<Authorizer>, cel: CelMetrics) -> Self {
+        let policies = Policies::new(reader.clone(), "mutatingadmissionpolicies", "mutatingadmissionpolicybindings", cel);
         Self { reader, authz, state: OnceLock::new(), policies }
     }
 
@@ -68,7 +70,9 @@ impl MutatingAdmissionPolicies {
             refusals.extend(faults.into_iter().filter(|_| !policy.ignores_faults()).map(|fault| fault.told(policy)));
         }
         for invocation in &invocations {
+            let began = Instant::now();
             let faults = self.invoke(invocation, request, &catalogue)?;
+            self.policies.cel().evaluated(began.elapsed());
             let strict = faults.into_iter().filter(|_| !invocation.policy.ignores_faults());
             refusals.extend(strict.map(|fault| fault.told(invocation.policy)));
         }

@@ -7,6 +7,7 @@ mod event;
 mod log;
 mod policy;
 mod sink;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use serde_json::{Map, Value, json};
 use corten_api::status::Status;
 use corten_task::Tasks;
 
-use crate::config::Config;
+use crate::config::{AuditBatch, Config};
 use crate::metrics::Audited;
 use crate::request::RequestInfo;
 use crate::reviews::user_info;
@@ -30,7 +31,8 @@ use event::Event;
 pub use event::Stage;
 use log::Log;
 use policy::{Level, Policy, Recording};
-use sink::Sink;
+use sink::{Output, Sink};
+use webhook::Webhook;
 
 /// Writes audit events as the policy says.
 pub struct Audit {
@@ -39,7 +41,7 @@ pub struct Audit {
 
 struct Target {
     policy: Policy,
-    sink: Sink,
+    sinks: Vec<Sink>,
     counted: Audited,
 }
 
@@ -53,6 +55,14 @@ pub enum AuditError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The configuration of the server that events go to is of no use.
+    #[error("{} is no kubeconfig of an audit webhook: {why}", path.display())]
+    Webhook {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
     },
     /// The policy is none.
     #[error("{} is no audit policy: {why}", path.display())]
@@ -80,23 +90,35 @@ pub struct Request {
 }
 
 impl Audit {
-    /// Reads the policy and opens the log.
+    /// Reads the policy, opens the log and finds the server that events go to.
     ///
     /// # Errors
-    /// When the policy cannot be read or understood, or the log cannot be written. Without a policy nothing is recorded.
-    pub fn open(config: &Config, counted: Audited, tasks: &Tasks) -> Result<Self, AuditError> {
-        let (Some(policy), Some(path)) = (&config.audit_policy_file, &config.audit_log_path) else {
+    /// When the policy or the server's configuration cannot be read or understood, or the log cannot be written. Without a policy
+    /// nothing is recorded.
+    pub async fn open(config: &Config, counted: Audited, tasks: &Tasks) -> Result<Self, AuditError> {
+        let Some(policy) = &config.audit_policy_file else {
             return Ok(Self { target: None });
         };
         let policy = Policy::read(policy)?;
-        let limits = log::Limits {
-            megabytes: config.audit_log_maxsize,
-            backups: config.audit_log_maxbackup,
-            days: config.audit_log_maxage,
-        };
-        let log = Log::open(path, limits, config.audit_log_format)?;
-        let sink = Sink::start(log, config.audit_log_mode, counted.clone(), tasks);
-        Ok(Self { target: Some(Arc::new(Target { policy, sink, counted })) })
+        let mut sinks = Vec::new();
+        if let Some(path) = &config.audit_log_path {
+            let limits = log::Limits {
+                megabytes: config.audit_log_maxsize,
+                backups: config.audit_log_maxbackup,
+                days: config.audit_log_maxage,
+            };
+            let compressing = config.audit_log_compress.then(|| tasks.child("audit log"));
+            let log = Output::Log(Log::open(path, limits, config.audit_log_format, compressing)?);
+            let batch = AuditBatch::of_log();
+            sinks.push(Sink::start(log, config.audit_log_mode, batch, config.audit_log_truncation, counted.clone(), tasks));
+        }
+        if let Some(path) = &config.audit_webhook_config_file {
+            let webhook = Output::Webhook(Webhook::open(path, config.audit_webhook_initial_backoff).await?);
+            let (mode, batch) = (config.audit_webhook_mode, config.audit_webhook_batch);
+            sinks.push(Sink::start(webhook, mode, batch, config.audit_webhook_truncation, counted.clone(), tasks));
+        }
+        let target = (!sinks.is_empty()).then(|| Arc::new(Target { policy, sinks, counted }));
+        Ok(Self { target })
     }
 
     /// Whether anything is recorded at all.
@@ -148,7 +170,8 @@ impl Trail {
         let event = self.event.lock();
         let at = if stage == Stage::RequestReceived { event.request.received } else { Timestamp::now() };
         self.target.counted.event();
-        self.target.sink.write(&event, stage, at)
+        let accepted: Vec<bool> = self.target.sinks.iter().map(|sink| sink.write(&event, stage, at)).collect();
+        accepted.into_iter().all(|accepted| accepted)
     }
 
     /// In whose name the request is made, and by which verb of constrained impersonation, if by one (KEP-5284).

@@ -375,5 +375,13 @@ fn host_name() -> Option<String> {
     fits.then_some(name)
 }
 
+/// A certificate chain and its key from files of their own.
+///
+/// # Errors
+/// When a file cannot be read, holds something else, or the key is another certificate's.
+pub(crate) fn certified(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, CertsError> {
+    pki::certified(&files::read(certificate)?, &files::read(key)?, certificate)
+}
+
 #[cfg(test)]
 mod tests;

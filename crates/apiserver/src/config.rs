@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use crate::server::NamedCertificate;
+
 /// Configuration of an [`crate::ApiServer`]. `Config::new(cert_dir)` has upstream's defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -74,6 +76,20 @@ pub struct Config {
     pub audit_log_format: AuditFormat,
     /// When events are written.
     pub audit_log_mode: AuditMode,
+    /// Whether rotated audit logs are compressed.
+    pub audit_log_compress: bool,
+    /// How large events in the log may be.
+    pub audit_log_truncation: AuditTruncation,
+    /// Kubeconfig of the server that audit events are sent to.
+    pub audit_webhook_config_file: Option<PathBuf>,
+    /// When events are sent.
+    pub audit_webhook_mode: AuditMode,
+    /// How events are gathered in the mode `batch`.
+    pub audit_webhook_batch: AuditBatch,
+    /// How large events that are sent may be.
+    pub audit_webhook_truncation: AuditTruncation,
+    /// How long to wait before events are sent once more.
+    pub audit_webhook_initial_backoff: Duration,
     /// How long a request may take that is not long-running.
     pub request_timeout: Duration,
     /// Shortest time after which a watch without `timeoutSeconds` is ended; up to twice of it, by chance.
@@ -102,6 +118,14 @@ pub struct Config {
     pub encryption_provider_config: Option<PathBuf>,
     /// How long a stopping server waits for requests to end.
     pub shutdown_grace: Duration,
+    /// How long a server that is asked to stop serves on, not ready, before it stops.
+    pub shutdown_delay: Duration,
+    /// Whether a stopping server answers new requests with 429 until the others have ended, instead of closing its doors.
+    pub shutdown_send_retry_after: bool,
+    /// Origins of web pages that may use the API through a browser, as regular expressions.
+    pub cors_allowed_origins: Vec<String>,
+    /// Serving certificates for the names that clients ask for.
+    pub tls_sni_cert_keys: Vec<NamedCertificate>,
     /// Common names of front proxies' certificates; any when empty.
     pub requestheader_allowed_names: Vec<String>,
     /// Headers in which a front proxy names the user; the first that is there counts.
@@ -173,6 +197,13 @@ impl Config {
             audit_log_maxage: 366,
             audit_log_format: AuditFormat::default(),
             audit_log_mode: AuditMode::default(),
+            audit_log_compress: false,
+            audit_log_truncation: AuditTruncation::default(),
+            audit_webhook_config_file: None,
+            audit_webhook_mode: AuditMode::Batch,
+            audit_webhook_batch: AuditBatch::of_webhook(),
+            audit_webhook_truncation: AuditTruncation::default(),
+            audit_webhook_initial_backoff: Duration::from_secs(10),
             request_timeout: Duration::from_secs(60),
             min_request_timeout: Duration::from_secs(1800),
             max_requests_inflight: 400,
@@ -187,6 +218,10 @@ impl Config {
             kubelet_preferred_address_types: owned(&["Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"]),
             encryption_provider_config: None,
             shutdown_grace: Duration::from_secs(10),
+            shutdown_delay: Duration::ZERO,
+            shutdown_send_retry_after: false,
+            cors_allowed_origins: Vec::new(),
+            tls_sni_cert_keys: Vec::new(),
             requestheader_allowed_names: Vec::new(),
             requestheader_username_headers: owned(&["X-Remote-User"]),
             requestheader_uid_headers: owned(&["X-Remote-Uid"]),
@@ -242,6 +277,49 @@ pub enum AuditMode {
     BlockingStrict,
     /// Gathered, and a little later.
     Batch,
+}
+
+/// How audit events are gathered in the mode `batch`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AuditBatch {
+    /// Events that may wait; what comes on top is lost.
+    pub buffer_size: usize,
+    /// Events of one batch.
+    pub max_size: usize,
+    /// How long the first event of a batch waits for others.
+    pub max_wait: Duration,
+    /// Batches a second, and how many may go at once.
+    pub throttle: Option<(f64, f64)>,
+}
+
+impl AuditBatch {
+    /// For the log, which is near: nothing waits for others to come.
+    pub(crate) fn of_log() -> Self {
+        Self { buffer_size: 10_000, max_size: 400, max_wait: Duration::ZERO, throttle: None }
+    }
+
+    /// Upstream's defaults for webhooks.
+    #[must_use]
+    pub fn of_webhook() -> Self {
+        Self { buffer_size: 10_000, max_size: 400, max_wait: Duration::from_secs(30), throttle: Some((10.0, 15.0)) }
+    }
+}
+
+/// What becomes of large audit events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditTruncation {
+    /// Whether there are limits.
+    pub enabled: bool,
+    /// Bytes of one event; a larger one loses its bodies.
+    pub max_event_size: usize,
+    /// Bytes of the events that are written or sent together.
+    pub max_batch_size: usize,
+}
+
+impl Default for AuditTruncation {
+    fn default() -> Self {
+        Self { enabled: false, max_event_size: 100 << 10, max_batch_size: 10 << 20 }
+    }
 }
 
 impl FromStr for AuditFormat {

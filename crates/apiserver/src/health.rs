@@ -64,7 +64,7 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
     let stopping = state.tasks.is_stopping();
     let judged = |name: &'static str| {
         let good = match name {
-            "shutdown" => !stopping,
+            "shutdown" => !stopping && !state.departure.is_leaving(),
             "etcd" | "etcd-readiness" | STORAGE => stored,
             _ => true,
         };

@@ -21,6 +21,7 @@ pub mod authz;
 pub mod flowcontrol;
 
 pub mod audit;
+mod cors;
 
 pub mod negotiate;
 pub mod response;

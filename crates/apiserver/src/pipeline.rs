@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 
@@ -19,11 +19,11 @@ use crate::authn::{self, Peer};
 use crate::negotiate;
 use crate::proof::{Authenticated, Authorized};
 use crate::request::{Query, RequestInfo};
-use crate::response::{self, RequestBody, Response, Tunnel};
+use crate::response::{self, Body, RequestBody, Response, Tunnel};
 use crate::state::State;
 use crate::user::User;
 use crate::warnings::Warnings;
-use crate::{discovery, duration, health, metrics, openapi, registry, tokens, zpages};
+use crate::{cors, discovery, duration, health, metrics, openapi, registry, tokens, zpages};
 
 /// A request that may run, with all that a handler needs of it.
 pub struct Call {
@@ -131,6 +131,15 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
     if !crate::request::is_well_escaped(parts.uri.path()) {
         return response::malformed();
     }
+    let _inside = match (&caller, state.config.shutdown_send_retry_after) {
+        (Caller::Peer(_), true) => match state.departure.enter(parts.uri.path(), &parts.headers) {
+            Ok(inside) => Some(inside),
+            Err(response) => return *response,
+        },
+        _ => None,
+    };
+    let origin = state.cors.as_ref().and_then(|cors| cors.origin(&parts.headers));
+    let preflight = origin.is_some() && cors::is_preflight(&parts.method);
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let answers = Answers::of(&parts, &query);
     let (info, parsed) = match RequestInfo::parse(&parts.method, parts.uri.path(), &query) {
@@ -173,6 +182,11 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
                 begin(None);
             }
             return Err(refusal);
+        }
+        if preflight {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            return Ok(response);
         }
         let who = match caller {
             Caller::Peer(peer) => {
@@ -286,6 +300,9 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
         }
     };
     let headers = response.headers_mut();
+    if let Some(origin) = origin {
+        cors::tell(headers, origin);
+    }
     warnings.write(headers);
     // What a proxied answer says of these is said besides.
     if let Ok(id) = HeaderValue::from_str(&id) {

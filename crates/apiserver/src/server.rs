@@ -1,10 +1,12 @@
 //! Bytes in, bytes out: the listener, TLS, HTTP/1.1 and HTTP/2, their limits, and an orderly stop; and the same pipeline for
 //! callers inside the process.
 
+mod departure;
 mod io;
 mod listen;
 mod local;
 mod protocol;
+mod sni;
 mod tls;
 
 use std::net::SocketAddr;
@@ -26,6 +28,7 @@ use crate::authz::Authorizer;
 use crate::cache::{Caches, FeedError};
 use crate::certs::{Certificates, CertsError};
 use crate::config::Config;
+use crate::cors::Cors;
 use crate::flowcontrol::Flow;
 use crate::metrics::Metrics;
 use crate::reader::Reader;
@@ -34,7 +37,9 @@ use crate::tokens::{Tokens, TokensError};
 use crate::user::User;
 use crate::{bootstrap, registry};
 
+pub use departure::Departure;
 pub use local::Local;
+pub use sni::NamedCertificate;
 
 /// A running API server. Dropping it changes nothing: its tasks belong to the owner it was started with.
 pub struct ApiServer {
@@ -71,6 +76,9 @@ pub enum StartError {
     /// The audit policy or log is of no use.
     #[error("set up auditing")]
     Audit(#[from] AuditError),
+    /// The origins of web pages are of no use.
+    #[error("{0}")]
+    Cors(String),
     /// The service range is of no use.
     #[error("set up service addresses")]
     Range(#[from] RangeError),
@@ -102,7 +110,9 @@ impl ApiServer {
         let state = Arc::new(State {
             authn: Authenticator::new(&config, &certs, &tokens, &reader)?,
             flow: Flow::new(&config, &reader, metrics.registry(), &tasks),
-            audit: Audit::open(&config, metrics.audited.clone(), &tasks)?,
+            audit: Audit::open(&config, metrics.audited.clone(), &tasks).await?,
+            cors: Cors::new(&config.cors_allowed_origins).map_err(StartError::Cors)?,
+            departure: Departure::default(),
             admission: Chain::standard(&config, &reader, &authz, metrics.registry()),
             allocators: Allocators::new(&config, &reader)?,
             metrics,
@@ -121,7 +131,8 @@ impl ApiServer {
         state.admission.attach(&state);
         bootstrap::run(&state).await.map_err(StartError::Bootstrap)?;
         registry::start(&state);
-        let tls = tls::config(&state.certs, &state.config)?;
+        let named = sni::ByName::read(&state.config.tls_sni_cert_keys)?;
+        let tls = tls::config(&state.certs, named, &state.config)?;
         tasks.spawn_graceful("listener", listen::run(listener, tls, state.clone()));
         tracing::info!(%address, took_ms = started.elapsed().as_millis() as u64, "the API is served");
         Ok(Self { state, address })
@@ -138,6 +149,18 @@ impl ApiServer {
     #[must_use]
     pub fn local(&self, user: User) -> Local {
         Local::new(self.state.clone(), user)
+    }
+
+    /// Prepares a stop: the server says that it is not ready and serves on for as long as it was told to, so that clients find
+    /// others in time; then it may have to send those away who still come, until nobody is left.
+    pub async fn leave(&self) {
+        let State { config, departure, .. } = &*self.state;
+        departure.announce();
+        tracing::info!(delay_ms = config.shutdown_delay.as_millis() as u64, "the API server is going to stop");
+        tokio::time::sleep(config.shutdown_delay).await;
+        if config.shutdown_send_retry_after && tokio::time::timeout(config.request_timeout, departure.refuse()).await.is_err() {
+            tracing::warn!("requests were still running at the end of their time");
+        }
     }
 
     /// The certificates, for those who make kubeconfigs.

@@ -17,9 +17,11 @@ use crate::authz::Authorizer;
 use crate::cache::Caches;
 use crate::certs::Certificates;
 use crate::config::Config;
+use crate::cors::Cors;
 use crate::flowcontrol::Flow;
 use crate::metrics::Metrics;
 use crate::reader::Reader;
+use crate::server::Departure;
 use crate::tokens::Tokens;
 
 /// One API server's parts.
@@ -50,6 +52,10 @@ pub struct State {
     pub metrics: Metrics,
     /// The audit log.
     pub audit: Audit,
+    /// Web pages that may use the API.
+    pub cors: Option<Cors>,
+    /// How far the server is on its way out.
+    pub departure: Departure,
     /// Admission plugins.
     pub admission: Chain,
     /// Cluster IPs and node ports.

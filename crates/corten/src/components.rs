@@ -11,6 +11,7 @@ use std::future::Future;
 use std::path::Path;
 
 use anyhow::Context;
+use corten_apiserver::ApiServer;
 use corten_client::{Client, LeaderConfig, LeaderElector};
 use corten_task::Tasks;
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,7 +40,10 @@ pub fn run(component: &'static Component, args: impl Iterator<Item = OsString>) 
     runtime.block_on(async {
         let tasks = Tasks::root(component.name);
         match component.name {
-            "apiserver" => until_stopped(&tasks, apiserver::start(&flags, &tasks)).await,
+            "apiserver" => {
+                let start = apiserver::start(&flags, &tasks);
+                until_stopped_by(&tasks, start, async |api: &ApiServer| api.leave().await).await
+            }
             "controller-manager" => until_stopped(&tasks, controller_manager::start(&flags, &tasks)).await,
             "scheduler" => until_stopped(&tasks, scheduler::start(&flags, &tasks)).await,
             "kubelet" => until_stopped(&tasks, kubelet::start(&flags, &tasks)).await,
@@ -50,12 +54,26 @@ pub fn run(component: &'static Component, args: impl Iterator<Item = OsString>) 
 
 /// Starts, waits for a signal, and stops in order. `start` gives what has to live until then.
 async fn until_stopped<T>(tasks: &Tasks, start: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<()> {
+    until_stopped_by(tasks, start, async |_: &T| ()).await
+}
+
+/// [`until_stopped`], with something to be done between the signal and the stop. A second signal cuts it short.
+async fn until_stopped_by<T>(
+    tasks: &Tasks,
+    start: impl Future<Output = anyhow::Result<T>>,
+    leave: impl AsyncFnOnce(&T),
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let outcome = start.await;
     let outcome = match outcome {
         Ok(running) => {
             tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tokio::select! {
+                () = leave(&running) => {}
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }

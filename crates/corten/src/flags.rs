@@ -81,6 +81,11 @@ impl Flags {
         self.values.get(name).and_then(|v| v.last()).map(String::as_str)
     }
 
+    /// Every value given, as it was given.
+    pub fn all(&self, name: &str) -> &[String] {
+        self.values.get(name).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// Every value given, split at commas (upstream's list flags may be repeated or comma-separated).
     pub fn list(&self, name: &str) -> Vec<String> {
         let given = self.values.get(name).map(Vec::as_slice).unwrap_or_default();

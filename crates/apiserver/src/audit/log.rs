@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
+use corten_task::Tasks;
+
 use super::AuditError;
 use super::event::{Event, Stage};
 use crate::config::AuditFormat;
@@ -16,6 +18,8 @@ pub(super) struct Log {
     path: PathBuf,
     limits: Limits,
     format: AuditFormat,
+    /// Owner of the work of compressing renamed logs, if that is to be done.
+    compressing: Option<Tasks>,
     out: Mutex<Out>,
 }
 
@@ -30,6 +34,9 @@ pub(super) struct Limits {
     pub(super) days: u32,
 }
 
+/// What the names of compressed logs end with.
+const COMPRESSED: &str = ".gz";
+
 enum Out {
     Stdout,
     File { file: File, size: u64 },
@@ -37,7 +44,7 @@ enum Out {
 
 impl Log {
     /// Opens `path` (`-` is standard output) with mode 0600.
-    pub(super) fn open(path: &Path, limits: Limits, format: AuditFormat) -> Result<Self, AuditError> {
+    pub(super) fn open(path: &Path, limits: Limits, format: AuditFormat, compressing: Option<Tasks>) -> Result<Self, AuditError> {
         let out = match path.to_str() {
             Some("-") => Out::Stdout,
             _ => {
@@ -46,15 +53,17 @@ impl Log {
                 Out::File { file, size }
             }
         };
-        Ok(Self { path: path.to_owned(), limits, format, out: Mutex::new(out) })
+        Ok(Self { path: path.to_owned(), limits, format, compressing, out: Mutex::new(out) })
     }
 
-    /// An event as a line of the log.
-    pub(super) fn encode(&self, event: &Event, stage: Stage, at: Timestamp) -> String {
-        let mut line = match self.format {
-            AuditFormat::Json => event.document(stage, at).to_string(),
-            AuditFormat::Legacy => event.line(stage),
-        };
+    /// Whether lines are JSON.
+    pub(super) fn is_json(&self) -> bool {
+        self.format == AuditFormat::Json
+    }
+
+    /// An event as a line of the other format.
+    pub(super) fn line(&self, event: &Event, stage: Stage) -> String {
+        let mut line = event.line(stage);
         line.push('\n');
         line
     }
@@ -87,11 +96,12 @@ impl Log {
         let end = self.path.extension().map(|end| format!(".{}", end.to_string_lossy())).unwrap_or_default();
         let now = Timestamp::now();
         let name = |at: Timestamp| format!("{stem}-{}{end}", at.strftime("%Y-%m-%dT%H-%M-%S.%9f"));
-        std::fs::rename(&self.path, self.path.with_file_name(name(now)))?;
+        let renamed = self.path.with_file_name(name(now));
+        std::fs::rename(&self.path, &renamed)?;
         let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut old: Vec<String> = std::fs::read_dir(directory)?
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| name.starts_with(&format!("{stem}-")) && name.ends_with(&end))
+            .filter(|name| name.starts_with(&format!("{stem}-")) && name.strip_suffix(COMPRESSED).unwrap_or(name).ends_with(&end))
             .collect();
         old.sort_unstable();
         let oldest = match self.limits.days {
@@ -101,8 +111,30 @@ impl Log {
         for name in outdated(&old, self.limits.backups as usize, &oldest) {
             std::fs::remove_file(directory.join(name))?;
         }
+        if let Some(tasks) = &self.compressing
+            && renamed.exists()
+        {
+            // The log goes on meanwhile: nobody waits for this.
+            tasks.spawn_graceful("compress an audit log", async move {
+                let done = tokio::task::spawn_blocking(move || compress(&renamed)).await;
+                if let Ok(Err(err)) = done {
+                    tracing::warn!(error = %err, "a renamed audit log could not be compressed");
+                }
+            });
+        }
         append(&self.path)
     }
+}
+
+/// Puts a compressed file in the place of a renamed log. It gets its name when it is whole.
+fn compress(path: &Path) -> std::io::Result<()> {
+    let named = |end: &str| PathBuf::from(format!("{}{end}", path.display()));
+    let (unfinished, whole) = (named(".tmp"), named(COMPRESSED));
+    let mut encoder = flate2::write::GzEncoder::new(append(&unfinished)?, flate2::Compression::default());
+    std::io::copy(&mut File::open(path)?, &mut encoder)?;
+    encoder.finish()?.sync_all()?;
+    std::fs::rename(unfinished, whole)?;
+    std::fs::remove_file(path)
 }
 
 /// Of renamed logs, in the order of their names and so of their age, those that go: all but the newest `kept` (0 keeps all),
@@ -125,13 +157,32 @@ mod tests {
     fn logs_are_rotated_and_the_oldest_go() {
         let directory = tempfile::tempdir().unwrap();
         let limits = Limits { megabytes: 1, backups: 2, days: 7 };
-        let log = Log::open(&directory.path().join("audit.log"), limits, AuditFormat::Json).unwrap();
+        let log = Log::open(&directory.path().join("audit.log"), limits, AuditFormat::Json, None).unwrap();
         let line = "x".repeat(600 << 10);
         for _ in 0..6 {
             assert!(log.write(&line));
         }
         let files = std::fs::read_dir(directory.path()).unwrap().count();
         assert_eq!(files, 3, "the log and two backups");
+    }
+
+    #[tokio::test]
+    async fn renamed_logs_are_compressed_and_go_with_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let limits = Limits { megabytes: 1, backups: 2, days: 0 };
+        for _ in 0..5 {
+            let tasks = Tasks::root("test");
+            let log =
+                Log::open(&directory.path().join("audit.log"), limits, AuditFormat::Json, Some(tasks.child("log"))).unwrap();
+            assert!(log.write(&"x".repeat(600 << 10)));
+            tasks.stop().await;
+        }
+        let files = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+        let (packed, plain): (Vec<_>, Vec<_>) = files.partition(|path| path.extension().is_some_and(|end| end == "gz"));
+        assert_eq!((packed.len(), plain.len()), (2, 1), "{packed:?} {plain:?}");
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(File::open(&packed[0]).unwrap()), &mut text).unwrap();
+        assert_eq!(text.len(), 600 << 10);
     }
 
     #[test]

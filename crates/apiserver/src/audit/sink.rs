@@ -1,63 +1,146 @@
-//! How events get to the log: before the request goes on, or gathered and a little later.
+//! How events get to the log or to another server: before the request goes on, or gathered and a little later.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use corten_task::Tasks;
 
 use super::event::{Event, Stage};
 use super::log::Log;
-use crate::config::AuditMode;
+use super::webhook::{Throttle, Webhook};
+use crate::config::{AuditBatch, AuditMode, AuditTruncation};
 use crate::metrics::Audited;
 
-/// Events that may wait in the mode `batch`; what comes on top is dropped and counted (upstream's default).
-const WAITING: usize = 10_000;
-/// Events that are written at once.
-const AT_ONCE: usize = 400;
+/// Where events go.
+pub(super) enum Output {
+    /// To the log, as lines.
+    Log(Log),
+    /// To another server, as lists.
+    Webhook(Webhook),
+}
 
-pub(super) enum Sink {
+/// Takes events for one output.
+pub(super) struct Sink {
+    output: Arc<Output>,
+    truncation: AuditTruncation,
+    mode: Mode,
+    counted: Audited,
+}
+
+enum Mode {
     /// Written by the request itself. With `strict` a request is refused whose first event cannot be written.
-    Direct { log: Arc<Log>, strict: bool, counted: Audited },
+    Direct { strict: bool },
     /// Written by a task, as one write for many.
-    Batch { log: Arc<Log>, sender: mpsc::Sender<String>, counted: Audited },
+    Batch { sender: mpsc::Sender<String> },
+}
+
+impl Output {
+    /// By which metrics name it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Log(_) => "log",
+            Self::Webhook(_) => "webhook",
+        }
+    }
+
+    /// An event as it is written; nothing when it is too large even without the bodies.
+    fn encode(&self, event: &Event, stage: Stage, at: Timestamp, truncation: AuditTruncation) -> Option<String> {
+        match self {
+            Self::Log(log) if !log.is_json() => Some(log.line(event, stage)),
+            Self::Log(_) => Some(truncated(event.document(stage, at), truncation)? + "\n"),
+            Self::Webhook(_) => truncated(event.document(stage, at), truncation),
+        }
+    }
+
+    async fn write(&self, events: &[String]) -> bool {
+        match self {
+            Self::Log(log) => log.write(&events.concat()),
+            Self::Webhook(webhook) => webhook.send(events).await,
+        }
+    }
+}
+
+/// The text of an event that is to be no longer than so many bytes: without the bodies where they make it too long, and nothing
+/// when the rest is too long as well.
+fn truncated(mut event: Value, truncation: AuditTruncation) -> Option<String> {
+    let text = event.to_string();
+    if !truncation.enabled || text.len() <= truncation.max_event_size {
+        return Some(text);
+    }
+    if matches!(event["level"].as_str(), Some("Request" | "RequestResponse")) {
+        if let Some(event) = event.as_object_mut() {
+            event.remove("requestObject");
+            event.remove("responseObject");
+            let annotations = event.entry("annotations").or_insert_with(|| json!({}));
+            annotations["audit.k8s.io/truncated"] = "true".into();
+        }
+        let text = event.to_string();
+        return (text.len() <= truncation.max_event_size).then_some(text);
+    }
+    None
 }
 
 impl Sink {
-    pub(super) fn start(log: Log, mode: AuditMode, counted: Audited, tasks: &Tasks) -> Self {
-        let log = Arc::new(log);
-        match mode {
-            AuditMode::Blocking | AuditMode::BlockingStrict => {
-                Self::Direct { log, strict: mode == AuditMode::BlockingStrict, counted }
-            }
+    pub(super) fn start(
+        output: Output,
+        mode: AuditMode,
+        batch: AuditBatch,
+        truncation: AuditTruncation,
+        counted: Audited,
+        tasks: &Tasks,
+    ) -> Self {
+        let output = Arc::new(output);
+        let mode = match mode {
+            AuditMode::Blocking | AuditMode::BlockingStrict => Mode::Direct { strict: mode == AuditMode::BlockingStrict },
             AuditMode::Batch => {
-                let (sender, receiver) = mpsc::channel(WAITING);
-                let writing = write_batches(log.clone(), receiver, counted.clone(), tasks.clone());
-                tasks.spawn_graceful("audit log", writing);
-                Self::Batch { log, sender, counted }
+                let (sender, receiver) = mpsc::channel(batch.buffer_size.max(1));
+                let batches = Batches {
+                    output: output.clone(),
+                    receiver,
+                    batch,
+                    truncation,
+                    counted: counted.clone(),
+                    tasks: tasks.clone(),
+                };
+                tasks.spawn_graceful("audit events", batches.run());
+                Mode::Batch { sender }
             }
-        }
+        };
+        Self { output, truncation, mode, counted }
     }
 
     /// Hands an event over. False when the request must not go on without it.
     pub(super) fn write(&self, event: &Event, stage: Stage, at: Timestamp) -> bool {
-        match self {
-            Self::Direct { log, strict, counted } => {
-                let written = log.write(&log.encode(event, stage, at));
+        let Some(text) = self.output.encode(event, stage, at, self.truncation) else {
+            self.counted.lost("truncate", 1);
+            return true;
+        };
+        match &self.mode {
+            Mode::Direct { strict } => {
+                let written = match &*self.output {
+                    Output::Log(log) => log.write(&text),
+                    // The request waits for its event as it waits for the disk.
+                    Output::Webhook(webhook) => {
+                        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(webhook.send(&[text])))
+                    }
+                };
                 if !written {
-                    counted.lost(1);
+                    self.counted.lost(self.output.name(), 1);
                 }
                 let accepted = written || !strict || stage != Stage::RequestReceived;
                 if !accepted {
-                    counted.rejected();
+                    self.counted.rejected();
                 }
                 accepted
             }
-            Self::Batch { log, sender, counted } => {
-                if sender.try_send(log.encode(event, stage, at)).is_err() {
-                    counted.lost(1);
+            Mode::Batch { sender } => {
+                if sender.try_send(text).is_err() {
+                    self.counted.lost("buffered", 1);
                 }
                 true
             }
@@ -66,25 +149,99 @@ impl Sink {
 }
 
 /// Writes what waits, until the server stops and nothing waits any more.
-async fn write_batches(log: Arc<Log>, mut receiver: mpsc::Receiver<String>, counted: Audited, tasks: Tasks) {
-    /// Requests that end while the server stops still have events to write.
-    const LAST: Duration = Duration::from_millis(100);
-    let mut lines = Vec::with_capacity(AT_ONCE);
-    loop {
-        let received = if tasks.is_stopping() {
-            tokio::time::timeout(LAST, receiver.recv_many(&mut lines, AT_ONCE)).await.unwrap_or(0)
-        } else {
-            tokio::select! {
-                received = receiver.recv_many(&mut lines, AT_ONCE) => received,
-                () = tasks.stopping() => continue,
+struct Batches {
+    output: Arc<Output>,
+    receiver: mpsc::Receiver<String>,
+    batch: AuditBatch,
+    truncation: AuditTruncation,
+    counted: Audited,
+    tasks: Tasks,
+}
+
+impl Batches {
+    async fn run(mut self) {
+        let mut throttle = self.batch.throttle.map(|(per_second, burst)| Throttle::new(per_second, burst));
+        let mut events = Vec::new();
+        while self.fill(&mut events).await {
+            if let Some(throttle) = &mut throttle
+                && !self.tasks.is_stopping()
+            {
+                throttle.wait().await;
             }
-        };
-        if received == 0 {
-            return;
+            for part in parts(&events, self.truncation) {
+                if !self.output.write(part).await {
+                    self.counted.lost(self.output.name(), part.len() as u64);
+                }
+            }
+            events.clear();
         }
-        if !log.write(&lines.concat()) {
-            counted.lost(received as u64);
+    }
+
+    /// Gathers the events of a batch: until it is full, or the first one has waited for long enough. False at the end.
+    async fn fill(&mut self, events: &mut Vec<String>) -> bool {
+        /// Requests that end while the server stops still have events to write.
+        const LAST: Duration = Duration::from_millis(100);
+        let most = self.batch.max_size.max(1);
+        let mut deadline = None;
+        loop {
+            let room = most - events.len();
+            if self.tasks.is_stopping() {
+                let received = tokio::time::timeout(LAST, self.receiver.recv_many(events, room)).await.unwrap_or(0);
+                return received > 0 || !events.is_empty();
+            }
+            let due = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let received = tokio::select! {
+                received = self.receiver.recv_many(events, room) => received,
+                () = due => return true,
+                () = self.tasks.stopping() => continue,
+            };
+            if received == 0 || events.len() >= most || self.batch.max_wait.is_zero() {
+                return !events.is_empty();
+            }
+            deadline.get_or_insert_with(|| Instant::now() + self.batch.max_wait);
         }
-        lines.clear();
+    }
+}
+
+/// The events of a batch in parts of at most so many bytes.
+fn parts(events: &[String], truncation: AuditTruncation) -> Vec<&[String]> {
+    if !truncation.enabled {
+        return vec![events];
+    }
+    let mut parts = Vec::new();
+    let (mut start, mut size) = (0, 0);
+    for (at, event) in events.iter().enumerate() {
+        if at > start && size + event.len() > truncation.max_batch_size {
+            parts.push(&events[start..at]);
+            (start, size) = (at, 0);
+        }
+        size += event.len();
+    }
+    parts.push(&events[start..]);
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_that_are_too_large_lose_their_bodies_or_are_lost() {
+        let limit = |max_event_size| AuditTruncation { enabled: true, max_event_size, max_batch_size: 30 };
+        let event = json!({"level": "Request", "requestObject": {"data": "x".repeat(500)}, "verb": "create"});
+        assert_eq!(truncated(event.clone(), limit(1000)).unwrap(), event.to_string());
+        assert_eq!(truncated(event.clone(), AuditTruncation::default()).unwrap(), event.to_string());
+        let short: Value = serde_json::from_str(&truncated(event.clone(), limit(200)).unwrap()).unwrap();
+        assert_eq!(short, json!({"level": "Request", "verb": "create", "annotations": {"audit.k8s.io/truncated": "true"}}));
+        assert_eq!(truncated(event, limit(20)), None);
+        assert_eq!(truncated(json!({"level": "Metadata", "requestURI": "x".repeat(50)}), limit(40)), None);
+        let events = ["a".repeat(20), "b".repeat(10), "c".repeat(5), "d".repeat(40)];
+        let sizes: Vec<usize> = parts(&events, limit(0)).iter().map(|part| part.len()).collect();
+        assert_eq!(sizes, [2, 1, 1]);
     }
 }

@@ -194,9 +194,9 @@ impl Audited {
         self.events.with_label_values::<&str>(&[]).inc();
     }
 
-    /// So many events did not get to the log.
-    pub fn lost(&self, events: u64) {
-        self.errors.with_label_values(&["log"]).inc_by(events);
+    /// So many events were lost by a part of the audit: `log`, `webhook`, `buffered`, `truncate`.
+    pub fn lost(&self, part: &str, events: u64) {
+        self.errors.with_label_values(&[part]).inc_by(events);
     }
 
     /// A request was refused, as its event did not get to the log.

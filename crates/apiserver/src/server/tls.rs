@@ -11,6 +11,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{CipherSuite, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme, SupportedProtocolVersion};
 
+use super::sni::ByName;
 use crate::certs::Certificates;
 use crate::config::{Config, TlsVersion};
 
@@ -32,7 +33,7 @@ fn provider() -> CryptoProvider {
 ///
 /// # Errors
 /// For cipher suites that there are not.
-pub(super) fn config(certs: &Arc<Certificates>, config: &Config) -> Result<Arc<ServerConfig>, Error> {
+pub(super) fn config(certs: &Arc<Certificates>, named: ByName, config: &Config) -> Result<Arc<ServerConfig>, Error> {
     let mut provider = provider();
     limit_suites(&mut provider, &config.tls_cipher_suites)?;
     let provider = Arc::new(provider);
@@ -44,7 +45,7 @@ pub(super) fn config(certs: &Arc<Certificates>, config: &Config) -> Result<Arc<S
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(Serving(certs.clone())));
+        .with_cert_resolver(Arc::new(Serving { usual: certs.clone(), named }));
     config.ignore_client_order = true;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
@@ -69,8 +70,11 @@ fn limit_suites(provider: &mut CryptoProvider, names: &[String]) -> Result<(), E
     Ok(())
 }
 
-/// Shows the certificate that is valid now, so that a renewed one is used from the next connection on.
-struct Serving(Arc<Certificates>);
+/// Shows the certificate of the name that is asked for, or else the one that is valid now, so that a renewed one is used from the next connection on.
+struct Serving {
+    usual: Arc<Certificates>,
+    named: ByName,
+}
 
 impl std::fmt::Debug for Serving {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -79,8 +83,9 @@ impl std::fmt::Debug for Serving {
 }
 
 impl ResolvesServerCert for Serving {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.serving())
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let named = hello.server_name().and_then(|name| self.named.find(name)).cloned();
+        Some(named.unwrap_or_else(|| self.usual.serving()))
     }
 }
 

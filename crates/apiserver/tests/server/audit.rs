@@ -135,3 +135,97 @@ async fn nothing_is_done_that_cannot_be_recorded() {
         api.0.stop().await;
     }
 }
+
+/// A server that takes lists of events and answers with a code, and the bodies that it got.
+async fn receiver(code: u16) -> (u16, tokio::sync::mpsc::UnboundedReceiver<(String, Value)>) {
+    use http_body_util::{BodyExt, Empty};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let sender = sender.clone();
+            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let sender = sender.clone();
+                async move {
+                    let path = request.uri().to_string();
+                    let body = request.into_body().collect().await.unwrap().to_bytes();
+                    let _ = sender.send((path, serde_json::from_slice(&body).unwrap()));
+                    Ok::<_, std::convert::Infallible>(
+                        http::Response::builder().status(code).body(Empty::<bytes::Bytes>::new()).unwrap(),
+                    )
+                }
+            });
+            let connection =
+                hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(stream), service);
+            tokio::spawn(connection);
+        }
+    });
+    (port, receiver)
+}
+
+fn send_to(port: u16, path: &std::path::Path) {
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": format!("http://127.0.0.1:{port}/audit")}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "users": [{"name": "u", "user": {}}],
+    });
+    std::fs::write(path, kubeconfig.to_string()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_are_sent_to_a_webhook() {
+    for mode in [AuditMode::Batch, AuditMode::Blocking] {
+        let (port, mut received) = receiver(200).await;
+        let api = Api::start("omitStages: [RequestReceived]\nrules: [{level: Request, users: [admin]}]", |config| {
+            let file = config.cert_dir.with_file_name("webhook.json");
+            send_to(port, &file);
+            config.audit_webhook_config_file = Some(file);
+            config.audit_log_path = None;
+            config.audit_webhook_mode = mode;
+            config.audit_webhook_truncation.enabled = true;
+            config.audit_webhook_truncation.max_event_size = 2000;
+        })
+        .await;
+        let map = json!({"metadata": {"name": "m"}, "data": {"k": "x".repeat(4000)}}).to_string();
+        assert_eq!(api.send("admin", "POST", MAPS, JSON, &map).await.0, 201);
+        api.send("admin", "GET", MAPS, JSON, "").await;
+        // What waits for others is sent at the latest when the server ends.
+        api.0.stop().await;
+        let mut events = Vec::new();
+        while let Ok((path, list)) = received.try_recv() {
+            assert_eq!(
+                (path.as_str(), &list["kind"], &list["apiVersion"]),
+                ("/audit", &json!("EventList"), &json!("audit.k8s.io/v1"))
+            );
+            events.extend(list["items"].as_array().unwrap().clone());
+        }
+        let verbs: Vec<&str> = events.iter().map(|event| event["verb"].as_str().unwrap()).collect();
+        assert_eq!(verbs, ["create", "list"], "{mode:?}");
+        assert_eq!(
+            (&events[0]["requestObject"], &events[0]["annotations"]["audit.k8s.io/truncated"]),
+            (&Value::Null, &json!("true"))
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_that_takes_nothing_stops_what_must_be_recorded() {
+    let (port, mut received) = receiver(500).await;
+    let api = Api::start("rules: [{level: Metadata, users: [admin]}]", |config| {
+        let file = config.cert_dir.with_file_name("webhook.json");
+        send_to(port, &file);
+        config.audit_webhook_config_file = Some(file);
+        config.audit_webhook_mode = AuditMode::BlockingStrict;
+        config.audit_webhook_initial_backoff = std::time::Duration::from_millis(1);
+    })
+    .await;
+    assert_eq!(api.send("admin", "GET", MAPS, JSON, "").await.0, 500);
+    let mut attempts = 0;
+    while received.try_recv().is_ok() {
+        attempts += 1;
+    }
+    assert!(attempts >= 5, "{attempts}");
+    api.0.stop().await;
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use corten_apiserver::config::TlsVersion;
+use corten_apiserver::config::{AuditTruncation, TlsVersion};
 use corten_apiserver::{ApiServer, Config};
 use corten_store::Sqlite;
 use corten_task::Tasks;
@@ -50,6 +50,26 @@ pub const COMPONENT: Component = Component {
         ("audit-log-maxage", "Days for which rotated audit logs are kept"),
         ("audit-log-format", "Format of audit events: json or legacy"),
         ("audit-log-mode", "When audit events are written: blocking, blocking-strict or batch"),
+        ("audit-log-compress", "Compress rotated audit logs [default: false]"),
+        ("audit-log-truncate-enabled", "Limit the size of events in the audit log [default: false]"),
+        ("audit-log-truncate-max-event-size", "Bytes of an event; a larger one loses its bodies [default: 102400]"),
+        ("audit-log-truncate-max-batch-size", "Bytes of events that are written at once [default: 10485760]"),
+        ("audit-webhook-config-file", "Kubeconfig of a server that audit events are sent to"),
+        ("audit-webhook-mode", "When they are sent: batch, blocking or blocking-strict [default: batch]"),
+        ("audit-webhook-initial-backoff", "How long to wait before they are sent once more [default: 10s]"),
+        ("audit-webhook-batch-buffer-size", "Events that may wait to be sent [default: 10000]"),
+        ("audit-webhook-batch-max-size", "Events sent at once [default: 400]"),
+        ("audit-webhook-batch-max-wait", "How long an event waits for others [default: 30s]"),
+        ("audit-webhook-batch-throttle-enable", "Whether the number of batches is limited [default: true]"),
+        ("audit-webhook-batch-throttle-qps", "Batches a second [default: 10]"),
+        ("audit-webhook-batch-throttle-burst", "Batches at once [default: 15]"),
+        ("audit-webhook-truncate-enabled", "Limit the size of events that are sent [default: false]"),
+        ("audit-webhook-truncate-max-event-size", "Bytes of an event; a larger one loses its bodies [default: 102400]"),
+        ("audit-webhook-truncate-max-batch-size", "Bytes of events that are sent at once [default: 10485760]"),
+        ("shutdown-delay-duration", "How long to serve on, not ready, before a stop [default: 0s]"),
+        ("shutdown-send-retry-after", "Answer 429 to new requests during a stop, until the others have ended [default: false]"),
+        ("cors-allowed-origins", "Origins of web pages that may use the API, as regular expressions"),
+        ("tls-sni-cert-key", "CERT,KEY[:NAMES]: a serving certificate for these names; may be repeated"),
         ("request-timeout", "Longest time for a request that is no watch [default: 1m]"),
         ("min-request-timeout", "Shortest time in seconds before a watch is ended [default: 1800]"),
         ("max-requests-inflight", "Requests that change nothing, at one time [default: 400]"),
@@ -80,6 +100,7 @@ pub const COMPONENT: Component = Component {
     ],
     harmless: &[
         "audit-log-version",
+        "audit-webhook-version",
         "contention-profiling",
         "default-watch-cache-size",
         "delete-collection-workers",
@@ -115,7 +136,6 @@ pub const COMPONENT: Component = Component {
     ],
     refused: &[
         ("admission-control-config-file", "configuration files of admission plugins are not read yet"),
-        ("audit-webhook-config-file", "audit events go to a log only, see --audit-log-path"),
         ("authentication-config", "authentication is set up by flags only"),
         ("authentication-token-webhook-config-file", "no webhook is asked about tokens yet"),
         ("authorization-config", "authorization is set up by --authorization-mode only"),
@@ -126,7 +146,6 @@ pub const COMPONENT: Component = Component {
         ("encryption-provider-config", "objects are not encrypted at rest yet"),
         ("oidc-issuer-url", "tokens of other issuers are not accepted yet"),
         ("service-account-signing-endpoint", "tokens are signed with --service-account-signing-key-file"),
-        ("tls-sni-cert-key", "one serving certificate is shown to everyone, see --tls-cert-file"),
     ],
 };
 
@@ -182,6 +201,32 @@ fn config(flags: &Flags, data: &std::path::Path) -> anyhow::Result<Config> {
     set(&mut config.audit_log_maxage, flags.parsed("audit-log-maxage")?);
     set(&mut config.audit_log_format, flags.parsed("audit-log-format")?);
     set(&mut config.audit_log_mode, flags.parsed("audit-log-mode")?);
+    config.audit_log_compress = flags.enabled("audit-log-compress", false)?;
+    config.audit_log_truncation = truncation(flags, "audit-log")?;
+    config.audit_webhook_config_file = path("audit-webhook-config-file");
+    set(&mut config.audit_webhook_mode, flags.parsed("audit-webhook-mode")?);
+    config.audit_webhook_truncation = truncation(flags, "audit-webhook")?;
+    set(&mut config.audit_webhook_initial_backoff, flags.duration("audit-webhook-initial-backoff")?);
+    let batch = &mut config.audit_webhook_batch;
+    set(&mut batch.buffer_size, flags.parsed("audit-webhook-batch-buffer-size")?);
+    set(&mut batch.max_size, flags.parsed("audit-webhook-batch-max-size")?);
+    set(&mut batch.max_wait, flags.duration("audit-webhook-batch-max-wait")?);
+    let (mut per_second, mut burst) = batch.throttle.unwrap_or_default();
+    set(&mut per_second, flags.parsed("audit-webhook-batch-throttle-qps")?);
+    set(&mut burst, flags.parsed("audit-webhook-batch-throttle-burst")?);
+    let throttled = flags.enabled("audit-webhook-batch-throttle-enable", true)?;
+    batch.throttle = throttled.then_some((per_second, burst));
+    if batch.buffer_size == 0 || batch.max_size == 0 || (throttled && (per_second <= 0.0 || burst < 1.0)) {
+        bail!("--audit-webhook-batch-*: sizes and limits must be positive numbers");
+    }
+    set(&mut config.shutdown_delay, flags.duration("shutdown-delay-duration")?);
+    config.shutdown_send_retry_after = flags.enabled("shutdown-send-retry-after", false)?;
+    config.cors_allowed_origins = flags.list("cors-allowed-origins");
+    for text in flags.all("tls-sni-cert-key") {
+        let named =
+            text.parse().map_err(|why| anyhow::anyhow!("invalid argument {text:?} for \"--tls-sni-cert-key\" flag: {why}"))?;
+        config.tls_sni_cert_keys.push(named);
+    }
     set(&mut config.request_timeout, flags.duration("request-timeout")?);
     set(&mut config.min_request_timeout, flags.parsed("min-request-timeout")?.map(Duration::from_secs));
     set(&mut config.max_requests_inflight, flags.parsed("max-requests-inflight")?);
@@ -217,6 +262,19 @@ fn config(flags: &Flags, data: &std::path::Path) -> anyhow::Result<Config> {
     set(&mut config.unreachable_toleration_seconds, flags.parsed("default-unreachable-toleration-seconds")?);
     config.other_flags = flags.given();
     Ok(config)
+}
+
+/// The limits of audit events of one output.
+fn truncation(flags: &Flags, output: &str) -> anyhow::Result<AuditTruncation> {
+    let mut truncation = AuditTruncation::default();
+    truncation.enabled = flags.enabled(&format!("{output}-truncate-enabled"), false)?;
+    set(&mut truncation.max_event_size, flags.parsed(&format!("{output}-truncate-max-event-size"))?);
+    set(&mut truncation.max_batch_size, flags.parsed(&format!("{output}-truncate-max-batch-size"))?);
+    if truncation.enabled && truncation.max_batch_size < truncation.max_event_size {
+        let (batch, event) = (truncation.max_batch_size, truncation.max_event_size);
+        bail!("invalid audit truncate {output} max batch size {batch}, must be greater than max event size ({event})");
+    }
+    Ok(truncation)
 }
 
 fn set<T>(field: &mut T, given: Option<T>) {

@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 use super::{DecodeError, MAX_DEPTH, go};
 
 mod scalar;
+mod words;
+
+use words::Place;
 
 /// Most bytes that aliases may unfold to, counting each value and its text: a document of a few bytes must not become one
 /// of gigabytes.
@@ -32,7 +35,9 @@ pub struct Converted {
 /// [`DecodeError::Yaml`].
 pub fn to_json(bytes: &[u8]) -> Result<Converted, DecodeError> {
     let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Yaml("yaml: invalid leading UTF-8 octet".into()))?;
-    let mut reader = Reader { parser: Parser::new_from_str(text), anchors: HashMap::new(), doubled: Vec::new(), unfolded: 0 };
+    words::check_start(text)?;
+    let mut reader =
+        Reader { text, parser: Parser::new_from_str(text), anchors: HashMap::new(), doubled: Vec::new(), unfolded: 0 };
     let value = reader.document()?;
     let duplicates = (!reader.doubled.is_empty()).then(|| format!("yaml: unmarshal errors:\n{}", reader.doubled.join("\n")));
     Ok(Converted { json: crate::encode::go_json(&value), duplicates })
@@ -44,6 +49,7 @@ pub(super) fn reads_as_text(text: &str) -> bool {
 }
 
 struct Reader<'a> {
+    text: &'a str,
     parser: Parser<'a, granit_parser::StrInput<'a>>,
     anchors: HashMap<usize, (Value, usize)>,
     doubled: Vec<String>,
@@ -67,17 +73,22 @@ impl Reader<'_> {
                 _ => {}
             }
         }
-        match self.node(0)? {
-            Some((value, _)) => Ok(value),
-            None => Ok(Value::Null),
+        let value = self.node(0)?.map_or(Value::Null, |(value, _)| value);
+        // What follows is nobody's business, but for a key that turns out to have been read as the document.
+        match self.event() {
+            Err(DecodeError::Yaml(why)) if why.contains("mapping values are not allowed") => Err(DecodeError::Yaml(why)),
+            _ => Ok(value),
         }
     }
 
-    fn event(&mut self) -> Result<(Event<'_>, usize), DecodeError> {
+    fn event(&mut self) -> Result<(Event<'_>, Place), DecodeError> {
         match self.parser.next_event() {
-            None => Ok((Event::StreamEnd, 0)),
-            Some(Ok((event, span))) => Ok((event, span.start.line())),
-            Some(Err(err)) => Err(told(err.marker().line(), &err.info())),
+            None => Ok((Event::StreamEnd, Place::default())),
+            Some(Ok((event, span))) => Ok((event, Place { line: span.start.line(), column: span.start.col() })),
+            Some(Err(err)) => {
+                let place = Place { line: err.marker().line(), column: err.marker().col() };
+                Err(words::told(self.text, place, &err.info()))
+            }
         }
     }
 
@@ -88,7 +99,8 @@ impl Reader<'_> {
         }
         let mut known = None;
         let next = loop {
-            let (event, line) = self.event()?;
+            let text_of_stream = self.text;
+            let (event, place) = self.event()?;
             match event {
                 Event::Scalar(text, style, anchor, tag) => {
                     let plain = style == ScalarStyle::Plain;
@@ -100,7 +112,7 @@ impl Reader<'_> {
                         let binary = (tag.handle() == "tag:yaml.org,2002:" && tag.suffix() == "binary").then_some("binary");
                         tag.core_suffix().or(binary).map(str::to_owned)
                     });
-                    let value = scalar::resolve(&text, plain, tag.as_deref()).map_err(|what| fault(line, &what))?;
+                    let value = scalar::resolve(&text, plain, tag.as_deref()).map_err(|what| fault(&what))?;
                     known = Some((anchor, VALUE_COST + text.len()));
                     break Node::Value(value);
                 }
@@ -108,11 +120,12 @@ impl Reader<'_> {
                 Event::SequenceStart(_, anchor, _) => break Node::Sequence(anchor),
                 Event::Alias(id) => {
                     let Some((value, size)) = self.anchors.get(&id).cloned() else {
-                        return Err(fault(line, "unknown anchor"));
+                        let name = words::alias(text_of_stream, place);
+                        return Err(fault(&format!("anchor '{name}' value contains itself")));
                     };
                     self.unfolded += size;
                     if self.unfolded > MAX_UNFOLDED {
-                        return Err(fault(line, "document contains excessive aliasing"));
+                        return Err(fault("document contains excessive aliasing"));
                     }
                     return Ok(Some((value, size)));
                 }
@@ -156,11 +169,11 @@ impl Reader<'_> {
                 matches!(self.parser.peek(), Some(Ok((Event::Scalar(text, ScalarStyle::Plain, _, None), _))) if text == "<<");
             let Some((key, key_size)) = self.node(depth + 1)? else { break };
             let Some((value, inner)) = self.node(depth + 1)? else {
-                return Err(fault(line, "a key without a value"));
+                return Err(fault("did not find expected key"));
             };
             size += key_size + inner;
             if is_merge {
-                merge(&mut merged, value).map_err(|what| fault(line, what))?;
+                merge(&mut merged, value).map_err(fault)?;
                 continue;
             }
             let shown = go::syntax(&key, "interface {}");
@@ -202,31 +215,6 @@ fn key_text(key: Value) -> Option<String> {
     }
 }
 
-/// What Go's reader says where this one gives up. Its scanner counts lines from one and its parser from zero, it leaves out the
-/// first line, and it does not tell what it was doing.
-fn told(line: usize, info: &str) -> DecodeError {
-    let (doing, problem) = match info.strip_prefix("while ").and_then(|rest| rest.split_once(", ")) {
-        Some((doing, problem)) => (doing, problem),
-        None => ("", info),
-    };
-    let (is_parsing, problem) = match problem {
-        _ if problem.contains("tabs disallowed") => (false, "found character that cannot start any token"),
-        _ if problem.starts_with("unexpected character") => {
-            return DecodeError::Yaml("yaml: control characters are not allowed".into());
-        }
-        _ if problem.contains("surrogate") => (false, "found invalid Unicode character escape code"),
-        _ if problem.contains("EOF while parsing") => (true, "did not find expected node content"),
-        _ if problem.starts_with("mismatched bracket '['") => (true, "did not find expected ',' or ']'"),
-        _ if problem.starts_with("mismatched bracket '{'") => (true, "did not find expected ',' or '}'"),
-        _ => (doing.starts_with("parsing"), problem),
-    };
-    let line = if is_parsing || line == 1 { line - usize::from(line > 0) } else { line };
-    match line {
-        0 => DecodeError::Yaml(format!("yaml: {problem}")),
-        line => DecodeError::Yaml(format!("yaml: line {line}: {problem}")),
-    }
-}
-
-fn fault(line: usize, what: &str) -> DecodeError {
-    DecodeError::Yaml(format!("yaml: line {line}: {what}"))
+fn fault(what: &str) -> DecodeError {
+    DecodeError::Yaml(format!("yaml: {what}"))
 }

@@ -18,7 +18,17 @@ pub(super) fn resolve(text: &str, plain: bool, tag: Option<&str>) -> Result<Valu
         Some("null") => value.is_null(),
         _ => true,
     };
-    if fits { Ok(value) } else { Err(format!("cannot decode a string `{text}` as a !!{}", tag.unwrap_or_default())) }
+    if fits {
+        return Ok(value);
+    }
+    let found = match &value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float",
+        Value::Number(_) => "int",
+        _ => "str",
+    };
+    Err(format!("cannot decode !!{found} `{text}` as a !!{}", tag.unwrap_or_default()))
 }
 
 /// `!!binary`: text that is written as base64.

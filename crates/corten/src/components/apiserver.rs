@@ -216,8 +216,15 @@ fn config(flags: &Flags, data: &std::path::Path) -> anyhow::Result<Config> {
     set(&mut burst, flags.parsed("audit-webhook-batch-throttle-burst")?);
     let throttled = flags.enabled("audit-webhook-batch-throttle-enable", true)?;
     batch.throttle = throttled.then_some((per_second, burst));
-    if batch.buffer_size == 0 || batch.max_size == 0 || (throttled && (per_second <= 0.0 || burst < 1.0)) {
-        bail!("--audit-webhook-batch-*: sizes and limits must be positive numbers");
+    for (what, good, value) in [
+        ("buffer size", batch.buffer_size > 0, batch.buffer_size as f64),
+        ("max batch size", batch.max_size > 0, batch.max_size as f64),
+        ("throttle QPS", !throttled || per_second > 0.0, per_second),
+        ("throttle burst", !throttled || burst >= 1.0, burst),
+    ] {
+        if !good {
+            bail!("invalid audit batch webhook {what} {value}, must be a positive number");
+        }
     }
     set(&mut config.shutdown_delay, flags.duration("shutdown-delay-duration")?);
     config.shutdown_send_retry_after = flags.enabled("shutdown-send-retry-after", false)?;
@@ -270,8 +277,13 @@ fn truncation(flags: &Flags, output: &str) -> anyhow::Result<AuditTruncation> {
     truncation.enabled = flags.enabled(&format!("{output}-truncate-enabled"), false)?;
     set(&mut truncation.max_event_size, flags.parsed(&format!("{output}-truncate-max-event-size"))?);
     set(&mut truncation.max_batch_size, flags.parsed(&format!("{output}-truncate-max-batch-size"))?);
+    if truncation.enabled && truncation.max_event_size == 0 {
+        let output = output.trim_start_matches("audit-");
+        bail!("invalid audit truncate {output} max event size 0, must be a positive number");
+    }
     if truncation.enabled && truncation.max_batch_size < truncation.max_event_size {
         let (batch, event) = (truncation.max_batch_size, truncation.max_event_size);
+        let output = output.trim_start_matches("audit-");
         bail!("invalid audit truncate {output} max batch size {batch}, must be greater than max event size ({event})");
     }
     Ok(truncation)
@@ -297,4 +309,62 @@ fn switches(flags: &Flags, name: &str) -> anyhow::Result<BTreeMap<String, bool>>
         Ok((key.to_owned(), value))
     };
     flags.list(name).iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use corten_apiserver::config::AuditMode;
+
+    use super::*;
+
+    fn read(args: &[&str]) -> anyhow::Result<Config> {
+        let flags = COMPONENT.parse(args.iter().map(OsString::from)).unwrap();
+        assert!(COMPONENT.without_effect(&flags).is_empty(), "{args:?}");
+        config(&flags, std::path::Path::new("/data"))
+    }
+
+    #[test]
+    fn what_surrounds_requests_is_set_by_flags() {
+        let config = read(&[
+            "--shutdown-delay-duration=1m10s",
+            "--shutdown-send-retry-after",
+            "--cors-allowed-origins=//a$,//b$",
+            "--tls-sni-cert-key=a.crt,a.key:a.example,*.a.example",
+            "--tls-sni-cert-key=b.crt,b.key",
+            "--audit-log-compress=true",
+            "--audit-log-truncate-enabled",
+            "--audit-log-truncate-max-event-size=1000",
+            "--audit-webhook-config-file=w.yaml",
+            "--audit-webhook-mode=blocking-strict",
+            "--audit-webhook-batch-max-wait=5s",
+            "--audit-webhook-batch-throttle-qps=2.5",
+        ])
+        .unwrap();
+        assert_eq!((config.shutdown_delay, config.shutdown_send_retry_after), (Duration::from_secs(70), true));
+        assert_eq!(config.cors_allowed_origins, ["//a$", "//b$"]);
+        let names: Vec<_> = config.tls_sni_cert_keys.iter().map(|named| named.names.len()).collect();
+        assert_eq!(names, [2, 0]);
+        let truncation = config.audit_log_truncation;
+        assert_eq!((truncation.enabled, truncation.max_event_size, truncation.max_batch_size), (true, 1000, 10 << 20));
+        assert_eq!((config.audit_log_compress, config.audit_webhook_mode), (true, AuditMode::BlockingStrict));
+        let batch = config.audit_webhook_batch;
+        assert_eq!((batch.max_size, batch.max_wait, batch.throttle), (400, Duration::from_secs(5), Some((2.5, 15.0))));
+        let without = read(&["--audit-webhook-batch-throttle-enable=false"]).unwrap().audit_webhook_batch;
+        assert_eq!(without.throttle, None);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (args, why) in [
+            (&["--tls-sni-cert-key=a.crt"][..], "expected comma separated certificate and key file paths"),
+            (&["--audit-webhook-batch-max-size=0"], "invalid audit batch webhook max batch size 0, must be a positive number"),
+            (&["--audit-webhook-mode=later"], "allowed modes are batch,blocking,blocking-strict"),
+            (&["--audit-log-truncate-enabled", "--audit-log-truncate-max-batch-size=1"], "must be greater than max event size"),
+        ] {
+            let err = read(args).err().unwrap();
+            assert!(err.to_string().contains(why), "{args:?}: {err}");
+        }
+    }
 }

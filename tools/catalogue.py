@@ -15,6 +15,11 @@ STORED_AS = {
     ("events.k8s.io", "events"): "/v1/Event",
     ("apiextensions.k8s.io", "customresourcedefinitions"): "apiextensions.k8s.io/v1beta1/CustomResourceDefinition",
 }
+# Resources that are announced with the hash of another version than the one they are stored in here.
+ANNOUNCED = {
+    ("admissionregistration.k8s.io", "mutatingadmissionpolicies"): "v1beta1",
+    ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings"): "v1beta1",
+}
 PACKAGES = {"": "core", "internal.apiserver.k8s.io": "apiserverinternal"}
 # Selectable fields besides metadata.name and metadata.namespace.
 EVENT = "involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid involvedObject.apiVersion involvedObject.resourceVersion involvedObject.fieldPath reason reportingComponent source type"
@@ -92,6 +97,8 @@ for group, versions in core() + list(groups()):
                 flags.append("categories=" + ",".join(r["categories"]))
             if (group, r["name"]) in STORED_AS:
                 flags.append("stored=" + STORED_AS[group, r["name"]])
+            if (group, r["name"]) in ANNOUNCED and version == versions[0][0]:
+                flags.append("announced=" + ANNOUNCED[group, r["name"]])
             if (group, r["name"]) in FIELDS:
                 flags.append("fields=" + FIELDS[group, r["name"]].replace(" ", ","))
             print(" ".join(["R", r["name"], r["singular"], r["kind"], "namespaced" if r["namespaced"] else "cluster", ",".join(r["verbs"])] + flags))

@@ -2,6 +2,7 @@
 //! that change, then all that only judge; the chain returns the [`Admitted`](crate::proof::Admitted) that a write needs.
 
 mod certificates;
+mod declared_features;
 mod limit_ranger;
 mod metrics;
 mod namespace_lifecycle;
@@ -250,6 +251,7 @@ impl Chain {
             Box::new(certificates::CertificateSubjectRestriction),
             Box::new(storage::DefaultIngressClass { reader: reader() }),
             Box::new(pods::PodTopologyLabels { reader: reader() }),
+            Box::new(declared_features::NodeDeclaredFeatures { reader: reader() }),
             Box::new(pods::PodResize { reader: reader() }),
             Box::new(policy::MutatingAdmissionPolicies::new(reader(), authz.clone(), cel.clone())),
             Box::new(policy::ValidatingAdmissionPolicies::new(

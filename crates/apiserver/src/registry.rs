@@ -42,6 +42,7 @@ mod render;
 
 pub mod probe;
 
+pub(crate) use codec::known_versions;
 pub(crate) use hooks::answers_deleted_object;
 pub(crate) use options::integer;
 pub(crate) use render::maybe_compressed;

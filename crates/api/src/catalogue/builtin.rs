@@ -91,6 +91,12 @@ fn resource(
             Storage::new(group, version, kind)
         }
     };
+    // Some are announced as if they were stored in an older version, so that all servers of a cluster that is being upgraded
+    // say the same.
+    let storage = match flag(flags, "announced=").pop() {
+        None => storage,
+        Some(version) => Storage { hash: Storage::new(place.group, &version, kind).hash, ..storage },
+    };
     resources.push(Resource {
         group: place.group.into(),
         plural: plural.into(),

@@ -22,6 +22,7 @@ fn stored_forms() {
     check("events.k8s.io", "events",                  "v1",      "r2yiGXH7wu8="); // shared with the core group
     check("apiregistration.k8s.io", "apiservices",    "v1",      "InPBPD7+PqM=");
     check("apiextensions.k8s.io", "customresourcedefinitions", "v1", "jfWCUB31mvA="); // hash of v1beta1
+    check("admissionregistration.k8s.io", "mutatingadmissionpolicies", "v1", "LYmCf+UMVdg="); // of v1beta1, too
     check("",            "bindings",                  "v1",      "");             // never stored
     check("authorization.k8s.io", "subjectaccessreviews", "v1",  "");
     #[track_caller]

@@ -16,7 +16,7 @@ use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::cache::Entry;
 use crate::reader::Reader;
 
-fn done<'a>(outcome: Result<(), Status>) -> Verdict<'a> {
+pub(super) fn done<'a>(outcome: Result<(), Status>) -> Verdict<'a> {
     Box::pin(std::future::ready(outcome))
 }
 

@@ -325,6 +325,21 @@ impl Schemas {
                 }
             }
         }
+        if own.is_none() {
+            // The one document of everything names all versions that can be read, served or not.
+            for kind in ["DeleteOptions", "WatchEvent"] {
+                if let Some(schema) = self.made.get_mut(&full_name(&format!("meta.v1.{kind}"))) {
+                    let versions = crate::registry::known_versions(catalogue);
+                    let marks = versions.iter().map(|(group, version)| json!({"group": group, "version": version, "kind": kind}));
+                    schema["x-kubernetes-group-version-kind"] = marks.collect();
+                }
+            }
+        }
+        let mut mark = |type_name: &str, group: &str, version: &str, kind: &str| {
+            if let Some(schema) = self.made.get_mut(&full_name(type_name)) {
+                schema["x-kubernetes-group-version-kind"] = json!([{"group": group, "version": version, "kind": kind}]);
+            }
+        };
         for kind in ["Status", "APIGroup", "APIGroupList", "APIResourceList", "APIVersions"] {
             mark(&format!("meta.v1.{kind}"), "", "v1", kind);
         }

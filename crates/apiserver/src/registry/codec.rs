@@ -1,5 +1,7 @@
 //! Between bytes and documents: decoding bodies, converting between versions, encoding answers.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use http::header;
 use serde_json::Value;
@@ -253,12 +255,32 @@ const OF_CORE: [&str; 14] = [
 /// Groups of which nothing is served and that upstream can read nevertheless.
 const UNSERVED: [&str; 3] = ["admission.k8s.io", "extensions", "imagepolicy.k8s.io"];
 
+/// Versions of the groups of whose kinds no type is known in them.
+const WITHOUT_TYPES: [(&str, &str); 2] = [("apiextensions.k8s.io", "v1beta1"), ("apiregistration.k8s.io", "v1beta1")];
+
+/// All versions of all groups that upstream can read, in order.
+pub(crate) fn known_versions(catalogue: &Catalogue) -> BTreeSet<(&str, &str)> {
+    let groups = || catalogue.groups().iter().map(|group| group.name.as_str()).chain(UNSERVED);
+    let of_type = |ty: &'static Type| {
+        let (package, rest) = ty.name.split_once('.')?;
+        let (version, _) = rest.split_once('.')?;
+        let group = groups().find(|group| catalogue::package(group) == package)?;
+        Some((group, version))
+    };
+    Types::get().iter().filter(|ty| is_object(ty)).filter_map(of_type).chain(WITHOUT_TYPES).collect()
+}
+
+/// Whether documents of a type say what they are.
+fn is_object(ty: &Type) -> bool {
+    ["apiVersion", "kind", "metadata"].iter().all(|field| ty.field(field).is_some())
+}
+
 /// The type of a kind, or of its list, in any version that upstream can read. What is not served any more is among the types.
 pub(crate) fn known_type(catalogue: &Catalogue, api_version: &str, kind: &str) -> Option<&'static Type> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let is_group = catalogue.group(group).is_some() || UNSERVED.contains(&group);
     let ty = Types::get().named(&format!("{}.{version}.{kind}", catalogue::package(group))).filter(|_| is_group)?;
-    ["apiVersion", "kind", "metadata"].iter().all(|field| ty.field(field).is_some()).then_some(ty)
+    is_object(ty).then_some(ty)
 }
 
 /// Why a body of another kind is refused, in upstream's words: no such kind, another version of this kind, another kind.
@@ -422,4 +444,23 @@ pub(crate) fn frame(target: &Target, out: &mut Vec<u8>, kind: &str, object: &Val
     };
     out.extend_from_slice(&proto::watch_frame(kind, &sealed));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_known_that_are_not_served() {
+        let catalogue = Catalogue::builtin();
+        let versions = known_versions(catalogue);
+        for known in [("", "v1"), ("apps", "v1beta1"), ("extensions", "v1beta1"), ("flowcontrol.apiserver.k8s.io", "v1beta3")] {
+            assert!(versions.contains(&known), "{known:?}");
+        }
+        assert!(versions.iter().all(|(group, version)| *group != "autoscaling" || ["v1", "v2"].contains(version)));
+        let of = |api_version, kind| known_type(catalogue, api_version, kind).map(|ty| ty.name);
+        assert_eq!(of("extensions/v1beta1", "Deployment"), Some("extensions.v1beta1.Deployment"));
+        assert_eq!((of("apps/v1", "DeploymentList"), of("apps/v1", "DeploymentSpec")), (Some("apps.v1.DeploymentList"), None));
+        assert_eq!((of("autoscaling/v2beta1", "HorizontalPodAutoscaler"), of("meta/v1", "Status")), (None, None));
+    }
 }

@@ -267,7 +267,9 @@ pub(crate) fn known_versions(catalogue: &Catalogue) -> BTreeSet<(&str, &str)> {
         let group = groups().find(|group| catalogue::package(group) == package)?;
         Some((group, version))
     };
-    Types::get().iter().filter(|ty| is_object(ty)).filter_map(of_type).chain(WITHOUT_TYPES).collect()
+    // Also of those that are never stored and have no metadata.
+    let says = |ty: &&'static Type| ty.field("apiVersion").is_some() && ty.field("kind").is_some();
+    Types::get().iter().filter(says).filter_map(of_type).chain(WITHOUT_TYPES).collect()
 }
 
 /// Whether documents of a type say what they are.
@@ -454,7 +456,13 @@ mod tests {
     fn versions_are_known_that_are_not_served() {
         let catalogue = Catalogue::builtin();
         let versions = known_versions(catalogue);
-        for known in [("", "v1"), ("apps", "v1beta1"), ("extensions", "v1beta1"), ("flowcontrol.apiserver.k8s.io", "v1beta3")] {
+        for known in [
+            ("", "v1"),
+            ("apps", "v1beta1"),
+            ("extensions", "v1beta1"),
+            ("admission.k8s.io", "v1"),
+            ("flowcontrol.apiserver.k8s.io", "v1beta3"),
+        ] {
             assert!(versions.contains(&known), "{known:?}");
         }
         assert!(versions.iter().all(|(group, version)| *group != "autoscaling" || ["v1", "v2"].contains(version)));

@@ -273,8 +273,8 @@ fn config(flags: &Flags, data: &std::path::Path) -> anyhow::Result<Config> {
 
 /// The limits of audit events of one output.
 fn truncation(flags: &Flags, output: &str) -> anyhow::Result<AuditTruncation> {
-    let mut truncation = AuditTruncation::default();
-    truncation.enabled = flags.enabled(&format!("{output}-truncate-enabled"), false)?;
+    let enabled = flags.enabled(&format!("{output}-truncate-enabled"), false)?;
+    let mut truncation = AuditTruncation { enabled, ..AuditTruncation::default() };
     set(&mut truncation.max_event_size, flags.parsed(&format!("{output}-truncate-max-event-size"))?);
     set(&mut truncation.max_batch_size, flags.parsed(&format!("{output}-truncate-max-batch-size"))?);
     if truncation.enabled && truncation.max_event_size == 0 {

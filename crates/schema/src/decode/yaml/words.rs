@@ -25,11 +25,10 @@ pub(super) fn check_start(text: &str) -> Result<(), DecodeError> {
             None => {}
             Some(word) if word.starts_with('#') => {}
             Some("%TAG") if line.starts_with('%') => {}
-            Some("%YAML") if line.starts_with('%') => {
-                if words.next().is_some_and(|version| version != "1.1") {
-                    return Err(say(By::Parser, at + 1, "found incompatible YAML document"));
-                }
-            }
+            Some("%YAML") if line.starts_with('%') => match words.next() {
+                None | Some("1.1") => {}
+                Some(_) => return Err(say(By::Parser, at + 1, "found incompatible YAML document")),
+            },
             Some(_) if line.starts_with('%') => return Err(say(By::Scanner, at + 1, "found unknown directive name")),
             Some(_) if line.starts_with('\t') => return Err(say(By::Scanner, at + 1, NO_TOKEN)),
             Some(_) => return Ok(()),

@@ -22,6 +22,11 @@ impl Plugin for NodeDeclaredFeatures {
         false
     }
 
+    /// Only that of a change that raises the generation, which labels and annotations do not.
+    fn reads_content(&self, _: &AdmissionRequest) -> bool {
+        false
+    }
+
     fn handles(&self, request: &AdmissionRequest) -> bool {
         request.operation == Operation::Update
             && request.group.is_empty()

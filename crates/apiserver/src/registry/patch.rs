@@ -193,8 +193,8 @@ impl Normal {
 /// Whether a patch took the version away, or says that the document is in the form the server holds inside.
 fn is_internal(writing: &Writing<'_>, patched: &Value) -> bool {
     let api_version = patched["apiVersion"].as_str().unwrap_or_default();
-    let expected = codec::Expected::of(writing.target, &writing.subresource);
-    api_version.is_empty() || codec::internal_group(api_version).is_some_and(|group| group == expected.group)
+    let expected = || codec::Expected::of(writing.target, &writing.subresource);
+    api_version.is_empty() || codec::internal_group(api_version).is_some_and(|group| group == expected().group)
 }
 
 /// Version and type of a patched document that says it is of another version of its kind. It is read as that.

@@ -11,7 +11,7 @@ use x509_parser::prelude::FromDer;
 
 use corten_api::status::Status;
 
-use super::tools::text;
+use super::tools::{done, text};
 use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::authz::{Attributes, Authorizer};
 use crate::user::MASTERS;
@@ -72,7 +72,7 @@ impl Plugin for ForSigner {
     }
 
     fn validate<'a>(&'a self, request: &'a AdmissionRequest) -> Verdict<'a> {
-        Box::pin(std::future::ready(self.check(request)))
+        done(self.check(request))
     }
 }
 
@@ -103,7 +103,7 @@ impl Plugin for CertificateSubjectRestriction {
             true => Err(request.forbidden(&format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed"))),
             false => Ok(()),
         };
-        Box::pin(std::future::ready(outcome))
+        done(outcome)
     }
 }
 

@@ -4,8 +4,7 @@
 use corten_api::field::quoted;
 use serde_json::Value;
 
-use super::pods::done;
-use super::tools::{items, text};
+use super::tools::{done, items, text};
 use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::reader::Reader;
 

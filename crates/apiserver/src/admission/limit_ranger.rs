@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use corten_api::quantity::{Format, Quantity};
 use corten_api::status::Status;
 
-use super::tools::{aggregate, items, map_mut, members, text};
+use super::tools::{aggregate, done, items, map_mut, members, text};
 use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::reader::Reader;
 
@@ -75,11 +75,11 @@ impl Plugin for LimitRanger {
 
     fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
         self.change(request);
-        Box::pin(std::future::ready(Ok(())))
+        done(Ok(()))
     }
 
     fn validate<'a>(&'a self, request: &'a AdmissionRequest) -> Verdict<'a> {
-        Box::pin(std::future::ready(self.check(request)))
+        done(self.check(request))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use corten_api::status::{Cause, Status};
 
+use super::tools::done;
 use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::reader::Reader;
 
@@ -61,12 +62,12 @@ impl Plugin for NamespaceLifecycle {
     }
 
     fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
-        Box::pin(std::future::ready(self.check(request)))
+        done(self.check(request))
     }
 
     /// A deletion has no object to change, so it meets the judging pass only.
     fn validate<'a>(&'a self, request: &'a AdmissionRequest) -> Verdict<'a> {
         let deletes = request.operation == Operation::Delete;
-        Box::pin(std::future::ready(if deletes { self.check(request) } else { Ok(()) }))
+        done(if deletes { self.check(request) } else { Ok(()) })
     }
 }

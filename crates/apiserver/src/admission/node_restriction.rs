@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use corten_api::status::Status;
 
-use super::tools::{items, text};
+use super::tools::{done, items, text};
 use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::reader::Reader;
 
@@ -166,13 +166,13 @@ impl Plugin for NodeRestriction {
     }
 
     fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
-        Box::pin(std::future::ready(self.check(request)))
+        done(self.check(request))
     }
 
     /// A deletion has no object to change, so it meets the judging pass only.
     fn validate<'a>(&'a self, request: &'a AdmissionRequest) -> Verdict<'a> {
         let deletes = request.operation == Operation::Delete;
-        Box::pin(std::future::ready(if deletes { self.check(request) } else { Ok(()) }))
+        done(if deletes { self.check(request) } else { Ok(()) })
     }
 }
 

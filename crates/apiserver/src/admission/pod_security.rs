@@ -10,7 +10,7 @@ use corten_api::field::{Faults, Path};
 use corten_api::status::Status;
 
 use super::metrics::PodSecurityMetrics;
-use super::tools::{members, text};
+use super::tools::{done, members, text};
 use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::reader::Reader;
 
@@ -222,7 +222,7 @@ impl Plugin for PodSecurity {
             "namespaces" => Self::check_labels(request),
             _ => self.enforce(request),
         };
-        Box::pin(std::future::ready(outcome))
+        done(outcome)
     }
 }
 

@@ -11,14 +11,10 @@ use corten_api::quantity::{Format, Quantity};
 use corten_api::status::{Cause, Status};
 
 use super::quota::usage;
-use super::tools::{items, list_mut, map_mut, members, text};
+use super::tools::{done, items, list_mut, map_mut, members, text};
 use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::cache::Entry;
 use crate::reader::Reader;
-
-pub(super) fn done<'a>(outcome: Result<(), Status>) -> Verdict<'a> {
-    Box::pin(std::future::ready(outcome))
-}
 
 /// DefaultTolerationSeconds: a pod stays five minutes on a node that is gone, unless it says otherwise.
 pub(super) struct DefaultTolerationSeconds {

@@ -22,7 +22,7 @@ use corten_api::catalogue::Catalogue;
 use corten_api::status::{Cause, Status};
 
 use super::metrics::{CelMetrics, PolicyMetrics};
-use super::tools::{items, text};
+use super::tools::{done, items, text};
 use super::{AdmissionRequest, Plugin, Verdict};
 use crate::authz::Authorizer;
 use crate::reader::Reader;
@@ -248,6 +248,6 @@ impl Plugin for ValidatingAdmissionPolicies {
     }
 
     fn judge<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
-        Box::pin(std::future::ready(self.decide(request)))
+        done(self.decide(request))
     }
 }

@@ -6,7 +6,7 @@ use corten_api::field::quoted;
 use corten_api::names;
 use corten_api::status::Status;
 
-use super::tools::{items, list_mut, text};
+use super::tools::{done, items, list_mut, text};
 use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::reader::Reader;
 use crate::tokens::WARN_ONLY_EXPIRATION;
@@ -228,10 +228,10 @@ impl Plugin for ServiceAccount {
 
     fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
         let outcome = if request.operation == Operation::Create { self.change(request) } else { Ok(()) };
-        Box::pin(std::future::ready(outcome))
+        done(outcome)
     }
 
     fn validate<'a>(&'a self, request: &'a AdmissionRequest) -> Verdict<'a> {
-        Box::pin(std::future::ready(self.check(request)))
+        done(self.check(request))
     }
 }

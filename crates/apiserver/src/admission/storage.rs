@@ -5,13 +5,9 @@ use serde_json::Value;
 use corten_api::quantity::Quantity;
 use corten_api::status::Status;
 
-use super::tools::{items, list_mut, map_mut, text};
+use super::tools::{done, items, list_mut, map_mut, text};
 use super::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::reader::Reader;
-
-fn done<'a>(outcome: Result<(), Status>) -> Verdict<'a> {
-    Box::pin(std::future::ready(outcome))
-}
 
 /// StorageObjectInUseProtection: what is in use is not deleted under its user.
 pub(super) struct StorageObjectInUseProtection;

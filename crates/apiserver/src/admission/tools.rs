@@ -4,7 +4,12 @@ use serde_json::{Map, Value};
 
 use corten_api::status::Status;
 
-use super::AdmissionRequest;
+use super::{AdmissionRequest, Verdict};
+
+/// The verdict of a plugin that waits for nothing.
+pub(super) fn done<'a>(outcome: Result<(), Status>) -> Verdict<'a> {
+    Box::pin(std::future::ready(outcome))
+}
 
 impl AdmissionRequest {
     /// Whether it is about this resource itself, and not a subresource.

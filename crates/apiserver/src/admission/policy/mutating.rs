@@ -21,7 +21,7 @@ use super::matching::{self, Matched};
 use super::params;
 use super::run::{Run, api_version};
 use crate::admission::metrics::CelMetrics;
-use crate::admission::tools::text;
+use crate::admission::tools::{done, text};
 use crate::admission::{AdmissionRequest, Operation, Plugin, Verdict};
 use crate::authz::Authorizer;
 use crate::reader::Reader;
@@ -294,10 +294,10 @@ impl Plugin for MutatingAdmissionPolicies {
     }
 
     fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> Verdict<'a> {
-        Box::pin(std::future::ready(self.change(request)))
+        done(self.change(request))
     }
 
     fn judge<'a>(&'a self, _: &'a mut AdmissionRequest) -> Verdict<'a> {
-        Box::pin(std::future::ready(Ok(())))
+        done(Ok(()))
     }
 }

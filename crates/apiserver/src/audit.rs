@@ -170,8 +170,9 @@ impl Trail {
         let event = self.event.lock();
         let at = if stage == Stage::RequestReceived { event.request.received } else { Timestamp::now() };
         self.target.counted.event();
-        let accepted: Vec<bool> = self.target.sinks.iter().map(|sink| sink.write(&event, stage, at)).collect();
-        accepted.into_iter().all(|accepted| accepted)
+        // Every sink gets it, also after one that refused.
+        let refusals = self.target.sinks.iter().filter(|sink| !sink.write(&event, stage, at)).count();
+        refusals == 0
     }
 
     /// In whose name the request is made, and by which verb of constrained impersonation, if by one (KEP-5284).

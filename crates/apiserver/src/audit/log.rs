@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 use corten_task::Tasks;
 
 use super::AuditError;
-use super::event::{Event, Stage};
 use crate::config::AuditFormat;
 
 pub(super) struct Log {
@@ -59,13 +58,6 @@ impl Log {
     /// Whether lines are JSON.
     pub(super) fn is_json(&self) -> bool {
         self.format == AuditFormat::Json
-    }
-
-    /// An event as a line of the other format.
-    pub(super) fn line(&self, event: &Event, stage: Stage) -> String {
-        let mut line = event.line(stage);
-        line.push('\n');
-        line
     }
 
     /// Writes lines. What cannot be written is told to the server's log: a full disk does not stop the cluster.

@@ -51,7 +51,7 @@ impl Output {
     /// An event as it is written; nothing when it is too large even without the bodies.
     fn encode(&self, event: &Event, stage: Stage, at: Timestamp, truncation: AuditTruncation) -> Option<String> {
         match self {
-            Self::Log(log) if !log.is_json() => Some(log.line(event, stage)),
+            Self::Log(log) if !log.is_json() => Some(event.line(stage) + "\n"),
             Self::Log(_) => Some(truncated(event.document(stage, at), truncation)? + "\n"),
             Self::Webhook(_) => truncated(event.document(stage, at), truncation),
         }

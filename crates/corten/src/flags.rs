@@ -88,8 +88,7 @@ impl Flags {
 
     /// Every value given, split at commas (upstream's list flags may be repeated or comma-separated).
     pub fn list(&self, name: &str) -> Vec<String> {
-        let given = self.values.get(name).map(Vec::as_slice).unwrap_or_default();
-        given.iter().flat_map(|v| v.split(',')).map(str::trim).filter(|v| !v.is_empty()).map(str::to_owned).collect()
+        self.all(name).iter().flat_map(|v| v.split(',')).map(str::trim).filter(|v| !v.is_empty()).map(str::to_owned).collect()
     }
 
     /// The last value given, parsed.

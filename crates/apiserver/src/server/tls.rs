@@ -70,7 +70,8 @@ fn limit_suites(provider: &mut CryptoProvider, names: &[String]) -> Result<(), E
     Ok(())
 }
 
-/// Shows the certificate of the name that is asked for, or else the one that is valid now, so that a renewed one is used from the next connection on.
+/// Shows the certificate of the name that is asked for, or else the one that is valid now, so that a renewed one is used from the
+/// next connection on.
 struct Serving {
     usual: Arc<Certificates>,
     named: ByName,

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
-use crate::doc::{Read, Write, semantic_equal};
+use crate::doc::{Read, Write};
 use crate::{Column, Context, Strategy, check, columns, names, table};
 
 /// Largest sum of the values of one object, 1 MiB.
@@ -44,7 +44,10 @@ impl Strategy for ConfigMaps {
 
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        stays_immutable(&mut faults, object, old, &["data", "binaryData"]);
+        stays_immutable(&mut faults, object, old);
+        // None is filled in with an empty one.
+        keeps(&mut faults, "data", old, object.map("data") == old.map("data"));
+        keeps(&mut faults, "binaryData", old, object["binaryData"] == old["binaryData"]);
         faults.0.extend(self.validate(object, ctx).0);
         faults
     }
@@ -124,7 +127,8 @@ impl Strategy for Secrets {
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
         check::immutable(&mut faults, &Path::new("type"), &object["type"], &old["type"]);
-        stays_immutable(&mut faults, object, old, &["data"]);
+        stays_immutable(&mut faults, object, old);
+        keeps(&mut faults, "data", old, object["data"] == old["data"]);
         faults.0.extend(self.validate(object, ctx).0);
         faults
     }
@@ -157,20 +161,19 @@ fn decoded_length(value: &Value) -> usize {
     (text.len() / 4 * 3).saturating_sub(padding)
 }
 
-/// Once `immutable` is set, neither it nor what it protects may change.
-fn stays_immutable(faults: &mut Faults, object: &Value, old: &Value, keys: &[&'static str]) {
-    const WHY: &str = "field is immutable when `immutable` is set";
-    if !old.flag("immutable") {
-        return;
+const IMMUTABLE: &str = "field is immutable when `immutable` is set";
+
+/// Once `immutable` is set, it stays so.
+fn stays_immutable(faults: &mut Faults, object: &Value, old: &Value) {
+    if old.flag("immutable") && !object.flag("immutable") {
+        faults.forbidden(&Path::new("immutable"), IMMUTABLE);
     }
-    if !object.flag("immutable") {
-        faults.forbidden(&Path::new("immutable"), WHY);
-    }
-    for key in keys {
-        let (now, before) = (object.map(key), old.map(key));
-        if !semantic_equal(&json!(now), &json!(before)) {
-            faults.forbidden(&Path::new(key), WHY);
-        }
+}
+
+/// Nor may what it protects change: an empty map that was sent is not the same as none.
+fn keeps(faults: &mut Faults, key: &'static str, old: &Value, is_same: bool) {
+    if old.flag("immutable") && !is_same {
+        faults.forbidden(&Path::new(key), IMMUTABLE);
     }
 }
 
@@ -180,5 +183,28 @@ fn docker_config(faults: &mut Faults, path: &Path<'_>, object: &Value, key: &str
     let bytes = BASE64.decode(encoded).unwrap_or_default();
     if let Err(detail) = crate::go_json::object(&bytes) {
         faults.invalid_str(&at, "<secret contents redacted>", &detail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{context, shown};
+
+    #[test]
+    fn what_is_immutable_tells_empty_from_none() {
+        let faults = |strategy: &dyn Strategy, old: Value, new: Value| {
+            let whole = |mut object: Value| {
+                object["immutable"] = true.into();
+                object
+            };
+            shown(&strategy.validate_update(&whole(new), &whole(old), &context("")))
+        };
+        let fault = |key: &str| vec![format!("{key}: Forbidden: {IMMUTABLE}")];
+        assert_eq!(faults(&ConfigMaps, json!({}), json!({"binaryData": {}})), fault("binaryData"));
+        assert_eq!(faults(&ConfigMaps, json!({}), json!({"data": {}})), Vec::<String>::new());
+        assert_eq!(faults(&ConfigMaps, json!({"data": {"a": "b"}}), json!({"data": {}})), fault("data"));
+        assert_eq!(faults(&Secrets, json!({}), json!({"data": {}})), fault("data"));
+        assert_eq!(faults(&Secrets, json!({"data": {"a": ""}}), json!({"data": {"a": ""}})), Vec::<String>::new());
     }
 }

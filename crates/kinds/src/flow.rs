@@ -93,7 +93,7 @@ impl Strategy for FlowSchemas {
         let dangling = object["status"].list("conditions").iter().find(|condition| condition.text("type") == "Dangling");
         vec![
             table::name(object),
-            table::or(spec["priorityLevelConfiguration"].text("name"), "<none>").into(),
+            spec["priorityLevelConfiguration"].text("name").into(),
             table::number(spec, "matchingPrecedence"),
             table::or(spec["distinguisherMethod"].text("type"), "<none>").into(),
             table::age(object, now),

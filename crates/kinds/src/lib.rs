@@ -159,6 +159,12 @@ pub trait Strategy: Sync {
         Vec::new()
     }
 
+    /// Gives an object that was never set what the reference's internal type holds by value, and the version as a pointer or an
+    /// annotation: its encoder writes them always. Bookmarks are such objects.
+    fn complete_empty(&self, object: &mut Value) {
+        let _ = object;
+    }
+
     /// Brings an object that is valid into the form that is stored and shown.
     fn canonicalize(&self, object: &mut Value) {
         let _ = object;

@@ -166,10 +166,15 @@ impl Strategy for IpAddresses {
         if !parent.text("group").is_empty() {
             shown = format!("{shown}.{}", parent.text("group"));
         }
+        shown.make_ascii_lowercase();
         if !parent.text("namespace").is_empty() {
             shown = format!("{shown}/{}", parent.text("namespace"));
         }
-        vec![table::name(object), format!("{shown}/{}", parent.text("name")).into(), table::age(object, now)]
+        shown = format!("{shown}/{}", parent.text("name"));
+        if parent.is_null() {
+            shown = "<none>".into();
+        }
+        vec![table::name(object), shown.into(), table::age(object, now)]
     }
 }
 

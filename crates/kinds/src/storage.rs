@@ -78,7 +78,7 @@ impl Strategy for StorageClasses {
             name.into(),
             object.text("provisioner").into(),
             table::or(object.text("reclaimPolicy"), "Delete").into(),
-            table::or(object.text("volumeBindingMode"), "<unset>").into(),
+            table::or(object.text("volumeBindingMode"), "Immediate").into(),
             object.flag("allowVolumeExpansion").into(),
             table::age(object, now),
         ]

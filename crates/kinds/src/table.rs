@@ -116,6 +116,15 @@ pub(crate) fn labels(map: &Map<String, Value>) -> String {
 
 /// A label selector as `FormatLabelSelector` writes it.
 pub(crate) fn selector(selector: &Value) -> String {
+    match selector_text(selector) {
+        None => "<error>".into(),
+        Some(text) if text.is_empty() => "<none>".into(),
+        Some(text) => text,
+    }
+}
+
+/// The requirements of a label selector, which may be none; nothing when one of them is invalid.
+pub(crate) fn selector_text(selector: &Value) -> Option<String> {
     let mut parts: Vec<(String, String)> = selector
         .map("matchLabels")
         .iter()
@@ -131,12 +140,12 @@ pub(crate) fn selector(selector: &Value) -> String {
             "NotIn" => format!("{key} notin ({values})"),
             "Exists" => key.to_owned(),
             "DoesNotExist" => format!("!{key}"),
-            _ => return "<error>".into(),
+            _ => return None,
         };
         parts.push((key.to_owned(), text));
     }
     parts.sort_by(|a, b| a.0.cmp(&b.0));
-    if parts.is_empty() { "<none>".into() } else { parts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(",") }
+    Some(parts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(","))
 }
 
 /// Name and age: the row of kinds with nothing more to show.

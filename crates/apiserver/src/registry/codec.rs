@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use http::header;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use corten_api::catalogue::{self, Catalogue};
+use corten_api::catalogue::{self, Catalogue, Resource};
 use corten_api::facts::{Type, Types};
 use corten_api::status::Status;
+use corten_kinds::Strategy;
 use corten_schema::decode::{self, DecodeError, Decoded, Format, TypeMeta};
 use corten_schema::proto;
 
@@ -41,17 +42,18 @@ pub(crate) fn convert(target: &Target, from: &str, to: &str, document: &mut Valu
     Ok(())
 }
 
-/// What a kind's encoder writes even into an empty object (bookmarks are such objects).
-pub(crate) fn bare(target: &Target, object: &mut Value) {
-    let Some(ty) = Types::get().named(&target.version().type_name) else {
-        return;
-    };
-    let mut zero = decode::zero(ty);
-    if let (Some(zero), Some(object)) = (zero.as_object_mut(), object.as_object_mut()) {
-        for (key, value) in std::mem::take(zero) {
-            object.entry(key).or_insert(value);
-        }
+/// An object of which nothing is set but `metadata`, in the stored form, with what the kind's encoder writes even then. Bookmarks
+/// are such objects.
+pub(crate) fn empty(resource: &Resource, strategy: Option<&dyn Strategy>, metadata: Value) -> Value {
+    let version = join(&resource.storage.group, &resource.storage.version);
+    let mut object = known_type_of(&version, &resource.kind).map_or_else(|| json!({}), decode::zero);
+    object["kind"] = resource.kind.as_str().into();
+    object["apiVersion"] = version.into();
+    object["metadata"] = metadata;
+    if let Some(strategy) = strategy {
+        strategy.complete_empty(&mut object);
     }
+    object
 }
 
 /// The type of a target's documents in the table of types; empty for custom resources.
@@ -277,11 +279,17 @@ fn is_object(ty: &Type) -> bool {
     ["apiVersion", "kind", "metadata"].iter().all(|field| ty.field(field).is_some())
 }
 
+/// The type of a built-in kind.
+fn known_type_of(api_version: &str, kind: &str) -> Option<&'static Type> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    Types::get().named(&format!("{}.{version}.{kind}", catalogue::package(group)))
+}
+
 /// The type of a kind, or of its list, in any version that upstream can read. What is not served any more is among the types.
 pub(crate) fn known_type(catalogue: &Catalogue, api_version: &str, kind: &str) -> Option<&'static Type> {
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
     let is_group = catalogue.group(group).is_some() || UNSERVED.contains(&group);
-    let ty = Types::get().named(&format!("{}.{version}.{kind}", catalogue::package(group))).filter(|_| is_group)?;
+    let ty = known_type_of(api_version, kind).filter(|_| is_group)?;
     is_object(ty).then_some(ty)
 }
 
@@ -451,6 +459,24 @@ pub(crate) fn frame(target: &Target, out: &mut Vec<u8>, kind: &str, object: &Val
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_object_has_what_the_encoder_always_writes() {
+        let empty = |group: &str, plural: &str, kind: &str| {
+            let resource = Catalogue::builtin().kind(group, kind).expect("the kind is built in");
+            empty(resource, corten_kinds::strategy(group, plural), json!({"resourceVersion": "7"}))
+        };
+        let deployment = empty("apps", "deployments", "Deployment");
+        let template = json!({"metadata": {}, "spec": {"containers": null}});
+        assert_eq!(deployment["spec"], json!({"replicas": 0, "selector": null, "strategy": {}, "template": template}));
+        assert_eq!((&deployment["status"], &deployment["apiVersion"]), (&json!({}), &json!("apps/v1")));
+        // A controller of the first version holds its replicas as a pointer inside as well.
+        let controller = empty("", "replicationcontrollers", "ReplicationController");
+        assert_eq!((&controller["spec"], &controller["status"]), (&json!({}), &json!({"replicas": 0})));
+        let annotations = &empty("apps", "daemonsets", "DaemonSet")["metadata"]["annotations"];
+        assert_eq!(annotations, &json!({"deprecated.daemonset.template.generation": "0"}));
+        assert_eq!(empty("autoscaling", "horizontalpodautoscalers", "HorizontalPodAutoscaler")["apiVersion"], "autoscaling/v2");
+    }
 
     #[test]
     fn versions_are_known_that_are_not_served() {

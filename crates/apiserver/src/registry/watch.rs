@@ -26,6 +26,7 @@ use crate::pipeline::Call;
 use crate::response::{self, Body, Response};
 use crate::socket::{self, Framing};
 use crate::state::State;
+use crate::table::IncludeObject;
 
 /// How often a quiet watch is told how far the server is.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -477,21 +478,23 @@ impl Stream {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let target = &self.writer.target;
-        let mut object = match self.writer.shape {
-            Shape::Whole => json!({"kind": target.resource.kind, "apiVersion": target.api_version(), "metadata": metadata}),
-            Shape::Partial => {
-                json!({"kind": "PartialObjectMetadata", "apiVersion": self.writer.meta.api_version(), "metadata": metadata})
+        let stored = codec::empty(&target.resource, target.strategy, metadata);
+        let object = match self.writer.shape {
+            Shape::Whole => {
+                let mut object = stored;
+                codec::from_stored(target, &mut object)?;
+                object
             }
+            Shape::Partial => render::partial(target, self.writer.meta, &stored),
             Shape::Table => {
                 let first = std::mem::take(&mut self.first_row);
-                let object = json!({"kind": target.resource.kind, "apiVersion": target.api_version(), "metadata": metadata});
-                let row = self.writer.table.row(&object, &object, self.writer.include, self.writer.now);
+                let mut object = stored.clone();
+                codec::from_stored(target, &mut object)?;
+                let shown = if self.writer.include == IncludeObject::Object { &object } else { &stored };
+                let row = self.writer.table.row(&stored, shown, self.writer.include, self.writer.now);
                 self.writer.table.document(json!({"resourceVersion": self.sent.to_string()}), first, vec![row])
             }
         };
-        if self.writer.shape == Shape::Whole {
-            codec::bare(target, &mut object);
-        }
         self.write_event(out, "BOOKMARK", &object)
     }
 

@@ -107,6 +107,10 @@ impl Strategy for DaemonSets {
         super::template_warnings(object, old)
     }
 
+    fn complete_empty(&self, object: &mut Value) {
+        template_generation(object, 0);
+    }
+
     fn hidden_annotations(&self) -> &'static [&'static str] {
         &[TEMPLATE_GENERATION]
     }

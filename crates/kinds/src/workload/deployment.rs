@@ -81,6 +81,10 @@ impl Strategy for Deployments {
         super::name_warning(object, old).into_iter().chain(super::template_warnings(object, old)).collect()
     }
 
+    fn complete_empty(&self, object: &mut Value) {
+        object.object("spec").put("replicas", 0);
+    }
+
     fn columns(&self) -> &'static [Column] {
         columns::DEPLOYMENTS
     }
@@ -96,7 +100,7 @@ impl Strategy for Deployments {
             table::age(object, now),
             names,
             images,
-            table::selector(&spec["selector"]).into(),
+            table::selector_text(&spec["selector"]).unwrap_or_else(|| "<invalid>".into()).into(),
         ]
     }
 }

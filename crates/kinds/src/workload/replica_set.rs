@@ -72,6 +72,10 @@ impl Strategy for ReplicaSets {
         super::name_warning(object, old).into_iter().chain(super::template_warnings(object, old)).collect()
     }
 
+    fn complete_empty(&self, object: &mut Value) {
+        object.object("spec").put("replicas", 0);
+    }
+
     fn columns(&self) -> &'static [Column] {
         columns::REPLICASETS
     }

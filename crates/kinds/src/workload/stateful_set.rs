@@ -134,6 +134,10 @@ impl Strategy for StatefulSets {
         crate::names::name_is_label(name, prefix)
     }
 
+    fn complete_empty(&self, object: &mut Value) {
+        object.object("spec").put("replicas", 0);
+    }
+
     fn columns(&self) -> &'static [Column] {
         columns::STATEFULSETS
     }

@@ -1,6 +1,6 @@
 //! Which fields of a struct are written, as Go's struct tags say: what decoding JSON and protobuf have in common.
 
-use corten_api::facts::{Field, Kind, Type, Types};
+use corten_api::facts::{Field, Kind, ListType, Type, Types};
 use serde_json::{Map, Value};
 
 /// What the encoder writes of a struct in which nothing is set.
@@ -55,8 +55,10 @@ fn is_told_map(field: &Field, value: &Value) -> bool {
 
 /// Whether a value may be such a map, going by its name.
 fn is_told_name(name: &str, value: &Value) -> bool {
-    const NAMES: [&str; 10] = [
+    const NAMES: [&str; 12] = [
+        "binaryData",
         "capacity",
+        "data",
         "labels",
         "limits",
         "matchLabels",
@@ -70,7 +72,8 @@ fn is_told_name(name: &str, value: &Value) -> bool {
     value.as_object().is_some_and(Map::is_empty) && NAMES.contains(&name)
 }
 
-/// Turns the empty lists of a document into what they are once stored: nothing, or null where the encoder always writes.
+/// Turns the empty lists of a document into what they are once stored: nothing, or null where the encoder always writes. With
+/// `owned` they become what ownership goes by.
 pub(crate) fn settle(map: &mut Map<String, Value>, ty: &Type, owned: bool) {
     settle_at(map, ty, owned, 0);
 }
@@ -87,7 +90,11 @@ fn settle_at(map: &mut Map<String, Value>, ty: &Type, owned: bool, depth: usize)
             }
             return always;
         }
-        settle_value(value, &field.kind, owned, depth + 1);
+        // Lists that are owned as a whole are compared as they were sent.
+        let is_whole = owned && matches!(field.kind, Kind::List(_)) && field.list == ListType::Atomic;
+        if !is_whole {
+            settle_value(value, &field.kind, owned, depth + 1);
+        }
         true
     });
 }

@@ -6,7 +6,6 @@ whether `replicas: 0` is kept or dropped when an object is stored. The struct ta
 and they also carry protobuf field numbers, merge keys and list types. This reads checkouts of those modules:
 
     tools/facts.py CHECKOUT_DIR > crates/api/facts/types.txt
-    tools/facts.py CHECKOUT_DIR enums > crates/apiserver/facts/enums.txt
 
 where CHECKOUT_DIR holds api, apimachinery, apiextensions-apiserver and kube-aggregator at the tag of the version
 served (v0.36.x). Only names, numbers and markers are taken, no prose. Standard library only.
@@ -18,7 +17,6 @@ STRUCT = re.compile(r"^type (\w+) struct \{")
 EMPTY = re.compile(r"^type (\w+) struct ?\{\}")
 ALIAS = re.compile(r"^type (\w+) (=? ?)([\w\[\]\*\.]+)\s*(//.*)?$")
 FIELD = re.compile(r"^\t(?:(\w+) +)?([\w\[\]\*\.]+)\s+`([^`]*)`")
-CONST = re.compile(r'^\s+(\w+)(?:\s+(\w+))?\s*=\s*(?:(\w+)\()?(?:"([^"]*)"|v1\.(\w+)\))', re.M)
 TAG = re.compile(r'(\w+):"([^"]*)"')
 SCALARS = {"string", "bool", "int32", "int64", "int", "float64", "byte", "uint8", "uint32", "uint64", "int8", "int16"}
 SPECIAL = {  # types whose JSON form is not their Go form
@@ -56,19 +54,12 @@ def constant(name):
 
 types, aliases, order = {}, {}, []
 copies = {}  # named types that are another struct
-said = set()  # named strings that are declared to have the values of their constants and no others
-constants = {}  # strings by the names of their constants
-enums = {}  # the values of constants by their type
 for path, pkg in packages():
     for f in sorted(os.listdir(path)):
         if not f.startswith(("types", "micro_time", "time", "duration", "group_version")) or not f.endswith(".go") or "_test" in f or "swagger" in f or "proto" in f:
             continue
         text = open(os.path.join(path, f)).read()
         imp = imports(text)
-        for const, of, cast, value, other in CONST.findall(text):
-            if of or cast:
-                enums.setdefault(pkg + "." + (of or cast), []).append(value or constants.get(other, ""))
-            constants[const] = value
 
         def resolve(t):
             if t.startswith("*"):
@@ -129,8 +120,6 @@ for path, pkg in packages():
                 continue
             if current is None:
                 m = ALIAS.match(line)
-                if m and ("enum", "") in markers:
-                    said.add(pkg + "." + m.group(1))
                 if m and m.group(3) not in ("interface", "func"):
                     aliases[pkg + "." + m.group(1)] = resolve(m.group(3))
                     if "=" not in m.group(2):
@@ -221,32 +210,6 @@ for name, of in copies.items():
         order.append(name)
         del aliases[name]
 
-
-
-def fields_of(name):
-    """The fields of a type, those of inlined structs included."""
-    for field in types[name][1]:
-        if "inline" in field[4] and field[1] in types:
-            yield from fields_of(field[1])
-        else:
-            yield field
-
-
-if "enums" in sys.argv[2:]:
-    print("# Fields whose values are a closed list; written by tools/facts.py, never by hand.")
-    print("# `= name` opens a list, its values follow, divided by `|`; then come the fields that have it, by type and name.")
-    users = {}
-    for name in order:
-        for field in fields_of(name):
-            of = re.sub(r"^(\*|\[\]|\{\})*", "", field[1])
-            while of not in enums and of in aliases:
-                of = aliases[of]
-            if of in said and of in enums:
-                users.setdefault(of, []).append(name + " " + field[0])
-    for of in sorted(users):
-        print("=", of, "|".join(sorted(set(enums[of]))))
-        print("\n".join(users[of]))
-    sys.exit()
 
 print("# Facts of the Kubernetes v1.36 API types; written by tools/facts.py, never by hand.")
 print("# `T name [atomic]` opens a type. A field line is: json name, type, protobuf number, wire type, flags.")

@@ -10,6 +10,7 @@ mod fixed;
 mod parameters;
 mod paths;
 mod schemas;
+mod words;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

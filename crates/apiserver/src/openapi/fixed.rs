@@ -47,7 +47,7 @@ pub(super) fn of(name: &str, schemas: &mut Schemas) -> Map<String, Value> {
             types: &["application/json"],
         },
     };
-    one(schemas.dialect, format!("/{name}/"), get)
+    one(schemas, format!("/{name}/"), get)
 }
 
 /// `/apis/GROUP/`
@@ -59,7 +59,7 @@ pub(super) fn of_group(group: &str, schemas: &mut Schemas) -> Map<String, Value>
         gives: schemas.reference("meta.v1.APIGroup"),
         types: &BODIES,
     };
-    one(schemas.dialect, format!("/apis/{group}/"), get)
+    one(schemas, format!("/apis/{group}/"), get)
 }
 
 /// `/api/VERSION/` and `/apis/GROUP/VERSION/`
@@ -72,7 +72,7 @@ pub(super) fn of_version(group: &str, version: &str, schemas: &mut Schemas) -> M
         gives: schemas.reference("meta.v1.APIResourceList"),
         types: &BODIES,
     };
-    one(schemas.dialect, path, get)
+    one(schemas, path, get)
 }
 
 struct Get<'a> {
@@ -83,10 +83,11 @@ struct Get<'a> {
     types: &'a [&'a str],
 }
 
-fn one(dialect: Dialect, path: String, get: Get<'_>) -> Map<String, Value> {
-    let responses = json!({"200": answer(dialect, "200", Some(&get.gives), get.types), "401": {"description": "Unauthorized"}});
+fn one(schemas: &Schemas, path: String, get: Get<'_>) -> Map<String, Value> {
+    let responses =
+        json!({"200": answer(schemas.dialect, "200", Some(&get.gives), get.types), "401": {"description": "Unauthorized"}});
     let mut operation = json!({"operationId": get.id, "tags": [get.tag], "description": get.description, "responses": responses});
-    if dialect == Dialect::V2 {
+    if schemas.dialect == Dialect::V2 {
         // The documents of the issuer are no API types: nothing is said of what their requests hold.
         if get.gives.get("$ref").is_some() {
             operation["consumes"] = json!(get.types);
@@ -94,5 +95,5 @@ fn one(dialect: Dialect, path: String, get: Get<'_>) -> Map<String, Value> {
         operation["produces"] = json!(get.types);
         operation["schemes"] = json!(["https"]);
     }
-    Map::from_iter([(path, paths::item(dialect, vec![("get", operation, Vec::new())]))])
+    Map::from_iter([(path, paths::item(schemas, vec![("get", operation, Vec::new())]))])
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use corten_api::catalogue::{Catalogue, Resource, Subresource, Version};
 
-use super::parameters::{self, Parameter};
+use super::parameters::Parameter;
 use super::schemas::{Dialect, Schemas};
 use crate::registry::answers_deleted_object;
 
@@ -64,7 +64,8 @@ pub(super) fn capitalized(text: &str) -> String {
 }
 
 /// The operations of one path as a path item: the parameters that all of them have are said once.
-pub(super) fn item(dialect: Dialect, operations: Vec<(&str, Value, Vec<Parameter<'_>>)>) -> Value {
+pub(super) fn item(schemas: &Schemas, operations: Vec<(&str, Value, Vec<Parameter<'_>>)>) -> Value {
+    let document = |parameter: Parameter<'_>| parameter.document(schemas);
     let shared = |parameter: &Parameter<'_>| operations.iter().all(|(.., all)| all.contains(parameter));
     let mut common: Vec<Parameter<'_>> =
         operations.first().map(|(.., all)| all.iter().copied().filter(shared).collect()).unwrap_or_default();
@@ -73,7 +74,7 @@ pub(super) fn item(dialect: Dialect, operations: Vec<(&str, Value, Vec<Parameter
     for (method, mut operation, mut own) in operations {
         own.retain(|parameter| !common.contains(parameter));
         own.sort_unstable();
-        let mut written: Vec<Value> = own.into_iter().map(|parameter| parameter.document(dialect)).collect();
+        let mut written: Vec<Value> = own.into_iter().map(document).collect();
         // In version 2 the body is a parameter too, and the only one that the operation has so far.
         if let Some(Value::Array(body)) = operation.get_mut("parameters") {
             written.splice(0..0, std::mem::take(body));
@@ -84,7 +85,7 @@ pub(super) fn item(dialect: Dialect, operations: Vec<(&str, Value, Vec<Parameter
         item.insert(method.to_owned(), operation);
     }
     if !common.is_empty() {
-        item.insert("parameters".into(), common.into_iter().map(|parameter| parameter.document(dialect)).collect());
+        item.insert("parameters".into(), common.into_iter().map(document).collect());
     }
     item.into()
 }
@@ -134,16 +135,12 @@ impl<'a> Maker<'a> {
         (&self.resource.group, &self.version.name, &self.resource.kind)
     }
 
-    /// Parameters of a path, and `query` ones.
-    fn with(&self, named: bool, scoped: bool, query: &[&'static str]) -> Vec<Parameter<'a>> {
-        let mut all: Vec<Parameter<'a>> = query.iter().map(|name| Parameter::query(name)).collect();
-        if named {
-            all.push(Parameter::name(&self.resource.kind));
-        }
-        if scoped && self.resource.namespaced {
-            all.push(Parameter::namespace());
-        }
-        all
+    /// Parameters of a path, which may name an object of a kind, those of a query, and what all have.
+    fn with(&self, named: Option<&'a str>, scoped: bool, query: impl IntoIterator<Item = Parameter<'a>>) -> Vec<Parameter<'a>> {
+        let name = named.map(Parameter::name);
+        let namespace = (scoped && self.resource.namespaced).then(Parameter::namespace);
+        let all = query.into_iter().chain(name).chain(namespace);
+        all.chain([Parameter::pretty()]).collect()
     }
 
     /// An answer with nothing special about it: what most operations start from.
@@ -167,6 +164,7 @@ impl<'a> Maker<'a> {
     fn resource_paths(&mut self, paths: &mut Map<String, Value>) {
         let verbs = self.version.verbs;
         let kind = self.resource.kind.clone();
+        let own_name = Some(self.resource.kind.as_str());
         let own = self.schemas.reference(&self.version.type_name);
         let (mut collection, mut single) = (Vec::new(), Vec::new());
         if verbs.contains("list") {
@@ -182,12 +180,12 @@ impl<'a> Maker<'a> {
             collection.push((
                 "get",
                 self.describe(&describe(self.resource.namespaced, "")),
-                self.with(false, true, parameters::LIST),
+                self.with(None, true, Parameter::query("meta.v1.ListOptions")),
             ));
             if self.resource.namespaced {
                 let everywhere = self.describe(&describe(false, "ForAllNamespaces"));
-                let everywhere = vec![("get", everywhere, self.with(false, false, parameters::LIST))];
-                paths.insert(format!("{}/{}", self.root(), self.resource.plural), item(self.schemas.dialect, everywhere));
+                let everywhere = vec![("get", everywhere, self.with(None, false, Parameter::query("meta.v1.ListOptions")))];
+                paths.insert(format!("{}/{}", self.root(), self.resource.plural), item(self.schemas, everywhere));
             }
         }
         if verbs.contains("create") {
@@ -196,7 +194,11 @@ impl<'a> Maker<'a> {
                 codes: &["200", "201", "202"],
                 ..self.plain("post", "create", format!("create{}{kind}", article(&kind)), own.clone(), self.own_kind())
             };
-            collection.push(("post", self.describe(&operation), self.with(false, true, parameters::WRITE)));
+            collection.push((
+                "post",
+                self.describe(&operation),
+                self.with(None, true, Parameter::query("meta.v1.CreateOptions")),
+            ));
         }
         if verbs.contains("deletecollection") {
             let (status, options) = self.deletion();
@@ -206,11 +208,11 @@ impl<'a> Maker<'a> {
                 takes: Some(options),
                 ..self.plain("delete", "delete", format!("delete collection of {kind}"), status, self.own_kind())
             };
-            collection.push(("delete", self.describe(&operation), self.with(false, true, parameters::DELETE_COLLECTION)));
+            collection.push(("delete", self.describe(&operation), self.with(None, true, Parameter::of_deletion_of_many())));
         }
         if verbs.contains("get") {
             let operation = self.plain("get", "read", format!("read the specified {kind}"), own.clone(), self.own_kind());
-            single.push(("get", self.describe(&operation), self.with(true, true, &["pretty"])));
+            single.push(("get", self.describe(&operation), self.with(own_name, true, [])));
         }
         if verbs.contains("update") {
             let operation = Operation {
@@ -218,7 +220,7 @@ impl<'a> Maker<'a> {
                 codes: &["200", "201"],
                 ..self.plain("put", "replace", format!("replace the specified {kind}"), own.clone(), self.own_kind())
             };
-            single.push(("put", self.describe(&operation), self.with(true, true, parameters::WRITE)));
+            single.push(("put", self.describe(&operation), self.with(own_name, true, Parameter::query("meta.v1.UpdateOptions"))));
         }
         if verbs.contains("patch") {
             let patch = self.schemas.reference("meta.v1.Patch");
@@ -227,7 +229,11 @@ impl<'a> Maker<'a> {
                 codes: &["200", "201"],
                 ..self.plain("patch", "patch", format!("partially update the specified {kind}"), own.clone(), self.own_kind())
             };
-            single.push(("patch", self.describe(&operation), self.with(true, true, parameters::PATCH)));
+            single.push((
+                "patch",
+                self.describe(&operation),
+                self.with(own_name, true, Parameter::query("meta.v1.PatchOptions")),
+            ));
         }
         if verbs.contains("delete") {
             let (status, options) = self.deletion();
@@ -237,11 +243,15 @@ impl<'a> Maker<'a> {
                 codes: &["200", "202"],
                 ..self.plain("delete", "delete", format!("delete{}{kind}", article(&kind)), gives, self.own_kind())
             };
-            single.push(("delete", self.describe(&operation), self.with(true, true, parameters::DELETE)));
+            single.push((
+                "delete",
+                self.describe(&operation),
+                self.with(own_name, true, Parameter::query("meta.v1.DeleteOptions")),
+            ));
         }
-        paths.insert(self.collection(), item(self.schemas.dialect, collection));
+        paths.insert(self.collection(), item(self.schemas, collection));
         if !single.is_empty() {
-            paths.insert(format!("{}/{{name}}", self.collection()), item(self.schemas.dialect, single));
+            paths.insert(format!("{}/{{name}}", self.collection()), item(self.schemas, single));
         }
     }
 
@@ -273,21 +283,29 @@ impl<'a> Maker<'a> {
         let collection = self.collection().replacen(&self.root(), &root, 1);
         let mut put = |path: String, operation: Operation<'_>, parameters| {
             let operations = vec![("get", self.describe(&operation), parameters)];
-            paths.insert(path, item(self.schemas.dialect, operations));
+            paths.insert(path, item(self.schemas, operations));
         };
         let namespaced = self.resource.namespaced;
         if namespaced {
             let everywhere = watched("watchlist", "ListForAllNamespaces", false, &many);
-            put(format!("{root}/{}", self.resource.plural), everywhere, self.with(false, false, parameters::LIST));
+            put(
+                format!("{root}/{}", self.resource.plural),
+                everywhere,
+                self.with(None, false, Parameter::query("meta.v1.ListOptions")),
+            );
         }
-        put(collection.clone(), watched("watchlist", "List", namespaced, &many), self.with(false, true, parameters::LIST));
+        put(
+            collection.clone(),
+            watched("watchlist", "List", namespaced, &many),
+            self.with(None, true, Parameter::query("meta.v1.ListOptions")),
+        );
         if self.version.verbs.contains("get") {
             let single = watched("watch", "", namespaced, &one);
-            put(format!("{collection}/{{name}}"), single, self.with(true, true, parameters::LIST));
+            put(format!("{collection}/{{name}}"), single, self.with(Some(kind), true, Parameter::query("meta.v1.ListOptions")));
         }
     }
 
-    fn subresource_paths(&mut self, sub: &Subresource, paths: &mut Map<String, Value>) {
+    fn subresource_paths(&mut self, sub: &'a Subresource, paths: &mut Map<String, Value>) {
         let path = format!("{}/{{name}}/{}", self.collection(), sub.name);
         if matches!(sub.name.as_str(), "attach" | "exec" | "portforward" | "proxy") {
             paths.insert(path.clone(), self.connection(sub, false));
@@ -310,12 +328,12 @@ impl<'a> Maker<'a> {
                 "patch" => format!("partially update {name} of the specified {of}"),
                 _ => format!("create {name} of{}{of}", article(of)),
             };
-            let (query, takes, codes): (&[&str], _, &[&str]) = match verb {
-                "get" if name == "log" => (parameters::LOG, None, &["200"]),
-                "get" => (&["pretty"], None, &["200"]),
-                "patch" => (parameters::PATCH, Some(self.schemas.reference("meta.v1.Patch")), &["200", "201"]),
-                "update" => (parameters::WRITE, Some(own.clone()), &["200", "201"]),
-                _ => (parameters::WRITE, Some(own.clone()), &["200", "201", "202"]),
+            let (query, takes, codes): (&str, _, &[&str]) = match verb {
+                "get" if name == "log" => ("core.v1.PodLogOptions", None, &["200"]),
+                "get" => ("", None, &["200"]),
+                "patch" => ("meta.v1.PatchOptions", Some(self.schemas.reference("meta.v1.Patch")), &["200", "201"]),
+                "update" => ("meta.v1.UpdateOptions", Some(own.clone()), &["200", "201"]),
+                _ => ("meta.v1.CreateOptions", Some(own.clone()), &["200", "201", "202"]),
             };
             let text = [&["text/plain"], &BODIES[..]].concat();
             let is_log = name == "log";
@@ -327,14 +345,13 @@ impl<'a> Maker<'a> {
                 types: if is_log { &text } else { &BODIES },
                 ..self.plain(method, word, description, gives, kind)
             };
-            operations.push((method, self.describe(&operation), self.with(true, true, query)));
+            operations.push((method, self.describe(&operation), self.with(Some(&sub.kind), true, Parameter::query(query))));
         }
-        paths.insert(path, item(self.schemas.dialect, operations));
+        paths.insert(path, item(self.schemas, operations));
     }
 
     /// A connection to a node, pod or service.
-    fn connection(&self, sub: &Subresource, deep: bool) -> Value {
-        let query = parameters::of_connection(&sub.name);
+    fn connection(&self, sub: &'a Subresource, deep: bool) -> Value {
         let after = format!("{}{}", capitalized(&sub.name), if deep { "WithPath" } else { "" });
         let methods: &[&'static str] = if sub.name == "proxy" { &PROXIED } else { &["get", "post"] };
         let operations = methods.iter().map(|method| {
@@ -347,13 +364,12 @@ impl<'a> Maker<'a> {
                 types: &["*/*"],
                 ..self.plain(method, "connect", description, json!({"type": "string"}), (&sub.group, &sub.version, &sub.kind))
             };
-            let mut parameters = self.with(true, true, query);
-            if deep {
-                parameters.push(Parameter::path());
-            }
+            let mut parameters =
+                self.with(Some(&sub.kind), true, Parameter::query(&sub.type_name).chain(deep.then(Parameter::path)));
+            parameters.retain(|parameter| *parameter != Parameter::pretty());
             (*method, self.describe(&operation), parameters)
         });
-        item(self.schemas.dialect, operations.collect())
+        item(self.schemas, operations.collect())
     }
 
     fn describe(&self, o: &Operation<'_>) -> Value {

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use corten_api::catalogue::Catalogue;
 use corten_api::facts::{Field, Kind, ListType, Type, TypeId, Types};
 
-use super::enums::{self, Enums};
+use super::enums::Enums;
+use super::words;
 
 /// Which version of OpenAPI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub(super) struct Schemas {
     pub(super) dialect: Dialect,
     types: &'static Types,
     enums: Enums,
-    words: Map<String, Value>,
+    descriptions: Map<String, Value>,
     wanted: BTreeSet<&'static str>,
     made: Map<String, Value>,
 }
@@ -30,12 +31,27 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 impl Schemas {
     pub(super) fn new(dialect: Dialect) -> Self {
-        Self { dialect, types: Types::get(), enums: Enums::read(), words: Map::new(), wanted: BTreeSet::new(), made: Map::new() }
+        Self {
+            dialect,
+            types: Types::get(),
+            enums: Enums::read(),
+            descriptions: Map::new(),
+            wanted: BTreeSet::new(),
+            made: Map::new(),
+        }
     }
 
     /// Adds descriptions, by full name.
-    pub(super) fn describe(&mut self, words: Map<String, Value>) {
-        self.words.extend(words);
+    pub(super) fn describe(&mut self, descriptions: Map<String, Value>) {
+        self.descriptions.extend(descriptions);
+    }
+
+    /// What is said of a type, or of one of its fields: by the crate of the types, or else here.
+    pub(super) fn words(&self, type_name: &str, field: &str) -> Option<String> {
+        let carried = self.descriptions.get(&full_name(type_name));
+        let carried = carried.map(|of| if field.is_empty() { of } else { &of["properties"][field] });
+        let carried = carried.and_then(|of| of["description"].as_str()).map(str::to_owned);
+        carried.or_else(|| words::of(type_name, field))
     }
 
     /// A reference to a type, which the document will then have.
@@ -62,16 +78,12 @@ impl Schemas {
             return;
         }
         let full = full_name(of_type.name);
-        let words = self.words.get(&full).cloned().unwrap_or_default();
         let mut properties = Map::new();
         let mut required = Vec::new();
         for field in &of_type.fields {
-            let described = words["properties"][field.name]["description"].as_str();
-            let default = described.or_else(|| common(field.name));
-            let mut property = self.property(field, default, words.is_null() || !of_type.name.contains(".v1."));
-            let values = self.enums.of(of_type.name, field.name);
-            if !values.is_empty() {
-                enumerate(&mut property, &values);
+            let mut property = self.property(of_type.name, field);
+            if let Some(values) = self.enums.of(of_type.name, field.name) {
+                values.enumerate(&mut property);
             }
             properties.insert(field.name.into(), property);
             if field.required {
@@ -82,8 +94,8 @@ impl Schemas {
         required.sort_unstable();
         let required: Vec<_> = required.into_iter().map(|(_, name)| name).collect();
         let mut schema = json!({"type": "object"});
-        if let Some(description) = words["description"].as_str() {
-            schema["description"] = description.into();
+        if let Some(words) = self.words(of_type.name, "") {
+            schema["description"] = words.into();
         }
         if !properties.is_empty() {
             schema["properties"] = properties.into();
@@ -100,11 +112,11 @@ impl Schemas {
         self.made.insert(full, schema);
     }
 
-    /// A field of a type. What is said of the fields of a mute type, one of an earlier version, is not known.
-    fn property(&mut self, field: &Field, description: Option<&str>, is_mute: bool) -> Value {
+    /// A field of a type.
+    fn property(&mut self, type_name: &str, field: &Field) -> Value {
         let mut schema = self.kind(&field.kind);
-        if let Some(description) = description {
-            schema["description"] = description.into();
+        if let Some(words) = self.words(type_name, field.name) {
+            schema["description"] = words.into();
         }
         if self.dialect == Dialect::V3
             && let Some(default) = default(field)
@@ -136,9 +148,10 @@ impl Schemas {
         if !strategies.is_empty() {
             schema["x-kubernetes-patch-strategy"] = strategies.join(",").into();
         }
-        // In version 3 nothing may stand beside a reference, and nearly every field has words.
+        // In version 3 nothing may stand beside a reference. Fields of earlier versions have words, but nobody carries them.
+        let is_early = !type_name.contains(".v1.");
         if self.dialect == Dialect::V3
-            && let Some(map) = schema.as_object_mut().filter(|map| map.len() > 1 || is_mute)
+            && let Some(map) = schema.as_object_mut().filter(|map| map.len() > 1 || is_early)
             && let Some(target) = map.remove("$ref")
         {
             map.insert("allOf".into(), json!([{"$ref": target}]));
@@ -211,8 +224,9 @@ impl Schemas {
             if let Some(format) = schema.get("format").filter(|_| self.dialect == Dialect::V3) {
                 made["format"] = format.clone();
             }
-            if let Some(description) = self.words.get(full).and_then(|words| words["description"].as_str()) {
-                made["description"] = description.into();
+            let carried = self.descriptions.get(full).and_then(|carried| carried["description"].as_str());
+            if let Some(words) = carried {
+                made["description"] = words.into();
             }
             self.made.insert(full.to_owned(), made);
         }
@@ -223,7 +237,7 @@ impl Schemas {
     fn watch_event(&mut self) -> Value {
         let object = self.nested_object();
         let schema = json!({"type": "object", "required": ["type", "object"],
-            "description": "Event represents a single event to a watched resource.",
+            "description": "What a watch tells of one object, or of itself.",
             "properties": {"type": self.text(), "object": object}});
         let full = format!("{META}.WatchEvent");
         self.made.insert(full.clone(), schema);
@@ -239,7 +253,7 @@ impl Schemas {
     }
 
     fn nested_object(&mut self) -> Value {
-        const WORDS: &str = "Object is:\n * If Type is Added or Modified: the new state of the object.\n * If Type is Deleted: the state of the object immediately before deletion.\n * If Type is Error: *Status is recommended; other types may make sense\n   depending on context.";
+        const WORDS: &str = "The object after the change; when it was deleted, its last state. Of type `ERROR` a Status, of type `BOOKMARK` no more than a revision.";
         let reference = self.kind(&Kind::RawExtension);
         match self.dialect {
             Dialect::V2 => json!({"$ref": reference["$ref"], "description": WORDS}),
@@ -252,24 +266,18 @@ impl Schemas {
         const FULL: &str = "io.k8s.apimachinery.pkg.version.Info";
         const REQUIRED: [&str; 9] =
             ["major", "minor", "gitVersion", "gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler", "platform"];
-        const OPTIONAL: [(&str, &str); 4] = [
-            ("emulationMajor", "EmulationMajor is the major version of the emulation version"),
-            ("emulationMinor", "EmulationMinor is the minor version of the emulation version"),
-            ("minCompatibilityMajor", "MinCompatibilityMajor is the major version of the minimum compatibility version"),
-            ("minCompatibilityMinor", "MinCompatibilityMinor is the minor version of the minimum compatibility version"),
-        ];
-        let required = REQUIRED.iter().map(|name| ((*name).to_owned(), self.text()));
-        let optional = OPTIONAL.iter().map(|(name, words)| ((*name).to_owned(), json!({"type": "string", "description": words})));
-        let properties: Map<String, Value> = required.chain(optional).collect();
+        const ONCE: [&str; 4] = ["emulationMajor", "emulationMinor", "minCompatibilityMajor", "minCompatibilityMinor"];
+        let mut properties: Map<String, Value> = REQUIRED.iter().map(|name| ((*name).to_owned(), self.text())).collect();
+        properties.extend(ONCE.map(|name| (name.to_owned(), json!({"type": "string"}))));
         let schema = json!({"type": "object", "required": REQUIRED, "properties": properties,
-            "description": "Info contains versioning information. how we'll want to distribute that information."});
+            "description": "Which version this server is of, and how it was built."});
         self.made.insert(FULL.into(), schema);
         self.refer(FULL)
     }
 
     /// The list of a kind: its name and a reference to it.
     pub(super) fn list(&mut self, item: &str, list_kind: &str) -> Value {
-        let Some((package, kind)) = item.rsplit_once('.') else { return json!({"type": "object"}) };
+        let Some((package, _)) = item.rsplit_once('.') else { return json!({"type": "object"}) };
         let name = format!("{package}.{list_kind}");
         if self.types.named(&name).is_some() {
             return self.reference(&name);
@@ -277,10 +285,10 @@ impl Schemas {
         let full = full_name(&name);
         let (items, metadata) = (self.reference(item), self.reference("meta.v1.ListMeta"));
         let list = json!({
-            "type": "object", "required": ["items"], "description": format!("{list_kind} is a list of {kind}"),
+            "type": "object", "required": ["items"], "description": words::of(&name, ""),
             "properties": {
-                "apiVersion": {"type": "string", "description": common("apiVersion")},
-                "kind": {"type": "string", "description": common("kind")},
+                "apiVersion": {"type": "string", "description": words::of(&name, "apiVersion")},
+                "kind": {"type": "string", "description": words::of(&name, "kind")},
                 "metadata": self.nested(metadata), "items": {"type": "array", "items": self.nested(items)},
             },
         });
@@ -367,20 +375,6 @@ fn zero(kind: &Kind) -> Option<Value> {
     }
 }
 
-/// Says which values a field may have, or what is in it.
-fn enumerate(property: &mut Value, values: &[&str]) {
-    for inner in ["items", "additionalProperties"] {
-        if let Some(inner) = property.get_mut(inner) {
-            inner["enum"] = json!(values);
-            return;
-        }
-    }
-    property["enum"] = json!(values);
-    if let Some(words) = property["description"].as_str() {
-        property["description"] = enums::described(words, values).into();
-    }
-}
-
 /// A struct of which at most one member is set, as clients of the schemas are told.
 fn union(of_type: &Type) -> Value {
     let members = of_type.fields.iter().filter(|field| !field.discriminator);
@@ -391,19 +385,6 @@ fn union(of_type: &Type) -> Value {
         union["discriminator"] = discriminator.name.into();
     }
     union
-}
-
-/// The words of the two fields that every object has.
-fn common(field: &str) -> Option<&'static str> {
-    match field {
-        "apiVersion" => Some(
-            "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
-        ),
-        "kind" => Some(
-            "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
-        ),
-        _ => None,
-    }
 }
 
 /// `io.k8s.api.core.v1.Pod` for `core.v1.Pod`.

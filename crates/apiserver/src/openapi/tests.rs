@@ -16,7 +16,8 @@ fn documents_have_what_kubectl_looks_for() {
     assert!(container["properties"]["image"]["description"].as_str().unwrap().contains("Container image name"));
     let policy = &container["properties"]["imagePullPolicy"];
     assert_eq!(policy["enum"], json!(["Always", "IfNotPresent", "Never"]));
-    assert!(policy["description"].as_str().unwrap().ends_with("\n - `\"Always\"`\n - `\"IfNotPresent\"`\n - `\"Never\"`"));
+    let words = policy["description"].as_str().unwrap();
+    assert!(words.ends_with("\n\nPossible enum values:\n - `\"Always\"`\n - `\"IfNotPresent\"`\n - `\"Never\"`"), "{words}");
     let own =
         [("", "v1"), ("apps", "v1")].map(|(group, version)| json!({"group": group, "version": version, "kind": "DeleteOptions"}));
     assert_eq!(schemas["io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"]["x-kubernetes-group-version-kind"], json!(own));
@@ -59,6 +60,8 @@ fn parameters_of_many_operations_are_said_once() {
         let name = reference["$ref"].as_str().unwrap().strip_prefix("#/parameters/").unwrap();
         assert!(name.starts_with(shared[name]["name"].as_str().unwrap()));
     }
+    // What is shared bears names that stay the same as long as it does: they are part of clients that are generated.
+    assert!(shared.get("body-2Y1dVQaQ").is_some());
     let own: Vec<_> = item["post"]["parameters"].as_array().unwrap().iter().filter_map(|own| own["name"].as_str()).collect();
     assert_eq!(own, ["body", "dryRun", "fieldValidation"]);
 }
@@ -81,4 +84,51 @@ fn a_client_gets_the_form_it_prefers() {
     );
     check("application/com.github.proto-openapi.spec.v3@v1.0+protobuf", Dialect::V2, None);
     check("text/plain", Dialect::V2, None);
+}
+
+/// A query has what its type has, besides times and structs; a name in the path is that of the kind the operation is about.
+#[test]
+fn parameters_are_the_fields_of_their_types() {
+    #[track_caller]
+    fn check(document: &Value, path: &str, method: &str, expected: &[&str]) {
+        let item = &document["paths"][format!("/api/v1/namespaces/{{namespace}}{path}")];
+        let of = |of: &Value| of["parameters"].as_array().cloned().unwrap_or_default();
+        let all = [of(item), of(&item[method])].concat();
+        let mut names: Vec<_> = all.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
+        names.sort_unstable();
+        names.retain(|name| !matches!(*name, "namespace" | "name" | "pretty"));
+        assert_eq!(names, expected, "{method} {path}");
+    }
+    let document = version_3(Catalogue::builtin(), &Document::Version { group: String::new(), version: "v1".into() });
+    check(&document, "/pods/{name}", "get", &[]);
+    check(&document, "/pods/{name}", "put", &["dryRun", "fieldManager", "fieldValidation"]);
+    check(&document, "/pods/{name}/portforward", "get", &["ports"]);
+    check(&document, "/pods/{name}/exec", "post", &["command", "container", "stderr", "stdin", "stdout", "tty"]);
+    let of_log = ["container", "follow", "insecureSkipTLSVerifyBackend", "limitBytes", "previous", "sinceSeconds", "stream"];
+    check(&document, "/pods/{name}/log", "get", &[&of_log[..], &["tailLines", "timestamps"]].concat());
+    let name =
+        |path: &str| document["paths"][path]["parameters"].as_array().unwrap().iter().find(|own| own["name"] == "name").cloned();
+    let scale = name("/api/v1/namespaces/{namespace}/replicationcontrollers/{name}/scale").unwrap();
+    assert_eq!(scale["description"], "name of the Scale");
+}
+
+/// What the crate of the types does not carry is said in words of our own; fields with a closed list of values tell them.
+#[test]
+fn words_come_from_the_crate_or_are_our_own() {
+    let everything = Catalogue::builtin().serving(|_, _, _, _| true);
+    let words = |group: &str, version: &str, name: &str| {
+        let document = version_3(&everything, &Document::Version { group: group.into(), version: version.into() });
+        document["components"]["schemas"][name].clone()
+    };
+    let list = words("", "v1", "io.k8s.api.core.v1.PodList");
+    assert_eq!(list["description"], "Objects of kind Pod, all or those a request selects.");
+    assert!(list["properties"]["items"]["description"].is_string());
+    let class = words("storage.k8s.io", "v1beta1", "io.k8s.api.storage.v1beta1.VolumeAttributesClass");
+    assert!(class["properties"]["driverName"]["description"].is_string());
+    // What is in a list has values, but no words of its own to say them in.
+    let rule = words("admissionregistration.k8s.io", "v1", "io.k8s.api.admissionregistration.v1.RuleWithOperations");
+    assert_eq!(rule["properties"]["operations"]["items"]["enum"], json!(["*", "CONNECT", "CREATE", "DELETE", "UPDATE"]));
+    assert!(!rule["properties"]["operations"]["description"].as_str().unwrap().contains("Possible"));
+    let scope = rule["properties"]["scope"]["description"].as_str().unwrap();
+    assert!(scope.ends_with("\n\n\nPossible enum values:\n - `\"*\"`\n - `\"Cluster\"`\n - `\"Namespaced\"`"), "{scope}");
 }

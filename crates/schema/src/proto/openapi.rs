@@ -2,7 +2,7 @@
 //! version 2 ask for, and read nothing else than.
 //!
 //! The messages are those of the `gnostic` project. They follow the documents key by key, so that a table of field numbers and one
-//! walk are enough; a map becomes a list of pairs, an open value becomes its text as YAML, of which JSON is a part.
+//! walk are enough; a map becomes a list of pairs, an open value becomes its text as YAML.
 
 mod v2;
 mod v3;
@@ -10,17 +10,18 @@ mod v3;
 use serde_json::{Map, Value};
 
 use super::wire::Writer;
+use crate::encode;
 
 /// The message of a document of version 2, `openapi.v2.Document`.
 #[must_use]
 pub fn encode_v2(document: &Value) -> Vec<u8> {
-    encode(document, &v2::DOCUMENT)
+    message_of(document, &v2::DOCUMENT)
 }
 
 /// The message of a document of version 3, `openapi.v3.Document`.
 #[must_use]
 pub fn encode_v3(document: &Value) -> Vec<u8> {
-    encode(document, &v3::DOCUMENT)
+    message_of(document, &v3::DOCUMENT)
 }
 
 /// How a JSON value is written.
@@ -96,7 +97,7 @@ impl When {
     }
 }
 
-fn encode(document: &Value, message: &Message) -> Vec<u8> {
+fn message_of(document: &Value, message: &Message) -> Vec<u8> {
     let mut writer = Writer::default();
     if let Value::Object(map) = document {
         fill(&mut writer, map, message);
@@ -144,7 +145,7 @@ fn item(writer: &mut Writer, number: u32, value: &Value, shape: &Shape) {
         (Shape::Flag, Value::Bool(flag)) => writer.number(number, i64::from(*flag)),
         (Shape::Count, Value::Number(value)) => writer.number(number, value.as_i64().unwrap_or_default()),
         (Shape::Number, Value::Number(value)) => writer.double(number, value.as_f64().unwrap_or_default()),
-        (Shape::Open, value) => writer.nested(number, |any| any.text(2, &format!("{value}\n"))),
+        (Shape::Open, value) => writer.nested(number, |any| any.text(2, &String::from_utf8_lossy(&encode::yaml(value)))),
         (Shape::List(of), Value::Array(items)) => items.iter().for_each(|value| item(writer, number, value, of)),
         (Shape::Listed(of), Value::Array(items)) => {
             writer.nested(number, |list| items.iter().for_each(|value| item(list, 1, value, of)));

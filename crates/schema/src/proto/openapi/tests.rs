@@ -29,9 +29,9 @@ fn version_2_follows_the_messages() {
     let schema = json!({"type": "object", "x-kubernetes-list-type": "map", "required": ["a"],
         "properties": {"x-y": {"$ref": "#/d"}, "n": {"type": "integer", "maximum": 5, "default": 0}}});
     assert_eq!(
-        fields(&encode(&schema, entry("definitions"))),
+        fields(&message_of(&schema, entry("definitions"))),
         "19:'a' 22{1:'object'} \
-         25{1{1:'n' 2{5{2:yaml(0)} 7:5 22{1:'integer'}}} 1{1:'x-y' 2{1:'#/d'}}} 31{1:'x-kubernetes-list-type' 2{2:yaml(\"map\")}}"
+         25{1{1:'n' 2{5{2:yaml(0)} 7:5 22{1:'integer'}}} 1{1:'x-y' 2{1:'#/d'}}} 31{1:'x-kubernetes-list-type' 2{2:yaml(map)}}"
     );
 }
 
@@ -51,7 +51,7 @@ fn a_choice_is_made_by_the_value() {
     let path = json!({"parameters": [{"$ref": "#/p"}, {"in": "body", "name": "b"}, {"in": "query", "name": "q", "required": false}],
         "get": {"responses": {"200": {"description": "OK", "schema": {"type": "string"}}}}});
     assert_eq!(
-        fields(&encode(&path, entry("paths"))),
+        fields(&message_of(&path, entry("paths"))),
         "2{9{1{1:'200' 2{1{1:'OK' 2{1{22{1:'string'}}}}}}}} \
          9{2{1:'#/p'}} 9{1{1{2:'b' 3:'body'}}} 9{1{2{3{2:'query' 4:'q'}}}}"
     );

@@ -12,8 +12,8 @@ use corten_store::{Expect, Revision};
 use super::codec;
 use super::hooks;
 use super::options::{DeleteOptions, ListOptions, WriteOptions};
-use super::render::{self, Items};
-use super::target::Target;
+use super::render::{self, Items, ListMeta};
+use super::target::{Filter, Target};
 use super::write::{CommitError, Writing, metadata, stamp};
 use super::{Outcome, read};
 use crate::admission::Operation;
@@ -25,6 +25,8 @@ use crate::state::State;
 
 /// Deletions of one collection that run at the same time.
 const AT_A_TIME: usize = 64;
+/// Objects that are read at once when a collection is deleted.
+const PAGE: i64 = 10_000;
 const ORPHANS_BY_DEFAULT: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -413,19 +415,48 @@ pub(crate) async fn collection(state: &Arc<State>, target: &Target, call: &mut C
     }
     let call = &*call;
     warn_of_orphans(&mut writing(state, target, call, &options), &options);
-    let page = read::page(state, target.cache()?, &list, &filter).await?;
-    let items = match page.items {
-        Items::Page(items) => items,
-        Items::Range { map, filter, .. } => render::selected(&map, &filter).cloned().collect(),
-    };
-    // Many at a time, so that they share commits.
+    let (items, meta) = to_delete(state, target, list, &filter).await?;
+    // Many at a time, so that they share commits; but where one may not be the one that is meant, those after it stay.
+    let conditional = options.uid.is_some() || options.resource_version.is_some();
+    let at_a_time = if conditional { 1 } else { AT_A_TIME };
     let mut deletions = Vec::with_capacity(items.len());
     for entry in &items {
         deletions.push(delete_of_collection(state, target, call, &options, entry.clone()).boxed());
     }
-    stream::iter(deletions).buffer_unordered(AT_A_TIME).try_collect::<()>().await?;
-    let page = read::Page { items: Items::Page(items), meta: page.meta };
+    stream::iter(deletions).buffered(at_a_time).try_collect::<()>().await?;
+    let page = read::Page { items: Items::Page(items), meta };
     render::list(target, form, page, call)
+}
+
+/// The objects of a collection that are to go. They are read in pages, whatever the client says of them, and the answer has the
+/// metadata of the first page: a revision without a word on its match is that of a page, and so means just this one.
+async fn to_delete(
+    state: &State,
+    target: &Target,
+    mut list: ListOptions,
+    filter: &Filter,
+) -> Result<(Vec<Arc<Entry>>, ListMeta), Status> {
+    let cache = target.cache()?;
+    let is_page = list.limit > 0;
+    if list.limit == 0 {
+        list.limit = PAGE;
+    }
+    let mut found = Vec::new();
+    let mut first = None;
+    loop {
+        let page = read::page(state, cache, &list, filter).await?;
+        match page.items {
+            Items::Page(items) => found.extend(items),
+            Items::Range { map, filter, from } => found.extend(render::selected(&map, &filter, from).cloned()),
+        }
+        list.continuation.clone_from(&page.meta.continuation);
+        let meta = first.get_or_insert(page.meta);
+        if is_page || list.continuation.is_empty() {
+            return Ok((found, std::mem::take(meta)));
+        }
+        list.resource_version.clear();
+        list.version_match.clear();
+    }
 }
 
 /// Deletes one of many. Whoever is gone already is no fault.

@@ -577,7 +577,7 @@ impl<I: Iterator<Item = Result<Bytes, Status>>> Iterator for Gzip<I> {
     }
 }
 
-/// Entries of a state that a filter selects, in key order.
-pub(crate) fn selected<'a>(map: &'a Map, filter: &'a Filter) -> impl Iterator<Item = &'a Arc<Entry>> {
-    cache::range(map, &filter.namespace, None).map(|(_, entry)| entry).filter(|entry| filter.selects(entry))
+/// Entries of a state that a filter selects, in key order, from a key on.
+pub(crate) fn selected<'a>(map: &'a Map, filter: &'a Filter, from: Bound<Arc<str>>) -> impl Iterator<Item = &'a Arc<Entry>> {
+    cache::range_from(map, &filter.namespace, from).map(|(_, entry)| entry).filter(|entry| filter.selects(entry))
 }

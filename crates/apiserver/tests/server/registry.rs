@@ -104,6 +104,37 @@ async fn lists_are_selected_and_paged_at_one_revision() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_collection_no_more_goes_than_is_meant() {
+    let api = Api::start().await;
+    let mut uids = Vec::new();
+    for n in 0..6 {
+        uids.push(api.create(&format!("c{n}"), json!({})).await["metadata"]["uid"].clone());
+    }
+    let path = "/api/v1/namespaces/a/configmaps";
+    let left = async || {
+        let (_, list) = api.send("GET", path, None).await;
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    let (_, first) = api.send("GET", &format!("{path}?limit=4"), None).await;
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let (code, gone) = api.send("DELETE", &format!("{path}?continue={token}"), None).await;
+    assert_eq!((code, gone["items"].as_array().unwrap().len()), (200, 2));
+    assert_eq!(left().await, "c0 c1 c2 c3", "only what comes behind the token");
+    let (_, page) = api.send("DELETE", &format!("{path}?limit=1"), None).await;
+    assert_eq!((page["items"].as_array().unwrap().len(), &page["metadata"]["remainingItemCount"]), (1, &json!(3)));
+    // The first one is not the one that is meant: those after it are left alone.
+    let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uids[2]}});
+    assert_eq!(api.send("DELETE", path, Some(options)).await.0, 409);
+    assert_eq!(left().await, "c1 c2 c3");
+    assert_eq!(api.send("DELETE", &format!("{path}?dryRun=All"), None).await.0, 200);
+    assert_eq!(left().await, "c1 c2 c3");
+    assert_eq!(api.send("DELETE", path, None).await.0, 200);
+    assert_eq!(left().await, "");
+    api.0.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_tells_what_a_selector_sees() {
     let api = Api::start().await;
     let one = api.create("one", json!({"a": "1"})).await;

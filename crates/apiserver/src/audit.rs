@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 use corten_api::status::Status;
 use corten_task::Tasks;
 
-use crate::config::{AuditBatch, Config};
+use crate::config::Config;
 use crate::metrics::Audited;
 use crate::request::RequestInfo;
 use crate::reviews::user_info;
@@ -31,7 +31,7 @@ use event::Event;
 pub use event::Stage;
 use log::Log;
 use policy::{Level, Policy, Recording};
-use sink::{Output, Sink};
+use sink::{Handed, Output, Sink};
 use webhook::Webhook;
 
 /// Writes audit events as the policy says.
@@ -43,6 +43,8 @@ struct Target {
     policy: Policy,
     sinks: Vec<Sink>,
     counted: Audited,
+    /// Owner of what is still being sent when its request is over.
+    tasks: Tasks,
 }
 
 /// Why auditing could not be set up.
@@ -109,7 +111,7 @@ impl Audit {
             };
             let compressing = config.audit_log_compress.then(|| tasks.child("audit log"));
             let log = Output::Log(Log::open(path, limits, config.audit_log_format, compressing)?);
-            let batch = AuditBatch::of_log();
+            let batch = config.audit_log_batch;
             sinks.push(Sink::start(log, config.audit_log_mode, batch, config.audit_log_truncation, counted.clone(), tasks));
         }
         if let Some(path) = &config.audit_webhook_config_file {
@@ -117,7 +119,7 @@ impl Audit {
             let (mode, batch) = (config.audit_webhook_mode, config.audit_webhook_batch);
             sinks.push(Sink::start(webhook, mode, batch, config.audit_webhook_truncation, counted.clone(), tasks));
         }
-        let target = (!sinks.is_empty()).then(|| Arc::new(Target { policy, sinks, counted }));
+        let target = (!sinks.is_empty()).then(|| Arc::new(Target { policy, sinks, counted, tasks: tasks.child("audit") }));
         Ok(Self { target })
     }
 
@@ -161,18 +163,50 @@ pub struct Trail {
 }
 
 impl Trail {
-    /// Writes an event of this stage, unless the policy omits it. False when it had to be written and could not.
+    /// Writes an event of this stage, unless the policy omits it, and waits until it is written where that is asked for. False when
+    /// it had to be written and could not.
     #[must_use = "in one of the modes a request whose event cannot be written is refused"]
-    pub fn stage(&self, stage: Stage) -> bool {
+    pub async fn stage(&self, stage: Stage) -> bool {
+        let mut accepted = true;
+        // Every sink gets it, also after one that refused.
+        for (sink, text) in self.texts(stage) {
+            accepted &= match self.target.sinks[sink].hand(text, stage) {
+                Handed::Over => true,
+                Handed::Refused => false,
+                Handed::Waits(text) => self.target.sinks[sink].send(text, stage).await,
+            };
+        }
+        accepted
+    }
+
+    /// Whether requests wait for their events to be sent.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        self.target.sinks.iter().any(Sink::is_waited_for)
+    }
+
+    /// Writes an event of this stage, unless the policy omits it. Nobody waits for what takes a while.
+    fn last_stage(&self, stage: Stage) {
+        for (sink, text) in self.texts(stage) {
+            if let Handed::Waits(text) = self.target.sinks[sink].hand(text, stage) {
+                let target = self.target.clone();
+                self.target.tasks.spawn_graceful("audit event", async move {
+                    target.sinks[sink].send(text, stage).await;
+                });
+            }
+        }
+    }
+
+    /// The event of a stage as each sink takes it, by the sink's place; nothing when the policy omits it.
+    fn texts(&self, stage: Stage) -> Vec<(usize, String)> {
         if self.recording.omitted.contains(&stage) {
-            return true;
+            return Vec::new();
         }
         let event = self.event.lock();
         let at = if stage == Stage::RequestReceived { event.request.received } else { Timestamp::now() };
         self.target.counted.event();
-        // Every sink gets it, also after one that refused.
-        let refusals = self.target.sinks.iter().filter(|sink| !sink.write(&event, stage, at)).count();
-        refusals == 0
+        let sinks = self.target.sinks.iter().enumerate();
+        sinks.filter_map(|(place, sink)| Some((place, sink.encode(&event, stage, at)?))).collect()
     }
 
     /// In whose name the request is made, and by which verb of constrained impersonation, if by one (KEP-5284).
@@ -250,7 +284,7 @@ impl Trail {
     }
 
     /// A handler panicked with this text.
-    pub fn panicked(&self, text: &str) {
+    pub async fn panicked(&self, text: &str) {
         let message = format!("APIServer panic'd: {text}");
         let status = Status::failure(500, "InternalError", message);
         let mut status = status.to_document();
@@ -259,7 +293,7 @@ impl Trail {
             status.remove("apiVersion");
         }
         self.event.lock().status = Some(status);
-        let _ = self.stage(Stage::Panic);
+        let _ = self.stage(Stage::Panic).await;
     }
 
     fn shown(&self, mut document: Value) -> Value {
@@ -275,7 +309,7 @@ pub struct Ending(pub Arc<Trail>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        let _ = self.0.stage(Stage::ResponseComplete);
+        self.0.last_stage(Stage::ResponseComplete);
     }
 }
 

@@ -76,6 +76,8 @@ pub struct Config {
     pub audit_log_format: AuditFormat,
     /// When events are written.
     pub audit_log_mode: AuditMode,
+    /// How events are gathered in the mode `batch` before they are written.
+    pub audit_log_batch: AuditBatch,
     /// Whether rotated audit logs are compressed.
     pub audit_log_compress: bool,
     /// How large events in the log may be.
@@ -197,6 +199,7 @@ impl Config {
             audit_log_maxage: 366,
             audit_log_format: AuditFormat::default(),
             audit_log_mode: AuditMode::default(),
+            audit_log_batch: AuditBatch::of_log(),
             audit_log_compress: false,
             audit_log_truncation: AuditTruncation::default(),
             audit_webhook_config_file: None,
@@ -293,9 +296,10 @@ pub struct AuditBatch {
 }
 
 impl AuditBatch {
-    /// For the log, which is near: nothing waits for others to come.
-    pub(crate) fn of_log() -> Self {
-        Self { buffer_size: 10_000, max_size: 400, max_wait: Duration::ZERO, throttle: None }
+    /// Upstream's defaults for the log: what is so near is written one by one, and nothing waits for others to come.
+    #[must_use]
+    pub fn of_log() -> Self {
+        Self { buffer_size: 10_000, max_size: 1, max_wait: Duration::ZERO, throttle: None }
     }
 
     /// Upstream's defaults for webhooks.

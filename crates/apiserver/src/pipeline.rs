@@ -207,7 +207,9 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
         };
         let trail = begin(Some(who.user())).cloned();
         received.store(true, Ordering::Relaxed);
-        if trail.as_ref().is_some_and(|trail| !trail.stage(Stage::RequestReceived)) {
+        if let Some(trail) = &trail
+            && !trail.stage(Stage::RequestReceived).await
+        {
             let text = internal_error(&parts.uri, "failed to store audit event");
             return Err(Refusal::Response(Box::new(response::plain(500, text))));
         }
@@ -292,7 +294,7 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
         Err(panic) => {
             tracing::error!(path = logged.path, panic = panic_text(&*panic), "a handler panicked");
             if let Some(trail) = trail {
-                trail.panicked(panic_text(&*panic));
+                trail.panicked(panic_text(&*panic)).await;
             }
             panicked = true;
             let status = Status::internal("This request caused apiserver to panic. Look in the logs for details.");
@@ -323,7 +325,10 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
     }
     let held = (logged.is_long_running() && code < 400).then(|| state.metrics.long_running(&logged));
     let trail = trail.filter(|_| !panicked);
-    let ending = trail.and_then(|trail| answered(trail, code, received.load(Ordering::Relaxed), logged.is_long_running()));
+    let ending = match trail {
+        Some(trail) => answered(trail, code, received.load(Ordering::Relaxed), logged.is_long_running()).await,
+        None => None,
+    };
     let sizes = state.metrics.response_size(&logged, code);
     if let Some(tunnel) = response.extensions_mut().remove::<Tunnel>() {
         // What is connected goes on after its answer.
@@ -371,11 +376,16 @@ fn recorded(id: &str, parts: &http::request::Parts, caller: &Caller) -> audit::R
 }
 
 /// Tells the audit log of an answer. What is returned tells it of its end, when that is still to come.
-fn answered(trail: &Arc<Trail>, code: u16, received: bool, long: bool) -> Option<audit::Ending> {
+async fn answered(trail: &Arc<Trail>, code: u16, received: bool, long: bool) -> Option<audit::Ending> {
     trail.code(code);
     // Who does not get past authentication is recorded once.
     if !received || long {
-        let _ = trail.stage(Stage::ResponseStarted);
+        let _ = trail.stage(Stage::ResponseStarted).await;
+    }
+    if received && !long && trail.is_waited_for() {
+        // Who asked has to wait for this: the answer is complete, and goes out when that is known.
+        let _ = trail.stage(Stage::ResponseComplete).await;
+        return None;
     }
     received.then(|| audit::Ending(trail.clone()))
 }

@@ -114,38 +114,65 @@ impl Sink {
         Self { output, truncation, mode, counted }
     }
 
-    /// Hands an event over. False when the request must not go on without it.
-    pub(super) fn write(&self, event: &Event, stage: Stage, at: Timestamp) -> bool {
-        let Some(text) = self.output.encode(event, stage, at, self.truncation) else {
+    /// An event as this output takes it; nothing when it is too large and lost.
+    pub(super) fn encode(&self, event: &Event, stage: Stage, at: Timestamp) -> Option<String> {
+        let text = self.output.encode(event, stage, at, self.truncation);
+        if text.is_none() {
             self.counted.lost("truncate", 1);
-            return true;
-        };
-        match &self.mode {
-            Mode::Direct { strict } => {
-                let written = match &*self.output {
-                    Output::Log(log) => log.write(&text),
-                    // The request waits for its event as it waits for the disk.
-                    Output::Webhook(webhook) => {
-                        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(webhook.send(&[text])))
-                    }
-                };
-                if !written {
-                    self.counted.lost(self.output.name(), 1);
-                }
-                let accepted = written || !strict || stage != Stage::RequestReceived;
-                if !accepted {
-                    self.counted.rejected();
-                }
-                accepted
-            }
-            Mode::Batch { sender } => {
+        }
+        text
+    }
+
+    /// Whether events have to be waited for.
+    pub(super) fn is_waited_for(&self) -> bool {
+        matches!((&self.mode, &*self.output), (Mode::Direct { .. }, Output::Webhook(_)))
+    }
+
+    /// Hands an event over as far as that takes no waiting, and gives back what [`Sink::send`] has to wait for.
+    /// [`Handed::Refused`] when the request must not go on without it.
+    pub(super) fn hand(&self, text: String, stage: Stage) -> Handed {
+        match (&self.mode, &*self.output) {
+            (Mode::Direct { .. }, Output::Webhook(_)) => Handed::Waits(text),
+            (Mode::Direct { .. }, Output::Log(log)) => self.judge(log.write(&text), stage),
+            (Mode::Batch { sender }, _) => {
                 if sender.try_send(text).is_err() {
                     self.counted.lost("buffered", 1);
                 }
-                true
+                Handed::Over
             }
         }
     }
+
+    /// Sends an event that has to be waited for. False when the request must not go on without it.
+    pub(super) async fn send(&self, text: String, stage: Stage) -> bool {
+        let written = self.output.write(&[text]).await;
+        !matches!(self.judge(written, stage), Handed::Refused)
+    }
+
+    /// What it means that an event was written, or was not.
+    fn judge(&self, written: bool, stage: Stage) -> Handed {
+        if written {
+            return Handed::Over;
+        }
+        self.counted.lost(self.output.name(), 1);
+        match self.mode {
+            Mode::Direct { strict: true } if stage == Stage::RequestReceived => {
+                self.counted.rejected();
+                Handed::Refused
+            }
+            _ => Handed::Over,
+        }
+    }
+}
+
+/// What became of an event.
+pub(super) enum Handed {
+    /// It is on its way, or lost; the request goes on.
+    Over,
+    /// It could not be written, and had to be.
+    Refused,
+    /// It has to be sent, which takes a while.
+    Waits(String),
 }
 
 /// Writes what waits, until the server stops and nothing waits any more.
@@ -168,12 +195,17 @@ impl Batches {
             {
                 throttle.wait().await;
             }
-            for part in parts(&events, self.truncation) {
-                if !self.output.write(part).await {
-                    self.counted.lost(self.output.name(), part.len() as u64);
-                }
+            let batch = Batch {
+                output: self.output.clone(),
+                events: std::mem::take(&mut events),
+                truncation: self.truncation,
+                counted: self.counted.clone(),
+            };
+            match &*self.output {
+                Output::Log(_) => batch.write().await,
+                // A server that is slow, or has to be asked again, does not hold up what comes after.
+                Output::Webhook(_) => self.tasks.spawn_graceful("audit batch", batch.write()),
             }
-            events.clear();
         }
     }
 
@@ -204,6 +236,24 @@ impl Batches {
                 return !events.is_empty();
             }
             deadline.get_or_insert_with(|| Instant::now() + self.batch.max_wait);
+        }
+    }
+}
+
+/// Events that are written at once.
+struct Batch {
+    output: Arc<Output>,
+    events: Vec<String>,
+    truncation: AuditTruncation,
+    counted: Audited,
+}
+
+impl Batch {
+    async fn write(self) {
+        for part in parts(&self.events, self.truncation) {
+            if !self.output.write(part).await {
+                self.counted.lost(self.output.name(), part.len() as u64);
+            }
         }
     }
 }

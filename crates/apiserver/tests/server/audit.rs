@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::running::{Running, request};
 use corten_apiserver::config::{AuditFormat, AuditMode};
 use corten_apiserver::{Config, User};
+use corten_task::Tasks;
 use serde_json::{Value, json};
 
 struct Api(Running);
@@ -136,13 +137,14 @@ async fn nothing_is_done_that_cannot_be_recorded() {
     }
 }
 
-/// A server that takes lists of events and answers with a code, and the bodies that it got.
-async fn receiver(code: u16) -> (u16, tokio::sync::mpsc::UnboundedReceiver<(String, Value)>) {
+/// A server that takes lists of events and answers with a code, and the bodies that it got. It runs as long as `tasks`.
+async fn receiver(code: u16, tasks: &Tasks) -> (u16, tokio::sync::mpsc::UnboundedReceiver<(String, Value)>) {
     use http_body_util::{BodyExt, Empty};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-    tokio::spawn(async move {
+    let connections = tasks.child("connections");
+    tasks.spawn("receiver", async move {
         while let Ok((stream, _)) = listener.accept().await {
             let sender = sender.clone();
             let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
@@ -158,7 +160,9 @@ async fn receiver(code: u16) -> (u16, tokio::sync::mpsc::UnboundedReceiver<(Stri
             });
             let connection =
                 hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(stream), service);
-            tokio::spawn(connection);
+            connections.spawn("connection", async move {
+                let _ = connection.await;
+            });
         }
     });
     (port, receiver)
@@ -176,8 +180,9 @@ fn send_to(port: u16, path: &std::path::Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_are_sent_to_a_webhook() {
+    let tasks = Tasks::root("test");
     for mode in [AuditMode::Batch, AuditMode::Blocking] {
-        let (port, mut received) = receiver(200).await;
+        let (port, mut received) = receiver(200, &tasks).await;
         let api = Api::start("omitStages: [RequestReceived]\nrules: [{level: Request, users: [admin]}]", |config| {
             let file = config.cert_dir.with_file_name("webhook.json");
             send_to(port, &file);
@@ -208,11 +213,13 @@ async fn events_are_sent_to_a_webhook() {
             (&Value::Null, &json!("true"))
         );
     }
+    tasks.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_webhook_that_takes_nothing_stops_what_must_be_recorded() {
-    let (port, mut received) = receiver(500).await;
+    let tasks = Tasks::root("test");
+    let (port, mut received) = receiver(500, &tasks).await;
     let api = Api::start("rules: [{level: Metadata, users: [admin]}]", |config| {
         let file = config.cert_dir.with_file_name("webhook.json");
         send_to(port, &file);
@@ -228,4 +235,5 @@ async fn a_webhook_that_takes_nothing_stops_what_must_be_recorded() {
     }
     assert!(attempts >= 5, "{attempts}");
     api.0.stop().await;
+    tasks.stop().await;
 }

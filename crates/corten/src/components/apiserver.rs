@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use corten_apiserver::config::{AuditTruncation, TlsVersion};
+use corten_apiserver::config::{AuditBatch, AuditMode, AuditTruncation, TlsVersion};
 use corten_apiserver::{ApiServer, Config};
 use corten_store::Sqlite;
 use corten_task::Tasks;
@@ -50,6 +50,12 @@ pub const COMPONENT: Component = Component {
         ("audit-log-maxage", "Days for which rotated audit logs are kept"),
         ("audit-log-format", "Format of audit events: json or legacy"),
         ("audit-log-mode", "When audit events are written: blocking, blocking-strict or batch"),
+        ("audit-log-batch-buffer-size", "Events that may wait to be written in the mode batch [default: 10000]"),
+        ("audit-log-batch-max-size", "Events written at once [default: 1]"),
+        ("audit-log-batch-max-wait", "How long an event waits for others [default: 0s]"),
+        ("audit-log-batch-throttle-enable", "Whether the number of batches is limited [default: false]"),
+        ("audit-log-batch-throttle-qps", "Batches a second"),
+        ("audit-log-batch-throttle-burst", "Batches at once"),
         ("audit-log-compress", "Compress rotated audit logs [default: false]"),
         ("audit-log-truncate-enabled", "Limit the size of events in the audit log [default: false]"),
         ("audit-log-truncate-max-event-size", "Bytes of an event; a larger one loses its bodies [default: 102400]"),
@@ -207,25 +213,8 @@ fn config(flags: &Flags, data: &std::path::Path) -> anyhow::Result<Config> {
     set(&mut config.audit_webhook_mode, flags.parsed("audit-webhook-mode")?);
     config.audit_webhook_truncation = truncation(flags, "audit-webhook")?;
     set(&mut config.audit_webhook_initial_backoff, flags.duration("audit-webhook-initial-backoff")?);
-    let batch = &mut config.audit_webhook_batch;
-    set(&mut batch.buffer_size, flags.parsed("audit-webhook-batch-buffer-size")?);
-    set(&mut batch.max_size, flags.parsed("audit-webhook-batch-max-size")?);
-    set(&mut batch.max_wait, flags.duration("audit-webhook-batch-max-wait")?);
-    let (mut per_second, mut burst) = batch.throttle.unwrap_or_default();
-    set(&mut per_second, flags.parsed("audit-webhook-batch-throttle-qps")?);
-    set(&mut burst, flags.parsed("audit-webhook-batch-throttle-burst")?);
-    let throttled = flags.enabled("audit-webhook-batch-throttle-enable", true)?;
-    batch.throttle = throttled.then_some((per_second, burst));
-    for (what, good, value) in [
-        ("buffer size", batch.buffer_size > 0, batch.buffer_size as f64),
-        ("max batch size", batch.max_size > 0, batch.max_size as f64),
-        ("throttle QPS", !throttled || per_second > 0.0, per_second),
-        ("throttle burst", !throttled || burst >= 1.0, burst),
-    ] {
-        if !good {
-            bail!("invalid audit batch webhook {what} {value}, must be a positive number");
-        }
-    }
+    config.audit_log_batch = batch(flags, "log", config.audit_log_mode, config.audit_log_batch)?;
+    config.audit_webhook_batch = batch(flags, "webhook", config.audit_webhook_mode, config.audit_webhook_batch)?;
     set(&mut config.shutdown_delay, flags.duration("shutdown-delay-duration")?);
     config.shutdown_send_retry_after = flags.enabled("shutdown-send-retry-after", false)?;
     config.cors_allowed_origins = flags.list("cors-allowed-origins");
@@ -289,6 +278,35 @@ fn truncation(flags: &Flags, output: &str) -> anyhow::Result<AuditTruncation> {
     Ok(truncation)
 }
 
+/// How audit events of one output are gathered.
+fn batch(flags: &Flags, output: &str, mode: AuditMode, usual: AuditBatch) -> anyhow::Result<AuditBatch> {
+    let name = |what: &str| format!("audit-{output}-batch-{what}");
+    let mut batch = usual;
+    set(&mut batch.buffer_size, flags.parsed(&name("buffer-size"))?);
+    set(&mut batch.max_size, flags.parsed(&name("max-size"))?);
+    set(&mut batch.max_wait, flags.duration(&name("max-wait"))?);
+    let throttled = flags.enabled(&name("throttle-enable"), usual.throttle.is_some())?;
+    let (mut per_second, mut burst) = usual.throttle.unwrap_or_default();
+    set(&mut per_second, flags.parsed(&name("throttle-qps"))?);
+    set(&mut burst, flags.parsed(&name("throttle-burst"))?);
+    batch.throttle = throttled.then_some((per_second, burst));
+    if mode != AuditMode::Batch {
+        // What is not used may be anything.
+        return Ok(batch);
+    }
+    for (what, good, value) in [
+        ("buffer size", batch.buffer_size > 0, batch.buffer_size as f64),
+        ("max batch size", batch.max_size > 0, batch.max_size as f64),
+        ("throttle QPS", !throttled || per_second > 0.0, per_second),
+        ("throttle burst", !throttled || burst >= 1.0, burst),
+    ] {
+        if !good {
+            bail!("invalid audit batch {output} {what} {value}, must be a positive number");
+        }
+    }
+    Ok(batch)
+}
+
 fn set<T>(field: &mut T, given: Option<T>) {
     if let Some(value) = given {
         *field = value;
@@ -336,6 +354,9 @@ mod tests {
             "--audit-log-compress=true",
             "--audit-log-truncate-enabled",
             "--audit-log-truncate-max-event-size=1000",
+            "--audit-log-mode=batch",
+            "--audit-log-batch-max-size=7",
+            "--audit-log-batch-max-wait=2s",
             "--audit-webhook-config-file=w.yaml",
             "--audit-webhook-mode=blocking-strict",
             "--audit-webhook-batch-max-wait=5s",
@@ -351,6 +372,10 @@ mod tests {
         assert_eq!((config.audit_log_compress, config.audit_webhook_mode), (true, AuditMode::BlockingStrict));
         let batch = config.audit_webhook_batch;
         assert_eq!((batch.max_size, batch.max_wait, batch.throttle), (400, Duration::from_secs(5), Some((2.5, 15.0))));
+        let batch = config.audit_log_batch;
+        assert_eq!((batch.buffer_size, batch.max_size, batch.max_wait), (10_000, 7, Duration::from_secs(2)));
+        assert_eq!((batch.throttle, AuditBatch::of_log().max_size), (None, 1));
+        assert!(read(&["--audit-log-batch-max-size=0"]).is_ok(), "it is not used");
         let without = read(&["--audit-webhook-batch-throttle-enable=false"]).unwrap().audit_webhook_batch;
         assert_eq!(without.throttle, None);
     }
@@ -360,6 +385,7 @@ mod tests {
         for (args, why) in [
             (&["--tls-sni-cert-key=a.crt"][..], "expected comma separated certificate and key file paths"),
             (&["--audit-webhook-batch-max-size=0"], "invalid audit batch webhook max batch size 0, must be a positive number"),
+            (&["--audit-log-mode=batch", "--audit-log-batch-throttle-enable"], "invalid audit batch log throttle QPS 0"),
             (&["--audit-webhook-mode=later"], "allowed modes are batch,blocking,blocking-strict"),
             (&["--audit-log-truncate-enabled", "--audit-log-truncate-max-batch-size=1"], "must be greater than max event size"),
         ] {

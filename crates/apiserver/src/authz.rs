@@ -3,9 +3,12 @@
 
 pub mod escalation;
 mod impersonation;
+mod metrics;
 mod node;
 mod rbac;
 pub mod rules;
+
+use std::time::Instant;
 
 use http::HeaderMap;
 use prometheus::{IntCounter, IntCounterVec, Opts};
@@ -18,6 +21,7 @@ use crate::reader::Reader;
 use crate::request::RequestInfo;
 use crate::user::{MASTERS, User};
 
+use metrics::Impersonations;
 use rbac::Rbac;
 use rules::PolicyRule;
 
@@ -26,6 +30,7 @@ pub struct Authorizer {
     modes: Vec<(Mode, Decided)>,
     rbac: Rbac,
     node: node::Nodes,
+    impersonations: Impersonations,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +111,12 @@ impl Authorizer {
             let counter = |decision: &str| decisions.with_label_values(&[kind, &name, decision]);
             Some((mode, Decided { allowed: counter("allowed"), denied: counter("denied") }))
         });
-        Self { modes: modes.collect(), rbac: Rbac::new(reader.clone()), node: node::Nodes::new(reader.clone()) }
+        Self {
+            modes: modes.collect(),
+            rbac: Rbac::new(reader.clone()),
+            node: node::Nodes::new(reader.clone()),
+            impersonations: Impersonations::new(registry),
+        }
     }
 
     /// The request in the name that `Impersonate-*` headers ask for, when the sender may do that.
@@ -122,8 +132,12 @@ impl Authorizer {
         match impersonation::wanted(headers)? {
             None => Ok(who),
             Some(wanted) => {
-                let (user, constraint) = impersonation::check(self, who.user(), &wanted, info)?;
-                Ok(who.impersonate(user, constraint))
+                let started = Instant::now();
+                let outcome = impersonation::check(self, who.user(), &wanted, info);
+                let mode = outcome.as_ref().ok().map(|(_, mode)| mode.label());
+                self.impersonations.attempted(mode, started.elapsed());
+                let (user, mode) = outcome?;
+                Ok(who.impersonate(user, mode.verb()))
             }
         }
     }

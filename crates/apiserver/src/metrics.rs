@@ -1,6 +1,7 @@
 //! `/metrics`: counters, gauges and histograms in the Prometheus text format, by upstream's names.
 
 mod families;
+mod features;
 mod health;
 mod parts;
 mod process;
@@ -58,7 +59,10 @@ pub async fn serve(state: &Arc<State>, _call: &Call) -> Result<Response, Status>
     // What clients and controllers in this process count is in the registry of the process.
     let theirs = |family: &MetricFamily| ["rest_client_", "workqueue_"].iter().any(|prefix| family.name().starts_with(prefix));
     families.extend(prometheus::gather().into_iter().filter(theirs));
+    // Old names of the same.
     families.extend(renamed(&families, "apiserver_request_sli_duration_seconds", "apiserver_request_slo_duration_seconds"));
+    let seats = "apiserver_flowcontrol_current_executing_seats";
+    families.extend(renamed(&families, seats, "apiserver_flowcontrol_request_concurrency_in_use"));
     exposition(families)
 }
 
@@ -97,6 +101,7 @@ pub struct Metrics {
     watches: Watches,
     terminations: IntCounterVec,
     aborts: IntCounterVec,
+    validations: HistogramVec,
     long_running: IntGaugeVec,
     inflight: IntGaugeVec,
     deprecated: IntGaugeVec,
@@ -216,6 +221,13 @@ impl Metrics {
                 &["storage_cluster_id"],
             )
             .expect(VALID),
+            validations: families::histograms(
+                &registry,
+                "field_validation_request_duration_seconds",
+                "Response latency distribution in seconds for each field validation value",
+                &DURATIONS,
+                &["field_validation"],
+            ),
             bodies: families::histograms(
                 &registry,
                 "apiserver_request_body_size_bytes",
@@ -227,6 +239,7 @@ impl Metrics {
             seen: RwLock::default(),
             registry,
         };
+        features::show(&metrics.registry);
         for collector in [
             Box::new(metrics.requests.clone()) as Box<dyn prometheus::core::Collector>,
             Box::new(metrics.durations.clone()),
@@ -272,6 +285,7 @@ impl Metrics {
         self.requests.with_label_values(&with_code).inc();
         // What goes on for as long as the client likes has no latency.
         if !info.is_long_running() {
+            self.validations.with_label_values(&[facts.field_validation]).observe(took.as_secs_f64());
             self.durations.with_label_values(&values).observe(took.as_secs_f64());
             let without_dry_run = [verb, values[2], values[3], values[4], values[5], values[6], values[7]];
             self.sli_durations.with_label_values(&without_dry_run).observe(took.saturating_sub(queued).as_secs_f64());
@@ -378,12 +392,14 @@ fn renamed(families: &[MetricFamily], from: &str, to: &str) -> Option<MetricFami
 }
 
 /// What metrics tell of a request beside what it asks for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct RequestFacts {
     /// `All`, empty, or `invalid`.
     pub dry_run: &'static str,
     /// Whether a patch is an apply.
     pub is_apply: bool,
+    /// What is to become of unknown fields: `Ignore`, `Warn`, `Strict`, empty, or `invalid`.
+    pub field_validation: &'static str,
 }
 
 impl RequestFacts {
@@ -396,7 +412,12 @@ impl RequestFacts {
             _ => "invalid",
         };
         let kind = headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        Self { dry_run, is_apply: kind.starts_with("application/apply-patch+") }
+        let field_validation = match query.all("fieldValidation").collect::<Vec<_>>().as_slice() {
+            [] => "",
+            [one] => ["", "Ignore", "Warn", "Strict"].into_iter().find(|known| known == one).unwrap_or("invalid"),
+            _ => "invalid",
+        };
+        Self { dry_run, is_apply: kind.starts_with("application/apply-patch+"), field_validation }
     }
 }
 
@@ -490,7 +511,7 @@ mod tests {
     #[test]
     fn a_family_is_shown_under_its_former_name_too() {
         let metrics = Metrics::new();
-        let facts = RequestFacts { dry_run: "", is_apply: false };
+        let facts = RequestFacts::default();
         metrics.request(&info(), &facts, 200, Duration::from_millis(70), Duration::ZERO);
         let families = metrics.registry.gather();
         let former = renamed(&families, "apiserver_request_sli_duration_seconds", "apiserver_request_slo_duration_seconds");
@@ -503,7 +524,7 @@ mod tests {
     fn ended_requests_are_counted_and_paths_that_mean_nothing_are_not_told_apart() {
         let metrics = Metrics::new();
         metrics.terminated(&info(), 429);
-        let facts = RequestFacts { dry_run: "", is_apply: false };
+        let facts = RequestFacts::default();
         metrics.request(&info(), &facts, 200, Duration::ZERO, Duration::ZERO);
         metrics.terminated(&info(), 504);
         let text = text(&metrics);
@@ -519,7 +540,7 @@ mod tests {
     #[test]
     fn paths_that_are_no_resources_are_counted_as_upstream_counts_them() {
         let metrics = Metrics::new();
-        let facts = RequestFacts { dry_run: "", is_apply: false };
+        let facts = RequestFacts::default();
         for path in ["/livez", "/openapi/v3/api/v1", "/apis", "/flagz", "/version", "/livez/ping", "/nope"] {
             let info = RequestInfo { path: path.into(), verb: "get".into(), ..RequestInfo::default() };
             metrics.request(&info, &facts, 200, Duration::ZERO, Duration::ZERO);

@@ -3,6 +3,8 @@
 //! Constrained impersonation (KEP-5284) comes first: the sender may do *this* as *such* a user. Then the old permission, to
 //! impersonate at all. When all refuse, the client reads the first refusal.
 
+use std::time::Instant;
+
 use http::{HeaderMap, HeaderValue};
 
 use corten_api::names;
@@ -39,28 +41,24 @@ pub(super) fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
     }
 }
 
-/// The user to act as, when `sender` may, and the verb of constrained impersonation by which it may.
-pub(super) fn check(
-    authorizer: &Authorizer,
-    sender: &User,
-    wanted: &User,
-    info: &RequestInfo,
-) -> Result<(User, Option<&'static str>), Status> {
+/// The user to act as, when `sender` may, and the mode by which it may.
+pub(super) fn check(authorizer: &Authorizer, sender: &User, wanted: &User, info: &RequestInfo) -> Result<(User, Mode), Status> {
     let mut first = None;
     for mode in [Mode::AssociatedNode, Mode::ArbitraryNode, Mode::ServiceAccount, Mode::UserInfo, Mode::Legacy] {
         if !mode.fits(sender, wanted) {
             continue;
         }
         match (Check { authorizer, sender, mode }).run(wanted, info) {
-            Ok(user) => return Ok((user, mode.verb())),
+            Ok(user) => return Ok((user, mode)),
             Err(refused) => drop(first.get_or_insert(refused)),
         }
     }
     Err(first.expect("the old permission is always asked for"))
 }
 
+/// The permissions that are asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     AssociatedNode,
     ArbitraryNode,
     ServiceAccount,
@@ -69,7 +67,8 @@ enum Mode {
 }
 
 impl Mode {
-    fn verb(self) -> Option<&'static str> {
+    /// The verb of constrained impersonation.
+    pub(super) fn verb(self) -> Option<&'static str> {
         match self {
             Self::AssociatedNode => Some("impersonate:associated-node"),
             Self::ArbitraryNode => Some("impersonate:arbitrary-node"),
@@ -77,6 +76,11 @@ impl Mode {
             Self::UserInfo => Some("impersonate:user-info"),
             Self::Legacy => None,
         }
+    }
+
+    /// By which metrics name it.
+    pub(super) fn label(self) -> &'static str {
+        if self == Self::Legacy { "legacy" } else { self.name() }
     }
 
     fn name(self) -> &'static str {
@@ -170,7 +174,11 @@ impl Check<'_> {
     }
 
     fn allowed(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
-        match self.authorizer.decide(attributes) {
+        let started = Instant::now();
+        let decision = self.authorizer.decide(attributes);
+        let allowed = matches!(decision, Decision::Allow(_));
+        self.authorizer.impersonations.checked(self.mode.label(), allowed, started.elapsed());
+        match decision {
             Decision::Allow(_) => Ok(()),
             Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(attributes, &reason)),
         }

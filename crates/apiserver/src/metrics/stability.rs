@@ -19,7 +19,7 @@ const STABLE: [&str; 12] = [
 ];
 
 /// Labels may come, none goes.
-const BETA: [&str; 13] = [
+const BETA: [&str; 14] = [
     "apiserver_cel_compilation_duration_seconds",
     "apiserver_cel_evaluation_duration_seconds",
     "apiserver_flowcontrol_current_executing_requests",
@@ -33,6 +33,7 @@ const BETA: [&str; 13] = [
     "apiserver_validating_admission_policy_check_duration_seconds",
     "apiserver_validating_admission_policy_check_total",
     "apiserver_watch_list_duration_seconds",
+    "kubernetes_feature_enabled",
 ];
 
 /// Says of each family how stable it is.

@@ -369,14 +369,23 @@ async fn metrics_tell_of_decisions_seats_and_watches() {
     api.send_as("nobody", "GET", "/api", &[], "").await;
     api.send_as("nobody", "GET", ONE, &[], "").await;
     api.send("PATCH", ONE, &[("content-type", "application/merge-patch+json")], r#"{"data":{"k":"w"}}"#).await;
+    api.send("GET", "/api?fieldValidation=Strict", &[("impersonate-user", "nobody")], "").await;
+    api.send_as("nobody", "GET", "/api", &[("impersonate-user", "admin")], "").await;
     let text = api.send("GET", "/metrics", &[], "").await.text;
     for line in [
-        "apiserver_authorization_decisions_total{decision=\"allowed\",name=\"rbac\",type=\"RBAC\"} 1",
+        "apiserver_authorization_decisions_total{decision=\"allowed\",name=\"rbac\",type=\"RBAC\"} 2",
         "apiserver_authorization_decisions_total{decision=\"denied\",name=\"node\",type=\"Node\"} 0",
         "apiserver_current_inqueue_requests{request_kind=\"mutating\"} 0",
         "apiserver_flowcontrol_seat_fair_frac",
         "apiserver_flowcontrol_demand_seats_smoothed{priority_level=\"workload-low\"}",
         "apiserver_flowcontrol_watch_count_samples_count{flow_schema=",
+        "apiserver_flowcontrol_request_concurrency_in_use{flow_schema=",
+        "apiserver_impersonation_attempts_total{decision=\"allowed\",mode=\"user-info\"} 1",
+        "apiserver_impersonation_attempts_total{decision=\"denied\",mode=\"\"} 1",
+        "apiserver_impersonation_authorization_attempts_total{decision=\"denied\",mode=\"legacy\"} 1",
+        "field_validation_request_duration_seconds_count{field_validation=\"Strict\"} 1",
+        "[BETA] This metric records the data about the stage and enablement of a k8s feature.",
+        "kubernetes_feature_enabled{name=\"WatchList\",stage=\"BETA\"} 1",
     ] {
         assert!(text.contains(line), "{line} is missing in {text}");
     }

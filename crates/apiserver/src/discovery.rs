@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, header};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha512};
 
 use corten_api::catalogue::Catalogue;
 use corten_api::facts::Types;
@@ -48,12 +48,21 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
         }
         ["apis"] => {
             let plain = || documents::groups(&catalogue);
+            // With a slash at its end, the path is that of the plain list alone.
+            if call.info().path.ends_with('/') {
+                let (form, _) = negotiated(call, false)?;
+                return encoded(call, 200, &plain(), "meta.v1.APIGroupList", form);
+            }
             listed(call, "APIGroupList", &plain, &|| documents::aggregated(&catalogue, false))
         }
         ["api", version] => one_version(call, documents::resources(&catalogue, "", version)),
         ["apis", group, ..] if documents::group(&catalogue, group).is_none() => Ok(response::no_such_page()),
         ["apis", group] => {
             let document = documents::group(&catalogue, group).ok_or_else(not_found)?;
+            // The one group that the aggregator serves itself, not as the list of what others serve.
+            if *group == "apiregistration.k8s.io" {
+                routed(call, negotiate::MEDIA_TYPES)?;
+            }
             let (form, _) = negotiated(call, false)?;
             encoded(call, 200, &document, "meta.v1.APIGroup", form)
         }
@@ -116,7 +125,7 @@ fn in_protobuf(document: &Value, type_name: &str) -> Result<Bytes, Status> {
 }
 
 fn aggregated(call: &Call, document: &Value, form: Form) -> Result<Response, Status> {
-    let etag: String = Sha256::digest(document.to_string()).iter().map(|byte| format!("{byte:02X}")).collect();
+    let etag: String = Sha512::digest(document.to_string()).iter().map(|byte| format!("{byte:02X}")).collect();
     let etag = format!("\"{etag}\"");
     let mut response = if call.header(header::IF_NONE_MATCH) == etag {
         let mut unchanged = Response::new(response::Body::empty());

@@ -43,6 +43,7 @@ mod socket;
 pub mod stream;
 pub mod tokens;
 
+mod content;
 pub mod discovery;
 mod duration;
 pub mod health;

@@ -315,6 +315,11 @@ pub fn choose_offer<T: Copy>(accept: &str, offers: &[(&str, T)]) -> Option<T> {
     })
 }
 
+/// Whether `Accept` says something, but nothing that could be a media type.
+pub fn names_no_type(accept: &str) -> bool {
+    !accept.is_empty() && clauses(accept).is_empty()
+}
+
 /// One alternative of an `Accept` header.
 struct Clause<'a> {
     kind: &'a str,
@@ -537,11 +542,8 @@ pub const fn content_type_of(encoding: Encoding) -> &'static str {
 /// A document as bytes.
 pub fn document(value: &Value, form: Form) -> Result<Bytes, Status> {
     let bytes = match form.encoding {
-        Encoding::Json if form.pretty => {
-            let mut text = serde_json::to_vec_pretty(value).map_err(|err| Status::internal(err.to_string()))?;
-            text.push(b'\n');
-            text
-        }
+        // For people, and without a line break at the end: upstream writes it after a document on one line only.
+        Encoding::Json if form.pretty => serde_json::to_vec_pretty(value).map_err(|err| Status::internal(err.to_string()))?,
         Encoding::Json => {
             let mut text = serde_json::to_vec(value).map_err(|err| Status::internal(err.to_string()))?;
             text.push(b'\n');

@@ -17,16 +17,16 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha512};
 
 use corten_api::catalogue::Catalogue;
 use corten_api::status::Status;
 use corten_schema::proto;
 
+use crate::content::Content;
 use crate::discovery::{GIT_VERSION, VERSION};
 use crate::negotiate;
 use crate::pipeline::Call;
-use crate::registry;
 use crate::response::{self, Response};
 use crate::state::State;
 
@@ -45,24 +45,24 @@ pub async fn serve(state: &Arc<State>, call: &Call) -> Result<Response, Status> 
     match path.as_str() {
         "/openapi/v2" => {
             let varies = HeaderValue::from_static("Accept-Encoding");
-            let Some(form) = Form::choose(call.header(header::ACCEPT), Dialect::V2) else {
-                let mut response = bare(StatusCode::NOT_ACCEPTABLE);
-                response.headers_mut().append(header::VARY, varies);
-                return Ok(response);
+            let mut response = match Form::choose(call.header(header::ACCEPT), Dialect::V2) {
+                None => bare(StatusCode::NOT_ACCEPTABLE),
+                Some(form) => {
+                    let tag = hash(&catalogue, "v2");
+                    let kind = form.content_type(Dialect::V2);
+                    let content = Content { tag: Some(&tag), made: state.began, kind, compressible: true };
+                    // Hundreds of types: not on a thread that serves others.
+                    let make = || blocking(move || form.write(&version_2(&catalogue), Dialect::V2));
+                    varying(content.answer(call, make).await?)
+                }
             };
-            let tag = hash(&catalogue, "v2");
-            if is_fresh(call, &tag, state.began) {
-                return Ok(not_modified(&tag));
-            }
-            // Hundreds of types: not on a thread that serves others.
-            let body = blocking(move || form.write(&version_2(&catalogue), Dialect::V2)).await?;
-            let response = registry::maybe_compressed(200, form.content_type(Dialect::V2), body.into(), call);
-            let mut response = tagged(response, &tag);
             response.headers_mut().append(header::VARY, varies);
-            Ok(dated(response, state.began))
+            Ok(response)
         }
-        // Upstream lets the type be guessed, and that is what the guess is.
-        "/openapi/v3" => Ok(dated(response::text(200, index(&catalogue).to_string()), state.began)),
+        "/openapi/v3" => {
+            let content = Content { tag: None, made: state.began, kind: "text/plain; charset=utf-8", compressible: false };
+            content.answer(call, || async { Ok(index(&catalogue).to_string().into_bytes()) }).await
+        }
         other => match other.strip_prefix("/openapi/v3/").map(|name| find(&catalogue, name)) {
             None => Ok(response::no_such_page()),
             Some(None) => {
@@ -83,24 +83,27 @@ async fn version_3_of(
     name: String,
     document: Document,
 ) -> Result<Response, Status> {
-    let Some(form) = Form::choose(call.header(header::ACCEPT), Dialect::V3) else {
+    let accept = call.header(header::ACCEPT);
+    let Some(form) = Form::choose(accept, Dialect::V3) else {
+        // Who accepts nothing that is a media type gets nothing, and is not told why.
+        if negotiate::names_no_type(accept) {
+            return Ok(Response::new(response::Body::empty()));
+        }
         return Ok(bare(StatusCode::NOT_ACCEPTABLE));
     };
     let tag = hash(&catalogue, &name);
+    let content = Content { tag: Some(&tag), made: state.began, kind: form.content_type(Dialect::V3), compressible: false };
     let wanted = call.query.text("hash");
     if !wanted.is_empty() && wanted != tag {
         let mut response = bare(StatusCode::MOVED_PERMANENTLY);
-        if let Ok(location) = HeaderValue::from_str(&url(&name, &tag)) {
-            response.headers_mut().insert(header::LOCATION, location);
-        }
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content.kind));
+        headers.extend(HeaderValue::from_str(&format!("\"{tag}\"")).ok().map(|tag| (header::ETAG, tag)));
+        headers.extend(HeaderValue::from_str(&url(&name, &tag)).ok().map(|place| (header::LOCATION, place)));
         return Ok(response);
     }
-    if is_fresh(call, &tag, state.began) {
-        return Ok(not_modified(&tag));
-    }
-    let body = blocking(move || form.write(&version_3(&catalogue, &document), Dialect::V3)).await?;
-    let response = tagged(response::bytes(200, form.content_type(Dialect::V3), body), &tag);
-    let mut response = dated(response, state.began);
+    let make = || blocking(move || form.write(&version_3(&catalogue, &document), Dialect::V3));
+    let mut response = varying(content.answer(call, make).await?);
     // The hash is in the URL: another content has another URL.
     if !wanted.is_empty() {
         let headers = response.headers_mut();
@@ -152,7 +155,7 @@ async fn blocking(write: impl FnOnce() -> Result<Vec<u8>, serde_json::Error> + S
 
 /// What tells one content of a document from another without making it: the program and what it serves.
 fn hash(catalogue: &Catalogue, name: &str) -> String {
-    let mut digest = Sha256::new();
+    let mut digest = Sha512::new();
     digest.update(GIT_VERSION);
     digest.update(name);
     for resource in catalogue.all() {
@@ -163,42 +166,16 @@ fn hash(catalogue: &Catalogue, name: &str) -> String {
     digest.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-/// Whether the client has this content already: by the tag, or by the date when it tells none (RFC 9110).
-fn is_fresh(call: &Call, tag: &str, made: SystemTime) -> bool {
-    let known = call.header(header::IF_NONE_MATCH);
-    if !known.is_empty() {
-        let is_this = |known: &str| known == "*" || known.trim_start_matches("W/").trim_matches('"') == tag;
-        return known.split(',').any(|known| is_this(known.trim()));
-    }
-    let since = httpdate::parse_http_date(call.header(header::IF_MODIFIED_SINCE));
-    since.is_ok_and(|since| httpdate::HttpDate::from(made) <= httpdate::HttpDate::from(since))
-}
-
-/// Says when a document was as it is for the first time: what documents are made from does not change while the server runs.
-fn dated(mut response: Response, made: SystemTime) -> Response {
-    let date = HeaderValue::from_str(&httpdate::fmt_http_date(made)).ok();
-    response.headers_mut().extend(date.map(|date| (header::LAST_MODIFIED, date)));
-    response
-}
-
-fn tagged(mut response: Response, tag: &str) -> Response {
-    if let Ok(value) = HeaderValue::from_str(&format!("\"{tag}\"")) {
-        response.headers_mut().insert(header::ETAG, value);
-    }
+fn varying(mut response: Response) -> Response {
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     response
-}
-
-fn not_modified(tag: &str) -> Response {
-    tagged(bare(StatusCode::NOT_MODIFIED), tag)
 }
 
 /// An answer without a body.
 fn bare(code: StatusCode) -> Response {
     let mut response = Response::new(response::Body::empty());
     *response.status_mut() = code;
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
-    response
+    varying(response)
 }
 
 /// What a document of version 3 is about.

@@ -153,7 +153,8 @@ fn failures_are_told_in_a_form_the_client_reads() {
     };
     let (kind, text) = told("application/json", false);
     assert!(kind == "application/json" && text.lines().count() == 1 && text.ends_with('\n'));
-    assert!(told("application/json", true).1.lines().count() > 5);
+    let (_, pretty) = told("application/json", true);
+    assert!(pretty.lines().count() > 5 && pretty.ends_with('}'), "what is for people ends without a line break");
     assert!(told("application/json;pretty=1", false).1.lines().count() > 5);
     assert_eq!(told("application/yaml", false).0, "application/yaml");
     assert_eq!(told("application/vnd.kubernetes.protobuf", false).0, "application/vnd.kubernetes.protobuf");

@@ -28,7 +28,10 @@ async fn pages_are_text_for_people_and_documents_for_who_names_them() {
         ("/debug/api_priority_and_fairness/dump_requests?includeRequestDetails=1", "", 200, "text/plain",             ", admin,    get,    /debug/api_priority_and_fairness/dump_requests,"),
         ("/debug/api_priority_and_fairness/dump_x", "",                             404, "text/plain",                "404 page not found"),
         ("/openapi/v2",          "text/html",                                       406, "",                          ""),
-        ("/openapi/v3/version?hash=OLD", "",                                        301, "",                          ""),
+        ("/openapi/v3/version?hash=OLD", "",                                        301, "application/json",          ""),
+        ("/openapi/v3/version",  "anything",                                        200, "",                          ""),
+        ("/apis",                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", 200, "application/json;g=apidiscovery.k8s.io", "APIGroupDiscoveryList"),
+        ("/apis/",               "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", 406, "application/json", "NotAcceptable"),
     ];
     for (path, accept, code, kind, body) in cases {
         let answer = running.ask(admin(), request("GET", path, "").header("accept", accept), "").await;
@@ -37,6 +40,10 @@ async fn pages_are_text_for_people_and_documents_for_who_names_them() {
         let given = answer.headers().get("content-type").map_or("", |kind| kind.to_str().unwrap());
         assert!(given.starts_with(kind), "{path} {accept}: {given}");
         assert!(text.contains(body), "{path} {accept}: {text}");
+    }
+    // The lists of groups take any method, but for the group of the aggregator itself.
+    for (path, code) in [("/apis", 200), ("/apis/apps", 200), ("/apis/apiregistration.k8s.io", 405), ("/api", 405)] {
+        assert_eq!(running.ask(admin(), request("PUT", path, ""), "").await.status().as_u16(), code, "{path}");
     }
     running.stop().await;
 }
@@ -57,6 +64,9 @@ async fn openapi_documents_are_not_sent_to_who_has_them() {
         ("if-none-match", "\"other\"".into(), 200),
         ("if-modified-since", date, 304),
         ("if-modified-since", "Sat, 01 Jan 2000 00:00:00 GMT".into(), 200),
+        ("if-match", "\"other\"".into(), 412),
+        ("range", "bytes=0-9".into(), 206),
+        ("range", "bytes=999999-".into(), 416),
     ] {
         assert_eq!(get(name, value.clone()).await.status().as_u16(), code, "{name}: {value}");
     }

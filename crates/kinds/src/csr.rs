@@ -228,11 +228,11 @@ impl Strategy for CertificateSigningRequests {
 fn stamp(object: &mut Value, old: &Value, ctx: &Context<'_>) {
     let now = corten_api::time::seconds(ctx.now);
     for condition in object.object("status").items("conditions") {
-        let before = old["status"].list("conditions").iter().find(|had| had.text("type") == condition.text("type"));
         if !condition.has("lastTransitionTime") {
-            let same = before.filter(|before| before.text("status") == condition.text("status"));
-            let time = same.map_or(json!(now), |before| before["lastTransitionTime"].clone());
-            condition.put("lastTransitionTime", time);
+            let same = |had: &&Value| ["type", "status"].iter().all(|key| had.text(key) == condition.text(key));
+            let mut before = old["status"].list("conditions").iter().filter(same);
+            let time = before.find_map(|had| had.opt("lastTransitionTime").cloned());
+            condition.put("lastTransitionTime", time.unwrap_or_else(|| json!(now)));
         }
         if !condition.has("lastUpdateTime") {
             condition.put("lastUpdateTime", now.clone());

@@ -42,6 +42,15 @@ impl Strategy for Endpoints {
         faults
     }
 
+    fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
+        let faults = self.validate(object, ctx);
+        // What older versions took may stay.
+        if !faults.0.is_empty() && semantic_equal(&object["subsets"], &old["subsets"]) {
+            return Faults::default();
+        }
+        faults
+    }
+
     fn warnings(&self, object: &Value, _: Option<&Value>, _: &Context<'_>) -> Vec<String> {
         if object["metadata"]["labels"].text("endpoints.kubernetes.io/managed-by") == "endpoint-controller" {
             return Vec::new();

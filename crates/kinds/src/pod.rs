@@ -158,7 +158,7 @@ impl Strategy for Pods {
             object.object("status").put("conditions", json!([condition]));
         }
         merge_label_keys(object);
-        drop_disabled(object.object("spec"));
+        drop_disabled(object.object("spec"), None);
         security::app_armor_fields(object);
     }
 
@@ -176,7 +176,7 @@ impl Strategy for Pods {
             "resize" => keep_only_resize(object, old),
             _ => object.copy_from(old, "status"),
         }
-        drop_disabled(object.object("spec"));
+        drop_disabled(object.object("spec"), Some(&old["spec"]));
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
@@ -264,14 +264,26 @@ impl Strategy for Pods {
 #[cfg(test)]
 mod tests;
 
-/// Drops what belongs to features that are switched off.
-pub(crate) fn drop_disabled(spec: &mut Value) {
-    spec.drop_key("schedulingGroup");
-    for source in spec.items("volumes").filter_map(|volume| volume.child("projected")).flat_map(|all| all.items("sources")) {
-        source.drop_key("clusterTrustBundle");
-        source.drop_key("podCertificate");
+/// Drops what belongs to features that are switched off, unless the object has it already: it may come from a server that has them.
+pub(crate) fn drop_disabled(spec: &mut Value, old: Option<&Value>) {
+    let had = |has: &dyn Fn(&Value) -> bool| old.is_some_and(has);
+    if !had(&|old| old.has("schedulingGroup")) {
+        spec.drop_key("schedulingGroup");
     }
-    for kind in ["initContainers", "containers", "ephemeralContainers"] {
+    for key in ["clusterTrustBundle", "podCertificate"] {
+        let has = |source: &Value| source.has(key);
+        if had(&|old| old.list("volumes").iter().any(|volume| volume["projected"].list("sources").iter().any(has))) {
+            continue;
+        }
+        let projected = spec.items("volumes").filter_map(|volume| volume.child("projected"));
+        projected.flat_map(|all| all.items("sources")).for_each(|source| source.drop_key(key));
+    }
+    const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
+    let stops = |container: &Value| container["lifecycle"].has("stopSignal");
+    if had(&|old| CONTAINERS.iter().any(|kind| old.list(kind).iter().any(stops))) {
+        return;
+    }
+    for kind in CONTAINERS {
         for container in spec.items(kind) {
             let Some(lifecycle) = container.child("lifecycle").filter(|lifecycle| lifecycle.has("stopSignal")) else { continue };
             lifecycle.drop_key("stopSignal");

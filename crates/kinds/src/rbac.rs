@@ -15,26 +15,17 @@ pub(crate) struct Roles {
 
 impl Strategy for Roles {
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
-        let mut faults = Faults::default();
-        let rules = Path::new("rules");
-        for (i, rule) in object.list("rules").iter().enumerate() {
-            policy_rule(&mut faults, &rules.index(i), rule, self.cluster);
-        }
-        if let Some(aggregation) = object.opt("aggregationRule") {
-            let rule = Path::new("aggregationRule");
-            let path = rule.child("clusterRoleSelectors");
-            let selectors = aggregation.list("clusterRoleSelectors");
-            if selectors.is_empty() {
-                faults.required(&path, "at least one clusterRoleSelector required if aggregationRule is non-nil");
-            }
-            for (i, selector) in selectors.iter().enumerate() {
-                check::label_selector(&mut faults, &path.index(i), selector, false);
-                if !check::selector_compiles(selector) {
-                    faults.invalid(&path.index(i), &Value::Null, "invalid label selector.");
-                }
-            }
-        }
-        faults
+        self.faults(object, false)
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
+        // A role that has selectors which were taken once, and are not any more, may keep values like theirs.
+        let lax = old["aggregationRule"].list("clusterRoleSelectors").iter().any(|selector| {
+            let mut faults = Faults::default();
+            check::label_selector(&mut faults, &Path::new("selector"), selector, false);
+            !faults.0.is_empty()
+        });
+        self.faults(object, lax)
     }
 
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
@@ -51,6 +42,32 @@ impl Strategy for Roles {
 
     fn row(&self, object: &Value, _: jiff::Timestamp) -> Vec<Value> {
         vec![table::name(object), table::created(object)]
+    }
+}
+
+impl Roles {
+    /// With `lax` the values of selectors may be none of labels.
+    fn faults(&self, object: &Value, lax: bool) -> Faults {
+        let mut faults = Faults::default();
+        let rules = Path::new("rules");
+        for (i, rule) in object.list("rules").iter().enumerate() {
+            policy_rule(&mut faults, &rules.index(i), rule, self.cluster);
+        }
+        if let Some(aggregation) = object.opt("aggregationRule") {
+            let rule = Path::new("aggregationRule");
+            let path = rule.child("clusterRoleSelectors");
+            let selectors = aggregation.list("clusterRoleSelectors");
+            if selectors.is_empty() {
+                faults.required(&path, "at least one clusterRoleSelector required if aggregationRule is non-nil");
+            }
+            for (i, selector) in selectors.iter().enumerate() {
+                check::label_selector(&mut faults, &path.index(i), selector, lax);
+                if !check::selector_compiles(selector) {
+                    faults.invalid(&path.index(i), &Value::Null, "invalid label selector.");
+                }
+            }
+        }
+        faults
     }
 }
 

@@ -75,8 +75,12 @@ impl Strategy for Leases {
         check::field_not_negative(&mut faults, &path, spec, "leaseTransitions");
         if let Some(strategy) = spec.opt_text("strategy") {
             let at = path.child("strategy");
-            if strategy != "OldestEmulationVersion" {
-                check::invalid_each(&mut faults, &at, strategy, crate::names::domain_prefixed_path(strategy));
+            let at = at.child("strategy");
+            // A name of Kubernetes itself has no domain.
+            if strategy.contains('/') {
+                check::invalid_each(&mut faults, &at, strategy, crate::names::qualified_name(strategy));
+            } else {
+                check::one_of(&mut faults, &at, strategy, &["OldestEmulationVersion"]);
             }
         }
         if !spec.text("preferredHolder").is_empty() && spec.text("strategy").is_empty() {

@@ -31,10 +31,10 @@ pub(crate) fn default_template(object: &mut Value) {
     }
 }
 
-/// Drops what belongs to features that are switched off from `spec.template`.
-pub(crate) fn drop_disabled(object: &mut Value) {
+/// Drops what belongs to features that are switched off from `spec.template`, unless it is in the one of `old` too.
+pub(crate) fn drop_disabled(object: &mut Value, old: Option<&Value>) {
     if let Some(spec) = object.child("spec").and_then(|spec| spec.child("template")).and_then(|template| template.child("spec")) {
-        pod::drop_disabled(spec);
+        pod::drop_disabled(spec, old.map(|old| &old["spec"]["template"]["spec"]));
     }
 }
 

@@ -30,7 +30,7 @@ impl Strategy for CronJobs {
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
         object.put("status", json!({}));
-        drop_disabled(object);
+        drop_disabled(object, None);
         meta::set_generation(object, 1);
     }
 
@@ -47,7 +47,7 @@ impl Strategy for CronJobs {
 
     fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         object.copy_from(old, "status");
-        drop_disabled(object);
+        drop_disabled(object, Some(old));
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 
@@ -104,9 +104,10 @@ impl Strategy for CronJobs {
     }
 }
 
-/// Drops what belongs to features that are switched off.
-fn drop_disabled(object: &mut Value) {
-    crate::workload::drop_disabled(object.object("spec").object("jobTemplate"));
+/// Drops what belongs to features that are switched off, unless the object has it already.
+fn drop_disabled(object: &mut Value, old: Option<&Value>) {
+    let old = old.map(|old| &old["spec"]["jobTemplate"]);
+    crate::workload::drop_disabled(object.object("spec").object("jobTemplate"), old);
 }
 
 fn spec(faults: &mut Faults, spec: &Value, old: Option<&Value>) {

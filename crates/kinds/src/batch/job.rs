@@ -65,7 +65,7 @@ impl Strategy for Jobs {
                 object.object("metadata").put("labels", labels);
             }
         }
-        crate::workload::drop_disabled(object);
+        crate::workload::drop_disabled(object, None);
         object.put("status", json!({}));
         meta::set_generation(object, 1);
     }
@@ -78,7 +78,7 @@ impl Strategy for Jobs {
 
     fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         object.copy_from(old, "status");
-        crate::workload::drop_disabled(object);
+        crate::workload::drop_disabled(object, Some(old));
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 

@@ -106,8 +106,12 @@ fn fields_of_features_that_are_off_are_dropped() {
     };
     check(&created(&spec)["spec"]);
     let mut template = json!({ "spec": spec });
-    drop_disabled(template.object("spec"));
+    drop_disabled(template.object("spec"), None);
     check(&template["spec"]);
+    // What is there already may stay.
+    let mut same = spec.clone();
+    drop_disabled(&mut same, Some(&spec));
+    assert_eq!(same, spec);
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Strategy for DaemonSets {
     }
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
-        super::drop_disabled(object);
+        super::drop_disabled(object, None);
         reset_status(object, COUNTS);
         meta::set_generation(object, 1);
         if generation_annotation(object) < 1 {
@@ -69,7 +69,7 @@ impl Strategy for DaemonSets {
 
     fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         object.copy_from(old, "status");
-        super::drop_disabled(object);
+        super::drop_disabled(object, Some(old));
         let before = generation_annotation(old);
         let template_changed = !semantic_equal(&object["spec"]["template"], &old["spec"]["template"]);
         template_generation(object, before + i64::from(template_changed));

@@ -37,7 +37,7 @@ impl Strategy for Deployments {
     }
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
-        super::drop_disabled(object);
+        super::drop_disabled(object, None);
         reset_status(object, &[]);
         meta::set_generation(object, 1);
     }
@@ -55,7 +55,7 @@ impl Strategy for Deployments {
 
     fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         object.copy_from(old, "status");
-        super::drop_disabled(object);
+        super::drop_disabled(object, Some(old));
         let before = old["metadata"].int("generation");
         let changed = !semantic_equal(&object["spec"], &old["spec"])
             || !semantic_equal(&object["metadata"]["annotations"], &old["metadata"]["annotations"]);

@@ -15,7 +15,7 @@ impl Strategy for PodTemplates {
     }
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
-        crate::pod::drop_disabled(object.object("template").object("spec"));
+        crate::pod::drop_disabled(object.object("template").object("spec"), None);
         meta::set_generation(object, 1);
     }
 
@@ -26,7 +26,7 @@ impl Strategy for PodTemplates {
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
-        crate::pod::drop_disabled(object.object("template").object("spec"));
+        crate::pod::drop_disabled(object.object("template").object("spec"), Some(&old["template"]["spec"]));
         meta::bump_generation(object, old, |object| &object["template"]);
     }
 

@@ -33,7 +33,7 @@ impl Strategy for ReplicationControllers {
     }
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
-        super::drop_disabled(object);
+        super::drop_disabled(object, None);
         reset_status(object, &["replicas"]);
         meta::set_generation(object, 1);
     }
@@ -46,7 +46,7 @@ impl Strategy for ReplicationControllers {
 
     fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
         object.copy_from(old, "status");
-        super::drop_disabled(object);
+        super::drop_disabled(object, Some(old));
         meta::bump_generation(object, old, |object| &object["spec"]);
     }
 

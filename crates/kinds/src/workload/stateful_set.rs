@@ -161,7 +161,7 @@ struct Rules {
 
 /// Drops what belongs to features that are switched off, unless the object has it already.
 fn drop_disabled(object: &mut Value, old: Option<&Value>) {
-    super::drop_disabled(object);
+    super::drop_disabled(object, old);
     let in_use = old.is_some_and(|old| old["spec"]["updateStrategy"]["rollingUpdate"].has("maxUnavailable"));
     if let Some(rolling) = object.object("spec").object("updateStrategy").child("rollingUpdate").filter(|_| !in_use) {
         rolling.drop_key("maxUnavailable");

@@ -6,7 +6,7 @@ use http::header;
 use serde_json::{Value, json};
 
 use corten_api::field::{Faults, Path};
-use corten_api::selector::LabelSelector;
+use corten_api::selector::{LabelSelector, SelectorError};
 use corten_api::status::Status;
 
 use super::super::codec;
@@ -28,7 +28,7 @@ use crate::state::State;
 pub(crate) async fn get(state: &Arc<State>, target: &Target, call: &Call) -> Result<Response, Status> {
     let form = read::form(call, Endpoint::Object)?;
     let entry = read::find(state, target, call).await?;
-    render::shaped(target, form, 200, of(&entry.decode()), call)
+    render::shaped(target, form, 200, shown(&entry.decode())?, call)
 }
 
 /// `PUT`
@@ -82,11 +82,21 @@ async fn finish(
         Outcome::Entry(entry) => entry.decode(),
         Outcome::Document(document) => document,
     };
-    render::shaped(target, form, 200, of(&document), call)
+    render::shaped(target, form, 200, shown(&document)?, call)
+}
+
+/// The Scale of an object, to be shown.
+fn shown(object: &Value) -> Result<Value, Status> {
+    of(object).map_err(|err| Status::bad_request(err.to_string()))
+}
+
+/// The Scale of an object, to be changed: who cannot be shown is a fault of the server then.
+fn to_change(object: &Value) -> Result<Value, Status> {
+    of(object).map_err(|err| Status::failure(500, "", err.to_string()))
 }
 
 /// The Scale of an object.
-pub(crate) fn of(object: &Value) -> Value {
+fn of(object: &Value) -> Result<Value, SelectorError> {
     let meta = &object["metadata"];
     let mut scale = json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": {}, "spec": {},
         "status": {"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)}});
@@ -99,16 +109,18 @@ pub(crate) fn of(object: &Value) -> Value {
         scale["spec"]["replicas"] = replicas.into();
     }
     let selector = &object["spec"]["selector"];
-    // A ReplicationController's selector is the map itself.
-    let text = if object["kind"] == "ReplicationController" {
-        LabelSelector::from_object(Some(&json!({"matchLabels": selector})))
+    // A ReplicationController's selector is the map itself, and taken as it is.
+    let selector = if object["kind"] == "ReplicationController" {
+        let labels = selector.as_object().into_iter().flatten();
+        LabelSelector::from_labels(labels.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?))))
     } else {
-        LabelSelector::from_object(Some(selector))
+        LabelSelector::from_object(Some(selector))?
     };
-    if let Some(text) = text.ok().map(|selector| selector.to_string()).filter(|text| !text.is_empty()) {
+    let text = selector.to_string();
+    if !text.is_empty() {
         scale["status"]["selector"] = text.into();
     }
-    scale
+    Ok(scale)
 }
 
 /// The object with the replicas of a Scale.
@@ -150,7 +162,7 @@ struct Replacement {
 impl Change for Replacement {
     fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
         let live = live.ok_or_else(|| Status::internal("a scale has an object"))?;
-        let scale = managed::track_scale(writing, live, &of(live), self.scale.clone())?;
+        let scale = managed::track_scale(writing, live, &to_change(live)?, self.scale.clone())?;
         with_owners(writing, live, scale, meta_text(&self.scale, "name"))
     }
 
@@ -171,7 +183,7 @@ struct Patched {
 impl Change for Patched {
     fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
         let live = live.ok_or_else(|| writing.target.not_found(&self.name))?;
-        let before = of(live);
+        let before = to_change(live)?;
         let mut scale = self.patching.apply(writing, &before)?;
         update::check_name(writing, &mut scale, &self.name)?;
         let scale = managed::track_scale(writing, live, &before, scale)?;
@@ -196,7 +208,7 @@ struct Applied {
 impl Change for Applied {
     fn make(&self, writing: &mut Writing<'_>, live: Option<&Value>) -> Result<Value, Status> {
         let live = live.ok_or_else(|| writing.target.not_found(&self.name))?;
-        let scale = managed::apply_scale(writing, live, &of(live), &self.applied.document, self.force)?;
+        let scale = managed::apply_scale(writing, live, &to_change(live)?, &self.applied.document, self.force)?;
         self.applied.check(writing, &scale.scale, &self.name)?;
         with_owners(writing, live, scale, &self.name)
     }
@@ -207,5 +219,22 @@ impl Change for Applied {
 
     fn ownership(&self) -> Ownership {
         Ownership::Given
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selector_that_means_nothing_is_told_of() {
+        let of_selector = |kind: &str, selector: Value| json!({"kind": kind, "metadata": {}, "spec": {"selector": selector}});
+        let bad = of_selector("Deployment", json!({"matchExpressions": [{"key": "a", "operator": "Is"}]}));
+        let why = "\"Is\" is not a valid label selector operator";
+        let (shown, changed) = (shown(&bad).unwrap_err(), to_change(&bad).unwrap_err());
+        assert_eq!((shown.code, shown.message.as_str()), (400, why));
+        assert_eq!((changed.code, changed.message.as_str()), (500, why));
+        let controller = of(&of_selector("ReplicationController", json!({"b c": "d", "a": "b"}))).unwrap();
+        assert_eq!(controller["status"]["selector"], "a=b,b c=d");
     }
 }

@@ -1,5 +1,5 @@
 //! `resource.k8s.io`: DeviceClasses, ResourceClaims and their templates, ResourceSlices: defaults, isolation, table rows and what
-//! may not change. [`validation`] has the rules of their specs.
+//! may not change. [`validation`] and [`slice`] have the rules of their specs.
 
 use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use crate::{Column, Context, Strategy, check, columns, internal, meta, table};
 
 mod capacity;
 mod selector;
+mod slice;
 mod status;
 mod validation;
 
@@ -284,13 +285,13 @@ impl Strategy for ResourceSlices {
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        validation::slice(&mut faults, &Path::new("spec"), &object["spec"], None);
+        slice::slice(&mut faults, &Path::new("spec"), &object["spec"], None);
         faults
     }
 
     fn validate_update(&self, object: &Value, old: &Value, _: &Context<'_>) -> Faults {
         let mut faults = Faults::default();
-        validation::slice(&mut faults, &Path::new("spec"), &object["spec"], Some(&old["spec"]));
+        slice::slice(&mut faults, &Path::new("spec"), &object["spec"], Some(&old["spec"]));
         faults
     }
 

@@ -8,6 +8,7 @@ use crate::doc::{Read, Write};
 use crate::{Column, Context, Strategy, columns, meta};
 
 pub(crate) mod aggregate;
+mod annotations;
 pub(crate) mod containers;
 pub(crate) mod defaults;
 mod env;
@@ -159,7 +160,7 @@ impl Strategy for Pods {
         }
         merge_label_keys(object);
         drop_disabled(object.object("spec"), None);
-        security::app_armor_fields(object);
+        annotations::app_armor_fields(object);
     }
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
@@ -230,7 +231,7 @@ impl Strategy for Pods {
     }
 
     fn early_warnings(&self, object: &Value) -> Vec<String> {
-        security::app_armor_warnings(object)
+        annotations::app_armor_warnings(object)
     }
 
     fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use corten_api::field::{Faults, Path};
 use serde_json::Value;
 
-use super::job::{count_indexes, interval, invalid_omitted};
+use super::job::invalid_omitted;
+use super::job::policies::{count_indexes, interval};
 use crate::doc::{Read, semantic_equal};
 use crate::{check, internal};
 

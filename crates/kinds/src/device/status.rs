@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use corten_api::field::{Faults, Path};
 use serde_json::{Value, json};
 
-use super::validation::{pool_name, raw_object};
+use super::slice::pool_name;
+use super::validation::raw_object;
 use crate::doc::{Read, Write, semantic_equal};
 use crate::pod::volumes::csi_driver_name as driver_name;
 use crate::{check, names};

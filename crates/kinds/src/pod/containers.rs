@@ -1,15 +1,23 @@
 //! Validation of containers: regular, init and ephemeral ones.
 
+mod amounts;
+mod handlers;
+mod restart;
+
 use std::collections::HashSet;
 
 use corten_api::field::{Faults, Path};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::check;
 use crate::doc::Read;
 use crate::pod::{Options, aggregate, env, security};
-use crate::quantity::Quantity;
 use crate::resources;
+
+use amounts::{init_resize_policy, resize_policy};
+pub(crate) use amounts::{requirements, restarts};
+use handlers::{hooks, probes};
+use restart::{init_restart_policy, restart_policy};
 
 /// What the containers of one pod are checked against.
 pub(super) struct Around<'a> {
@@ -339,276 +347,6 @@ fn devices(faults: &mut Faults, path: &Path<'_>, container: &Value, around: &Aro
         }
         if !name.is_empty() {
             names.insert(name);
-        }
-    }
-}
-
-/// Requests and limits of a container or of the pod.
-pub(crate) fn requirements(
-    faults: &mut Faults,
-    path: &Path<'_>,
-    requirements: &Value,
-    check_name: fn(&mut Faults, &Path<'_>, &str),
-    claims: &[&str],
-    options: &Options,
-) {
-    let (limits, requests) = (requirements.map("limits"), requirements.map("requests"));
-    let (limits_at, requests_at) = (path.child("limits"), path.child("requests"));
-    for (name, amount) in limits {
-        let at = limits_at.key(name);
-        check_name(faults, &at, name);
-        check::resource_quantity(faults, &at, name, amount);
-        huge_page_amount(faults, &at, name, amount, options);
-    }
-    for (name, amount) in requests {
-        let at = requests_at.key(name);
-        check_name(faults, &at, name);
-        check::resource_quantity(faults, &at, name, amount);
-        against_limit(faults, &limits_at, &requests_at, name, amount, limits);
-        huge_page_amount(faults, &at, name, amount, options);
-    }
-    let names = || limits.keys().chain(requests.keys()).map(String::as_str);
-    if names().any(resources::is_huge_page) && !names().any(|name| matches!(name, "cpu" | "memory")) {
-        faults.forbidden(path, "HugePages require cpu or memory");
-    }
-    claim_names(faults, &path.child("claims"), requirements.list("claims"), claims);
-}
-
-fn against_limit(
-    faults: &mut Faults,
-    limits_at: &Path<'_>,
-    requests_at: &Path<'_>,
-    name: &str,
-    amount: &Value,
-    limits: &Map<String, Value>,
-) {
-    let overcommit = resources::is_overcommit_allowed(name);
-    let Some(request) = Quantity::of(amount) else { return };
-    match limits.get(name).and_then(Quantity::of) {
-        Some(limit) if !overcommit && request.amount() != limit.amount() => {
-            faults.invalid_str(requests_at, &request.to_string(), &format!("must be equal to {name} limit of {limit}"));
-        }
-        Some(limit) if request.amount() > limit.amount() => {
-            let detail = format!("must be less than or equal to {name} limit of {limit}");
-            faults.invalid_str(requests_at, &request.to_string(), &detail);
-        }
-        Some(_) => {}
-        None if !overcommit => faults.required(limits_at, "Limit must be set for non overcommitable resources"),
-        None => {}
-    }
-}
-
-/// An amount of huge pages must be a whole number of pages.
-fn huge_page_amount(faults: &mut Faults, path: &Path<'_>, name: &str, amount: &Value, options: &Options) {
-    let Some(size) = name.strip_prefix("hugepages-") else { return };
-    if options.lax_huge_pages {
-        return;
-    }
-    let (Some(amount), Some(size)) = (Quantity::of(amount), Quantity::of(&json!(size))) else { return };
-    let divisible = size.is_positive() && amount.is_whole() && amount.value() % size.value() == 0;
-    if !divisible {
-        faults.invalid_str(path, &amount.to_string(), &format!("{amount} is not positive integer multiple of {name}"));
-    }
-}
-
-fn claim_names(faults: &mut Faults, path: &Path<'_>, claims: &[Value], known: &[&str]) {
-    let mut seen: Vec<String> = Vec::new();
-    for (i, claim) in claims.iter().enumerate() {
-        let at = path.index(i);
-        let (name, request) = (claim.text("name"), claim.text("request"));
-        if name.is_empty() {
-            faults.required(&at, "");
-            continue;
-        }
-        if seen.iter().any(|have| have == name) {
-            check::duplicate(faults, &at, name);
-        } else {
-            let key = if request.is_empty() {
-                name.to_owned()
-            } else {
-                check::dns_label(faults, &at.child("request"), request);
-                format!("{name}/{request}")
-            };
-            if seen.contains(&key) {
-                check::duplicate(faults, &at, &key);
-            } else if request.is_empty() {
-                for _ in seen.iter().filter(|have| have.split_once('/').is_some_and(|(claim, _)| claim == name)) {
-                    check::duplicate(faults, &at, name);
-                }
-            }
-            seen.push(key);
-        }
-        if !known.contains(&name) {
-            let mut sorted = known.to_vec();
-            sorted.sort_unstable();
-            sorted.dedup();
-            let listed = if sorted.is_empty() { " which is empty".to_owned() } else { format!(": {}", sorted.join(", ")) };
-            faults.not_found(&at, &json!(name));
-            if let Some(fault) = faults.0.last_mut() {
-                fault.message.push_str(": must be one of the names in pod.spec.resourceClaims");
-                fault.message.push_str(&listed);
-            }
-        }
-    }
-}
-
-fn resize_policy(faults: &mut Faults, path: &Path<'_>, container: &Value, pod_restart: &str) {
-    let mut seen = HashSet::new();
-    for (i, policy) in container.list("resizePolicy").iter().enumerate() {
-        let (resource, restart) = (policy.text("resourceName"), policy.text("restartPolicy"));
-        if !seen.insert(resource) {
-            check::duplicate(faults, &path.index(i), resource);
-        }
-        check::required_one_of(faults, path, resource, &["cpu", "memory"]);
-        check::required_one_of(faults, path, restart, &["NotRequired", "RestartContainer"]);
-        if pod_restart == "Never" && restart != "NotRequired" {
-            faults.invalid_str(path, restart, "must be 'NotRequired' when pod `restartPolicy` is 'Never'");
-        }
-    }
-}
-
-/// `restartPolicy` and `restartPolicyRules` of a regular container, or of an init container that has a policy (KEP-5307).
-fn restart_policy(faults: &mut Faults, path: &Path<'_>, container: &Value) {
-    let rules = container.list("restartPolicyRules");
-    let policy_at = path.child("restartPolicy");
-    match container.opt_text("restartPolicy") {
-        None if rules.is_empty() => return,
-        None => faults.required(&policy_at, RULES_WITHOUT_POLICY),
-        Some(policy) => check::one_of(faults, &policy_at, policy, &["Always", "Never", "OnFailure"]),
-    }
-    let at = path.child("restartPolicyRules");
-    if rules.len() > MAX_RESTART_RULES {
-        faults.too_many(&at, rules.len(), MAX_RESTART_RULES);
-    }
-    for (i, rule) in rules.iter().enumerate() {
-        let here = at.index(i);
-        check::one_of(faults, &here.child("action"), rule.text("action"), &["Restart", "RestartAllContainers"]);
-        let exit = here.child("exitCodes");
-        let Some(codes) = rule.opt("exitCodes") else {
-            faults.required(&exit, "must be specified");
-            continue;
-        };
-        check::one_of(faults, &exit.child("operator"), codes.text("operator"), &["In", "NotIn"]);
-        let count = codes.list("values").len();
-        if count > MAX_EXIT_CODES {
-            faults.too_many(&exit.child("values"), count, MAX_EXIT_CODES);
-        }
-    }
-}
-
-const RULES_WITHOUT_POLICY: &str = "must specify restartPolicy when restart rules are used";
-const MAX_RESTART_RULES: usize = 20;
-const MAX_EXIT_CODES: usize = 255;
-
-/// The same of an init container: rules alone ask only for a policy.
-fn init_restart_policy(faults: &mut Faults, path: &Path<'_>, container: &Value) {
-    if container.has("restartPolicy") {
-        restart_policy(faults, path, container);
-    } else if !container.list("restartPolicyRules").is_empty() {
-        faults.required(&path.child("restartPolicy"), RULES_WITHOUT_POLICY);
-    }
-}
-
-/// An init container that ends is never restarted for new resources.
-fn init_resize_policy(faults: &mut Faults, path: &Path<'_>, container: &Value, options: &Options) {
-    if aggregate::is_sidecar(container) || options.lax_init_resize {
-        return;
-    }
-    let at = path.child("resizePolicy");
-    for (i, policy) in container.list("resizePolicy").iter().enumerate().filter(|(_, policy)| restarts(policy)) {
-        let detail = "must not be set to 'RestartContainer' for non-sidecar initContainers";
-        faults.invalid_str(&at.index(i).child("restartPolicy"), policy.text("restartPolicy"), detail);
-    }
-}
-
-/// Whether a resize policy says that the container is restarted.
-pub(super) fn restarts(policy: &Value) -> bool {
-    policy.text("restartPolicy") == "RestartContainer"
-}
-
-/// The handlers of probes and hooks, in the order in which they are looked for.
-fn handler(faults: &mut Faults, path: &Path<'_>, handler: &Value, hook: bool, grace: Option<i64>) {
-    let kinds: &[&str] =
-        if hook { &["exec", "httpGet", "tcpSocket", "sleep"] } else { &["exec", "httpGet", "tcpSocket", "grpc"] };
-    let mut found = false;
-    for kind in kinds {
-        let Some(action) = handler.opt(kind) else { continue };
-        let at = path.child(kind);
-        if found {
-            faults.forbidden(&at, "may not specify more than 1 handler type");
-            continue;
-        }
-        found = true;
-        match *kind {
-            "exec" => {
-                if action.list("command").is_empty() {
-                    faults.required(&at.child("command"), "");
-                }
-            }
-            "httpGet" => http_get(faults, &at, action),
-            "sleep" => {
-                let seconds = action.int("seconds");
-                if let Some(grace) = grace.filter(|grace| seconds < 0 || seconds > *grace) {
-                    let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
-                    faults.invalid_int(&at, seconds, &detail);
-                }
-            }
-            _ => check::port_number_or_name(faults, &at.child("port"), &action["port"]),
-        }
-    }
-    if !found {
-        faults.required(path, "must specify a handler type");
-    }
-}
-
-fn http_get(faults: &mut Faults, path: &Path<'_>, action: &Value) {
-    if action.text("path").is_empty() {
-        faults.required(&path.child("path"), "");
-    }
-    check::port_number_or_name(faults, &path.child("port"), &action["port"]);
-    check::one_of(faults, &path.child("scheme"), action.text("scheme"), &["HTTP", "HTTPS"]);
-    for header in action.list("httpHeaders") {
-        let name = header.text("name");
-        check::invalid_each(faults, &path.child("httpHeaders"), name, crate::names::http_header_name(name));
-    }
-}
-
-fn hooks(faults: &mut Faults, path: &Path<'_>, lifecycle: &Value, around: &Around<'_>) {
-    for key in ["postStart", "preStop"] {
-        if let Some(hook) = lifecycle.opt(key) {
-            handler(faults, &path.child(key), hook, true, around.grace());
-        }
-    }
-    if let Some(signal) = lifecycle.opt_text("stopSignal") {
-        let at = path.child("stopSignal");
-        let os = around.spec["os"].text("name");
-        if os.is_empty() {
-            faults.forbidden(&at, "may not be set for containers with empty `spec.os.name`");
-        } else {
-            security::stop_signal(faults, &at, signal, os);
-        }
-    }
-}
-
-fn probes(faults: &mut Faults, path: &Path<'_>, container: &Value, around: &Around<'_>) {
-    for key in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        let Some(probe) = container.opt(key) else { continue };
-        let at = path.child(key);
-        handler(faults, &at, probe, false, around.grace());
-        for number in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
-            check::field_not_negative(faults, &at, probe, number);
-        }
-        let grace = probe.opt_int("terminationGracePeriodSeconds");
-        let grace_at = at.child("terminationGracePeriodSeconds");
-        if let Some(grace) = grace.filter(|grace| *grace <= 0) {
-            faults.invalid_int(&grace_at, grace, "must be greater than 0");
-        }
-        if key == "readinessProbe" {
-            if let Some(grace) = grace {
-                faults.invalid_int(&grace_at, grace, "must not be set for readinessProbes");
-            }
-        } else if probe.int("successThreshold") != 1 {
-            faults.invalid_int(&at.child("successThreshold"), probe.int("successThreshold"), "must be 1");
         }
     }
 }

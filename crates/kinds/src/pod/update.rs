@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::doc::{Read, Write, semantic_equal};
 use crate::internal;
-use crate::pod::{Options, scheduling, security, validation};
+use crate::pod::{Options, annotations, scheduling, validation};
 
 const MAY_CHANGE: &str = "pod updates may not change fields other than \
     `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
@@ -148,22 +148,22 @@ fn annotation_changes(faults: &mut Faults, new: &Value, old: &Value, options: &O
         if now.get(key) == Some(value) {
             continue;
         }
-        if key.starts_with(security::APP_ARMOR) {
+        if key.starts_with(annotations::APP_ARMOR) {
             faults.forbidden(&path.key(key), "may not remove or update AppArmor annotations");
         }
-        if key == security::MIRROR {
+        if key == annotations::MIRROR {
             faults.forbidden(&path.key(key), "may not remove or update mirror pod annotation");
         }
     }
     for key in now.keys().filter(|key| !before.contains_key(*key)) {
-        if key.starts_with(security::APP_ARMOR) {
+        if key.starts_with(annotations::APP_ARMOR) {
             faults.forbidden(&path.key(key), "may not add AppArmor annotations");
         }
-        if key == security::MIRROR {
+        if key == annotations::MIRROR {
             faults.forbidden(&path.key(key), "may not add mirror pod annotation");
         }
     }
-    security::annotations(faults, &path, now, &new["spec"], options);
+    annotations::validate(faults, &path, now, &new["spec"], options);
 }
 
 /// Faults of a change to `status`.
@@ -177,7 +177,7 @@ pub(crate) fn status(new: &Value, old: &Value, options: &Options) -> Faults {
 /// Faults of a change to `ephemeralcontainers`: they may be added, never changed or removed (KEP-277).
 pub(crate) fn ephemeral_containers(new: &Value, old: &Value, options: &Options) -> Faults {
     let mut faults = Faults::default();
-    if old["metadata"].map("annotations").contains_key(security::MIRROR) {
+    if old["metadata"].map("annotations").contains_key(annotations::MIRROR) {
         faults.forbidden(&Path::new(""), "static pods do not support ephemeral containers");
         return faults;
     }

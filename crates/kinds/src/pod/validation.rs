@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::check;
 use crate::doc::Read;
 use crate::pod::containers::{self, Around};
-use crate::pod::{Options, aggregate, env, scheduling, security, volumes};
+use crate::pod::{Options, aggregate, annotations, env, scheduling, security, volumes};
 use crate::quantity::Quantity;
 use crate::{names, resources};
 
@@ -22,7 +22,7 @@ pub(crate) fn create(pod: &Value, options: &Options) -> Faults {
     if !spec.text("nodeName").is_empty() && !spec.list("schedulingGates").is_empty() {
         faults.forbidden(&path.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
     }
-    security::annotations_match(&mut faults, &path, &pod["metadata"], spec);
+    annotations::match_fields(&mut faults, &path, &pod["metadata"], spec);
     faults
 }
 
@@ -31,7 +31,7 @@ pub(super) fn whole(faults: &mut Faults, pod: &Value, options: &Options) {
     let metadata = Path::new("metadata");
     let path = Path::new("spec");
     let spec = &pod["spec"];
-    security::annotations(faults, &metadata.child("annotations"), pod["metadata"].map("annotations"), spec, options);
+    annotations::validate(faults, &metadata.child("annotations"), pod["metadata"].map("annotations"), spec, options);
     validate_spec(faults, &path, spec, Some(&pod["metadata"]), options);
     if spec.text("serviceAccountName").is_empty() {
         let at = path.child("volumes");
@@ -61,7 +61,7 @@ pub(crate) fn template(faults: &mut Faults, path: &Path<'_>, template: &Value, o
     let (metadata, spec) = (&template["metadata"], &template["spec"]);
     let at = path.child("spec");
     validate_spec(faults, &at, spec, None, options);
-    security::annotations_match(faults, &at, metadata, spec);
+    annotations::match_fields(faults, &at, metadata, spec);
     if !spec.list("ephemeralContainers").is_empty() {
         faults.forbidden(&at.child("ephemeralContainers"), "ephemeral containers not allowed in pod template");
     }
@@ -73,12 +73,12 @@ pub(crate) fn template_metadata(faults: &mut Faults, path: &Path<'_>, template: 
     let annotations = path.child("annotations");
     check::labels(faults, &path.child("labels"), metadata.map("labels"));
     check::annotations(faults, &annotations, metadata.map("annotations"));
-    security::annotations(faults, &annotations, metadata.map("annotations"), &template["spec"], options);
+    annotations::validate(faults, &annotations, metadata.map("annotations"), &template["spec"], options);
 }
 
 fn validate_spec(faults: &mut Faults, path: &Path<'_>, spec: &Value, metadata: Option<&Value>, options: &Options) {
     let pod_name = metadata.map(|metadata| metadata.text("name"));
-    let is_mirror = metadata.is_some_and(|metadata| metadata.map("annotations").contains_key(security::MIRROR));
+    let is_mirror = metadata.is_some_and(|metadata| metadata.map("annotations").contains_key(annotations::MIRROR));
     if !spec.has("terminationGracePeriodSeconds") {
         faults.required(&path.child("terminationGracePeriodSeconds"), "");
     }

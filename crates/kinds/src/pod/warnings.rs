@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::addresses;
 use crate::doc::Read;
-use crate::pod::{security, visit};
+use crate::pod::{annotations, visit};
 use crate::quantity::Quantity;
 
 mod overlap;
@@ -199,7 +199,7 @@ fn containers(
         warnings.push(format!("{meta_at}.annotations[{key}]: {SECCOMP_GONE}"));
     }
     let key = format!("{APP_ARMOR}{}", container.text("name"));
-    let told = |annotation: &Value| security::app_armor_profile(annotation.as_str().unwrap_or_default());
+    let told = |annotation: &Value| annotations::app_armor_profile(annotation.as_str().unwrap_or_default());
     let whole = spec["securityContext"].opt("appArmorProfile");
     if template
         && !context.has("appArmorProfile")

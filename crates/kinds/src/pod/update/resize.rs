@@ -4,14 +4,14 @@ use corten_api::field::{Faults, Path};
 use serde_json::Value;
 
 use crate::doc::{Read, Write, semantic_equal};
-use crate::pod::{Options, aggregate, containers, security, validation};
+use crate::pod::{Options, aggregate, annotations, containers, validation};
 
 /// Faults of a change to `resize`.
 pub(crate) fn resize(new: &Value, old: &Value, options: &Options) -> Faults {
     let mut faults = Faults::default();
     validation::whole(&mut faults, new, options);
     for (refused, why) in [
-        (old["metadata"].map("annotations").contains_key(security::MIRROR), "static pods cannot be resized"),
+        (old["metadata"].map("annotations").contains_key(annotations::MIRROR), "static pods cannot be resized"),
         (old["spec"]["os"].text("name") == "windows", "windows pods cannot be resized"),
     ] {
         if refused {

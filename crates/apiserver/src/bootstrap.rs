@@ -38,11 +38,12 @@ pub async fn run(state: &Arc<State>) -> Result<(), Status> {
     wanted.extend(flow::objects());
     wanted.extend(rbac::objects());
     wanted.extend(api_services::objects(&state.catalogue()));
-    let made = try_join_all(wanted.into_iter().map(|object| ensure(state, object)));
-    let service = service::ensure(state);
-    let (made, service) = futures::future::join(made, service).await;
-    made.and(service)?;
-    objects::tell_range_is_ready(state).await
+    let made = async {
+        try_join_all(wanted.into_iter().map(|object| ensure(state, object))).await?;
+        objects::tell_range_is_ready(state).await
+    };
+    let (made, service) = futures::future::join(made, service::ensure(state)).await;
+    made.and(service)
 }
 
 /// An object that has to be there.
@@ -106,7 +107,8 @@ pub(crate) async fn send(
         .header(header::USER_AGENT, "kube-apiserver/v1.36.0")
         .body(body)
         .map_err(|err| Status::internal(err.to_string()))?;
-    let response = pipeline::serve_local(state.clone(), request, User::apiserver()).await;
+    // Boxed: on the stack of a start that makes several requests at once, whole pipelines would take most of a thread's.
+    let response = Box::pin(pipeline::serve_local(state.clone(), request, User::apiserver())).await;
     if response.status().is_success() {
         return Ok(());
     }

@@ -94,8 +94,7 @@ impl Strategy for ResourceClaims {
     }
 
     fn prepare_status(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
-        object.copy_from(old, "spec");
-        meta::reset_for_status(object, old);
+        meta::keep_all_but_status(object, old);
         status::drop_deallocated(object.object("status"), &old["status"]);
     }
 

@@ -29,8 +29,10 @@ pub(crate) fn keep_generation(object: &mut Value, old: &Value) {
     object.object("metadata").copy_from(&old["metadata"], "generation");
 }
 
-/// Of the metadata, a status update may change labels and annotations no more than the rest (`ResetObjectMetaForStatus`).
-pub(crate) fn reset_for_status(object: &mut Value, old: &Value) {
+/// Leaves a status update nothing but the status: of the metadata it may change labels and annotations no more than the rest
+/// (`ResetObjectMetaForStatus`).
+pub(crate) fn keep_all_but_status(object: &mut Value, old: &Value) {
+    object.copy_from(old, "spec");
     let metadata = object.object("metadata");
     for key in ["deletionTimestamp", "generation", "selfLink", "labels", "annotations", "finalizers", "ownerReferences"] {
         metadata.copy_from(&old["metadata"], key);

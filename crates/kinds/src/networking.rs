@@ -227,8 +227,7 @@ impl Strategy for ServiceCidrs {
     }
 
     fn prepare_status(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
-        object.copy_from(old, "spec");
-        meta::reset_for_status(object, old);
+        meta::keep_all_but_status(object, old);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {

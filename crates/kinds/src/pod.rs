@@ -171,7 +171,7 @@ impl Strategy for Pods {
         match ctx.subresource {
             "ephemeralcontainers" => {
                 let added = object["spec"]["ephemeralContainers"].clone();
-                keep_all_but_metadata(object, old);
+                keep_all(object, old);
                 object.object("spec").put("ephemeralContainers", added);
             }
             "resize" => keep_only_resize(object, old),
@@ -356,10 +356,9 @@ fn keep_observed_generation(status: &mut Value, old: &Value) {
     }
 }
 
-fn keep_all_but_metadata(object: &mut Value, old: &Value) {
-    object.copy_from(old, "spec");
+fn keep_all(object: &mut Value, old: &Value) {
     object.copy_from(old, "status");
-    meta::reset_for_status(object, old);
+    meta::keep_all_but_status(object, old);
 }
 
 /// Of a resize only containers' resources and resize policies count. Containers that were added, removed or renamed are left
@@ -389,7 +388,7 @@ fn keep_only_resize(object: &mut Value, old: &Value) {
         kept.push((kind, merged));
     }
     let own = object["spec"]["resources"].clone();
-    keep_all_but_metadata(object, old);
+    keep_all(object, old);
     let spec = object.object("spec");
     spec.put("resources", own);
     for (kind, containers) in kept {

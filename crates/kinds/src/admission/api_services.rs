@@ -34,8 +34,7 @@ impl Strategy for ApiServices {
     }
 
     fn prepare_status(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
-        object.copy_from(old, "spec");
-        meta::reset_for_status(object, old);
+        meta::keep_all_but_status(object, old);
     }
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {

@@ -35,8 +35,7 @@ impl Strategy for Policies {
     }
 
     fn prepare_status(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
-        object.copy_from(old, "spec");
-        meta::reset_for_status(object, old);
+        meta::keep_all_but_status(object, old);
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value, _: &Context<'_>) {

@@ -276,8 +276,7 @@ impl Strategy for VolumeAttachments {
     }
 
     fn prepare_status(&self, object: &mut Value, old: &Value, _: &Context<'_>) {
-        object.copy_from(old, "spec");
-        meta::reset_for_status(object, old);
+        meta::keep_all_but_status(object, old);
     }
 
     fn validate_status(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {

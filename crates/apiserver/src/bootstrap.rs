@@ -107,8 +107,7 @@ pub(crate) async fn send(
         .header(header::USER_AGENT, "kube-apiserver/v1.36.0")
         .body(body)
         .map_err(|err| Status::internal(err.to_string()))?;
-    // Boxed: on the stack of a start that makes several requests at once, whole pipelines would take most of a thread's.
-    let response = Box::pin(pipeline::serve_local(state.clone(), request, User::apiserver())).await;
+    let response = pipeline::serve_local(state.clone(), request, User::apiserver()).await;
     if response.status().is_success() {
         return Ok(());
     }

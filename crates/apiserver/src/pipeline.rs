@@ -278,7 +278,9 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
         drop(seat);
         Ok::<_, Refusal>(response)
     };
-    let work = AssertUnwindSafe(work).catch_unwind();
+    // Boxed, since it is large: connections keep room for the future of a request also while there is none, and a watch is none once
+    // it is answered.
+    let work = Box::pin(AssertUnwindSafe(work).catch_unwind());
     let outcome = match limit {
         Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
             state.metrics.terminated(&logged, 504);

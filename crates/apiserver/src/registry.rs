@@ -110,7 +110,22 @@ pub fn enabled(catalogue: &Catalogue, config: &Config) -> Catalogue {
     if switches.is_empty() {
         return catalogue.clone();
     }
-    catalogue.serving(|group, version, plural, usual| is_served(switches, group, version, plural).unwrap_or(usual))
+    catalogue.serving(|group, version, plural, usual| {
+        is_served(switches, group, version, plural).unwrap_or(usual) && has_feature(config, group, plural)
+    })
+}
+
+/// Whether the feature is on that a resource belongs to: of these, a switch for their version alone serves nothing. All are off
+/// in v1.36 unless `--feature-gates` names them or all features as ripe as they are.
+fn has_feature(config: &Config, group: &str, plural: &str) -> bool {
+    let (gate, ripeness) = match (group, plural) {
+        ("certificates.k8s.io", "clustertrustbundles") => ("ClusterTrustBundle", "AllBeta"),
+        ("certificates.k8s.io", "podcertificaterequests") => ("PodCertificateRequest", "AllBeta"),
+        ("scheduling.k8s.io", "podgroups" | "workloads") => ("GenericWorkload", "AllAlpha"),
+        ("storagemigration.k8s.io", "storageversionmigrations") => ("StorageVersionMigrator", "AllBeta"),
+        _ => return true,
+    };
+    config.feature(gate, config.feature(ripeness, false))
 }
 
 /// What `--runtime-config` says of a resource in a version; the most specific switch counts: resource, version, maturity, all.
@@ -278,6 +293,22 @@ mod tests {
         assert_eq!(served(&beta, "a.b", "v1beta1", "others"), Some(false));
         assert_eq!(served(&beta, "a.b", "v1beta1", "things"), Some(true));
         assert_eq!(served(&beta, "apps", "v1", "deployments"), None);
+    }
+
+    #[test]
+    fn a_version_alone_does_not_serve_what_needs_a_feature() {
+        let served = |gates: &[(&str, bool)], group: &str| {
+            let mut config = Config::new("");
+            config.runtime_config = [("api/all".to_owned(), true)].into();
+            config.feature_gates = gates.iter().map(|(gate, on)| ((*gate).to_owned(), *on)).collect();
+            let catalogue = enabled(Catalogue::builtin(), &config);
+            catalogue.group(group).unwrap().versions.iter().filter(|version| version.served).count()
+        };
+        assert_eq!(served(&[], "certificates.k8s.io"), 1);
+        assert_eq!(served(&[("ClusterTrustBundle", true)], "certificates.k8s.io"), 3);
+        assert_eq!(served(&[("AllBeta", true), ("StorageVersionMigrator", false)], "storagemigration.k8s.io"), 0);
+        assert_eq!(served(&[("AllBeta", true)], "storagemigration.k8s.io"), 1);
+        assert_eq!(served(&[("AllAlpha", true)], "scheduling.k8s.io"), 2);
     }
 
     #[test]

@@ -89,34 +89,7 @@ impl Strategy for CertificateSigningRequests {
     }
 
     fn validate(&self, object: &Value, _: &Context<'_>) -> Faults {
-        let mut faults = Faults::default();
-        let path = Path::new("spec");
-        let spec = &object["spec"];
-        let request = &spec["request"];
-        if let Some(why) = crate::pem::request_fault(&bytes(request.as_str().unwrap_or_default())) {
-            faults.invalid(&path.child("request"), request, &why);
-        }
-        let usages: Vec<&str> = spec.texts("usages").collect();
-        let at = path.child("usages");
-        if usages.is_empty() {
-            faults.required(&at, "");
-        }
-        for (i, usage) in usages.iter().enumerate() {
-            check::one_of(&mut faults, &at.index(i), usage, USAGES);
-        }
-        check::unique_texts(&mut faults, &at, usages.into_iter());
-        let at = path.child("signerName");
-        match spec.text("signerName") {
-            name @ "kubernetes.io/legacy-unknown" => {
-                faults.invalid_str(&at, name, "the legacy signerName is not allowed via this API version");
-            }
-            name => signer_name(&mut faults, &at, name),
-        }
-        if let Some(seconds) = spec.opt_int("expirationSeconds").filter(|seconds| *seconds < 600) {
-            let detail = "may not specify a duration less than 600 seconds (10 minutes)";
-            faults.invalid_int(&path.child("expirationSeconds"), seconds, detail);
-        }
-        faults
+        spec(&object["spec"], None)
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value, ctx: &Context<'_>) {
@@ -149,7 +122,7 @@ impl Strategy for CertificateSigningRequests {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, ctx: &Context<'_>) -> Faults {
-        let mut faults = Faults::default();
+        let mut faults = spec(&object["spec"], Some(&old["spec"]));
         let root = Path::new("status");
         let path = root.child("conditions");
         let (now, before) = (object["status"].list("conditions"), old["status"].list("conditions"));
@@ -224,6 +197,44 @@ impl Strategy for CertificateSigningRequests {
     }
 }
 
+/// What is wrong with a request. Some of what older versions took is let be where the `old` one had it.
+fn spec(spec: &Value, old: Option<&Value>) -> Faults {
+    let mut faults = Faults::default();
+    let path = Path::new("spec");
+    let request = &spec["request"];
+    if let Some(why) = crate::pem::request_fault(&bytes(request.as_str().unwrap_or_default())) {
+        faults.invalid(&path.child("request"), request, &why);
+    }
+    let usages: Vec<&str> = spec.texts("usages").collect();
+    let at = path.child("usages");
+    if usages.is_empty() {
+        faults.required(&at, "");
+    }
+    let old_usages: Vec<&str> = old.into_iter().flat_map(|old| old.texts("usages")).collect();
+    if old_usages.iter().all(|usage| USAGES.contains(usage)) {
+        for (i, usage) in usages.iter().enumerate() {
+            check::one_of(&mut faults, &at.index(i), usage, USAGES);
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    if old_usages.iter().all(|usage| seen.insert(*usage)) {
+        check::unique_texts(&mut faults, &at, usages.into_iter());
+    }
+    const LEGACY: &str = "kubernetes.io/legacy-unknown";
+    let at = path.child("signerName");
+    match spec.text("signerName") {
+        LEGACY if old.is_none_or(|old| old.text("signerName") != LEGACY) => {
+            faults.invalid_str(&at, LEGACY, "the legacy signerName is not allowed via this API version");
+        }
+        name => signer_name(&mut faults, &at, name),
+    }
+    if let Some(seconds) = spec.opt_int("expirationSeconds").filter(|seconds| *seconds < 600) {
+        let detail = "may not specify a duration less than 600 seconds (10 minutes)";
+        faults.invalid_int(&path.child("expirationSeconds"), seconds, detail);
+    }
+    faults
+}
+
 /// New and changed conditions get the time at which they came.
 fn stamp(object: &mut Value, old: &Value, ctx: &Context<'_>) {
     let now = corten_api::time::seconds(ctx.now);
@@ -273,4 +284,46 @@ fn conditions(faults: &mut Faults, path: &Path<'_>, list: &[Value], before: &[Va
 
 fn bytes(base64: &str) -> Vec<u8> {
     base64::engine::general_purpose::STANDARD.decode(base64).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{context, shown};
+
+    #[test]
+    fn what_was_taken_once_may_stay() {
+        let request = |more: Value| {
+            let mut spec = json!({"signerName": "a.example/b", "usages": ["any"]});
+            for (key, value) in more.as_object().into_iter().flatten() {
+                spec[key] = value.clone();
+            }
+            json!({"spec": spec, "status": {}})
+        };
+        let faults = |new: Value, old: Value| {
+            let all = shown(&CertificateSigningRequests.validate_update(&request(new), &request(old), &context("")));
+            // Neither has a request that is one.
+            all.into_iter().filter(|fault| !fault.starts_with("spec.request")).collect::<Vec<_>>()
+        };
+        let odd = json!({"usages": ["x", "x"], "signerName": "kubernetes.io/legacy-unknown"});
+        assert_eq!(faults(odd.clone(), odd.clone()), Vec::<String>::new());
+        let fresh = faults(odd, json!({}));
+        let fields: Vec<&str> = fresh.iter().map(|fault| fault.split(':').next().unwrap()).collect();
+        assert_eq!(fields, ["spec.usages[0]", "spec.usages[1]", "spec.usages[1]", "spec.signerName"]);
+        let short = json!({"expirationSeconds": 63});
+        let why = "spec.expirationSeconds: Invalid value: 63: may not specify a duration less than 600 seconds (10 minutes)";
+        assert_eq!(faults(short.clone(), short), [why]);
+    }
+
+    #[test]
+    fn a_condition_without_a_time_gets_one() {
+        let mut object = json!({"status": {"conditions": [{"type": "A", "status": "True"}, {"type": "B", "status": "True"}]}});
+        let old = json!({"status": {"conditions": [
+            {"type": "A", "status": "True"}, {"type": "B", "status": "False", "lastTransitionTime": "2020-01-01T00:00:00Z"},
+            {"type": "B", "status": "True", "lastTransitionTime": "2021-01-01T00:00:00Z"},
+        ]}});
+        stamp(&mut object, &old, &context("status"));
+        let time = |at: usize| object["status"]["conditions"][at]["lastTransitionTime"].as_str().unwrap();
+        assert_eq!((time(0), time(1)), ("1970-01-01T00:00:00Z", "2021-01-01T00:00:00Z"));
+    }
 }

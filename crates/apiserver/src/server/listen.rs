@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use corten_task::Tasks;
 
-use super::io::Patient;
+use super::io::{Answer, Patient, Use, linger};
 use super::protocol;
 use crate::authn::Peer;
 use crate::pipeline;
@@ -29,6 +29,8 @@ const MAX_CONNECTIONS: usize = 16_384;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a client may take to send the head of a request.
 const HEAD: Duration = Duration::from_secs(32);
+/// How long a connection of HTTP/1 is kept without a request.
+const IDLE: Duration = Duration::from_secs(90);
 /// Bytes of headers in one request.
 const MAX_HEADERS: usize = 1 << 20;
 /// Headers in one request of HTTP/1: room for those who act in the name of somebody with many groups. Each costs every request a
@@ -93,56 +95,71 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, st
     let left = Arc::new(Notify::new());
     let leave = left.clone();
     let chance = state.config.goaway_chance;
+    let used = Arc::new(Use::default());
+    let serving = used.clone();
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let (state, peer) = (state.clone(), peer.clone());
+        let (state, peer, used) = (state.clone(), peer.clone(), serving.clone());
+        let answering = used.begin();
+        if request.version() == http::Version::HTTP_2 {
+            used.leave();
+        }
         // Told with this answer, so that what the client asks next goes to whichever server it finds then.
         if request.version() == http::Version::HTTP_2 && chance > 0.0 && rand::random::<f64>() < chance {
             leave.notify_one();
         }
         async move {
             if let Some(refusal) = protocol::refuse(&request) {
-                return Ok(refusal);
+                return Ok(refusal.map(|body| Answer::new(body, answering)));
             }
             let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
             let mut response = pipeline::serve(state, request, peer).await;
             protocol::name(&mut response);
-            Ok::<_, Infallible>(response)
+            if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                used.leave();
+            }
+            Ok::<_, Infallible>(response.map(|body| Answer::new(body, answering)))
         }
     });
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream, HEAD)), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        () = left.notified() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection.as_mut() => Some(ended),
-                () = stop.cancelled() => None,
+    let (stream, mut back) = Patient::new(stream, HEAD, used);
+    let ended = {
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = left.notified() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => Some(ended),
+                    () = stop.cancelled() => None,
+                }
             }
-        }
-        () = stop.cancelled() => None,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(grace, connection).await {
-                Ok(ended) => ended,
-                Err(_) => {
-                    tracing::warn!(%address, "a request was still running at the end of the grace period");
-                    Ok(())
+            () = stop.cancelled() => None,
+        };
+        match ended {
+            Some(ended) => ended,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                match tokio::time::timeout(grace, connection).await {
+                    Ok(ended) => ended,
+                    Err(_) => {
+                        tracing::warn!(%address, "a request was still running at the end of the grace period");
+                        return;
+                    }
                 }
             }
         }
     };
-    if let Err(err) = ended {
-        tracing::debug!(%address, error = %err, "connection");
+    match (ended, back.try_recv()) {
+        (Ok(()), Ok(stream)) => linger(stream).await,
+        (Err(err), _) => tracing::debug!(%address, error = %err, "connection"),
+        // It was taken over.
+        (Ok(()), Err(_)) => {}
     }
 }
 
 fn builder(tasks: &Tasks, streams: u32) -> auto::Builder<OnTasks> {
     let mut builder = auto::Builder::new(OnTasks(tasks.child("streams")));
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEADERS).max_headers(MANY_HEADERS);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE).max_buf_size(MAX_HEADERS).max_headers(MANY_HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())

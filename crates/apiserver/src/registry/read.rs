@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header;
+use tokio::time::Instant;
 
 use corten_api::status::{Cause, Details, Status};
 use corten_store::{ReadError, Revision};
@@ -102,7 +103,7 @@ pub(crate) async fn page(state: &State, cache: &Arc<Cache>, options: &ListOption
     }
     let scope = if filter.namespace.is_empty() { String::new() } else { format!("{}/", filter.namespace) };
     let (map, revision, from) = if continuation.is_empty() {
-        let (map, revision) = first_snapshot(state, cache, options).await?;
+        let (map, revision) = first_snapshot(state, cache, options, limit > 0).await?;
         (map, revision, Bound::Unbounded)
     } else {
         let token = Token::decode(continuation)?;
@@ -174,7 +175,12 @@ async fn indexed(state: &State, cache: &Cache, options: &ListOptions, filter: &F
 }
 
 /// The state that a list without a token shows.
-async fn first_snapshot(state: &State, cache: &Arc<Cache>, options: &ListOptions) -> Result<(Map, u64), Status> {
+async fn first_snapshot(
+    state: &State,
+    cache: &Arc<Cache>,
+    options: &ListOptions,
+    is_limited: bool,
+) -> Result<(Map, u64), Status> {
     let asked = options.resource_version.as_str();
     let revision = options::revision(asked).map_err(|why| {
         let quoted = corten_api::field::quoted(asked);
@@ -183,7 +189,7 @@ async fn first_snapshot(state: &State, cache: &Arc<Cache>, options: &ListOptions
     match (asked, options.version_match.as_str()) {
         ("", _) => Ok(newest(state, cache).await),
         // No state has this number, so what is asked for in more digits than one is the newest.
-        (asked, how) if revision == 0 && asked != "0" && (how == "Exact" || (how.is_empty() && options.limit > 0)) => {
+        (asked, how) if revision == 0 && asked != "0" && (how == "Exact" || (how.is_empty() && is_limited)) => {
             Ok(newest(state, cache).await)
         }
         (_, "Exact") => {
@@ -191,7 +197,7 @@ async fn first_snapshot(state: &State, cache: &Arc<Cache>, options: &ListOptions
             Ok((at(state, cache, revision).await.map_err(expired)?, revision))
         }
         // Upstream reads a limited list at a revision without a match rule as exact.
-        (asked, "") if asked != "0" && options.limit > 0 => {
+        (asked, "") if asked != "0" && is_limited => {
             not_before(state, revision).await?;
             Ok((at(state, cache, revision).await.map_err(expired)?, revision))
         }
@@ -217,7 +223,13 @@ pub(crate) fn now(state: &State, cache: &Cache) -> (Map, u64) {
 
 /// Waits until `revision` is visible, for a while.
 pub(crate) async fn not_before(state: &State, revision: u64) -> Result<(), Status> {
-    if tokio::time::timeout(CATCH_UP, state.caches.wait_for(revision)).await.is_ok() {
+    visible(state, revision, Instant::now() + CATCH_UP).await
+}
+
+/// Waits until `revision` is visible, for a while, and not past `deadline`.
+pub(crate) async fn visible(state: &State, revision: u64, deadline: Instant) -> Result<(), Status> {
+    let until = deadline.min(Instant::now() + CATCH_UP);
+    if tokio::time::timeout_at(until, state.caches.wait_for(revision)).await.is_ok() {
         return Ok(());
     }
     let current = state.caches.applied();

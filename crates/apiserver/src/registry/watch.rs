@@ -165,14 +165,9 @@ async fn start(
             state.caches.catch_up().await;
         }
         // Who asks for what is not there yet has a watch already, and is told in it that it did not come.
-        let phase = match tokio::time::timeout_at(deadline, read::not_before(state, revision)).await {
-            Ok(Ok(())) => None,
-            Ok(Err(status)) => Some(Phase::Failing(Box::new(status))),
-            Err(_) => Some(Phase::Ended),
-        };
-        if let Some(phase) = phase {
+        if let Err(status) = read::visible(state, revision, deadline).await {
             let (_, watcher) = cache.watch(Interest::Object("".into()));
-            return Ok(Start { phase, watcher, revision });
+            return Ok(Start { phase: Phase::Failing(Box::new(status)), watcher, revision });
         }
         let applied = state.caches.applied();
         let (map, watcher) = cache.watch(interest);
@@ -271,7 +266,7 @@ impl Stream {
     async fn next(&mut self) -> Option<Bytes> {
         let mut out = Vec::new();
         // A watch that never runs out of events does not come to look at its alarm.
-        if Instant::now() >= self.deadline {
+        if Instant::now() >= self.deadline && !matches!(self.phase, Phase::Failing(_)) {
             return None;
         }
         loop {

@@ -100,6 +100,11 @@ async fn lists_are_selected_and_paged_at_one_revision() {
     let (_, rest) = api.send("GET", &format!("{path}?continue={token}"), None).await;
     assert_eq!(names(&rest), ["c2", "c3", "c4"], "a page shows the revision of the first one");
     assert_eq!(revision(&rest), revision(&first));
+    // A page at a revision is of just this revision. One object has no pages.
+    let at = format!("{path}?limit=3&resourceVersion={}", revision(&first));
+    assert_eq!(names(&api.send("GET", &at, None).await.1), ["c0", "c1", "c2"]);
+    let one = format!("{at}&fieldSelector=metadata.name%3Dc2");
+    assert_eq!(names(&api.send("GET", &one, None).await.1), Vec::<String>::new(), "it is gone by now");
     api.0.stop().await;
 }
 

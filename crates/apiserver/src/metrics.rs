@@ -1,7 +1,7 @@
 //! `/metrics`: counters, gauges and histograms in the Prometheus text format, by upstream's names.
 
 mod families;
-mod features;
+pub(crate) mod features;
 mod health;
 mod parts;
 mod process;
@@ -25,6 +25,7 @@ use prometheus::proto::MetricFamily;
 
 use corten_api::status::Status;
 
+use crate::config::Config;
 use crate::discovery::{GIT_VERSION, VERSION};
 use crate::pipeline::Call;
 use crate::request::RequestInfo;
@@ -114,16 +115,10 @@ pub struct Metrics {
     seen: RwLock<HashSet<(String, String)>>,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Metrics {
     /// All metrics, at zero.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(config: &Config) -> Self {
         let registry = Registry::new();
         let request = ["verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code"];
         let requests = IntCounterVec::new(
@@ -239,7 +234,7 @@ impl Metrics {
             seen: RwLock::default(),
             registry,
         };
-        features::show(&metrics.registry);
+        features::show(&metrics.registry, config);
         for collector in [
             Box::new(metrics.requests.clone()) as Box<dyn prometheus::core::Collector>,
             Box::new(metrics.durations.clone()),
@@ -510,7 +505,7 @@ mod tests {
 
     #[test]
     fn a_family_is_shown_under_its_former_name_too() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(&Config::new(""));
         let facts = RequestFacts::default();
         metrics.request(&info(), &facts, 200, Duration::from_millis(70), Duration::ZERO);
         let families = metrics.registry.gather();
@@ -522,7 +517,7 @@ mod tests {
 
     #[test]
     fn ended_requests_are_counted_and_paths_that_mean_nothing_are_not_told_apart() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(&Config::new(""));
         metrics.terminated(&info(), 429);
         let facts = RequestFacts::default();
         metrics.request(&info(), &facts, 200, Duration::ZERO, Duration::ZERO);
@@ -539,7 +534,7 @@ mod tests {
 
     #[test]
     fn paths_that_are_no_resources_are_counted_as_upstream_counts_them() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(&Config::new(""));
         let facts = RequestFacts::default();
         for path in ["/livez", "/openapi/v3/api/v1", "/apis", "/flagz", "/version", "/livez/ping", "/nope"] {
             let info = RequestInfo { path: path.into(), verb: "get".into(), ..RequestInfo::default() };
@@ -560,7 +555,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_breaks_off_is_counted_once() {
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::new(&Config::new("")));
         for breaks in [true, false] {
             let chunks = (0..4).map(move |n| if breaks && n > 1 { Err("broken".into()) } else { Ok(bytes::Bytes::from("x")) });
             let mut body = Body::stream(futures::stream::iter(chunks));

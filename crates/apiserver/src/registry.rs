@@ -50,6 +50,7 @@ pub(crate) use target::Target;
 
 use crate::cache::{Entry, Fields, Layout, Spec};
 use crate::config::Config;
+use crate::metrics::features;
 use crate::negotiate::{self, Endpoint};
 use crate::pipeline::Call;
 use crate::request::RequestInfo;
@@ -115,17 +116,16 @@ pub fn enabled(catalogue: &Catalogue, config: &Config) -> Catalogue {
     })
 }
 
-/// Whether the feature is on that a resource belongs to: of these, a switch for their version alone serves nothing. All are off
-/// in v1.36 unless `--feature-gates` names them or all features as ripe as they are.
+/// Whether the feature is on that a resource belongs to: of these, a switch for their version alone serves nothing.
 fn has_feature(config: &Config, group: &str, plural: &str) -> bool {
-    let (gate, ripeness) = match (group, plural) {
-        ("certificates.k8s.io", "clustertrustbundles") => ("ClusterTrustBundle", "AllBeta"),
-        ("certificates.k8s.io", "podcertificaterequests") => ("PodCertificateRequest", "AllBeta"),
-        ("scheduling.k8s.io", "podgroups" | "workloads") => ("GenericWorkload", "AllAlpha"),
-        ("storagemigration.k8s.io", "storageversionmigrations") => ("StorageVersionMigrator", "AllBeta"),
+    let feature = match (group, plural) {
+        ("certificates.k8s.io", "clustertrustbundles") => "ClusterTrustBundle",
+        ("certificates.k8s.io", "podcertificaterequests") => "PodCertificateRequest",
+        ("scheduling.k8s.io", "podgroups" | "workloads") => "GenericWorkload",
+        ("storagemigration.k8s.io", "storageversionmigrations") => "StorageVersionMigrator",
         _ => return true,
     };
-    config.feature(gate, config.feature(ripeness, false))
+    features::is_on(config, feature)
 }
 
 /// What `--runtime-config` says of a resource in a version; the most specific switch counts: resource, version, maturity, all.

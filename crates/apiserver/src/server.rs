@@ -104,7 +104,7 @@ impl ApiServer {
         let caches = Caches::start(store.clone(), registry::specs(catalogue), &tasks).await?;
         let reader = Reader::new(caches.clone());
         let tokens = Arc::new(Tokens::new(&config, &certs, &reader)?);
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(&config);
         tokens.metrics.show(metrics.registry());
         let authz = Arc::new(Authorizer::new(&config, &reader, metrics.registry()));
         let state = Arc::new(State {

@@ -1,9 +1,10 @@
-//! The features of upstream that this server has, as `kubernetes_feature_enabled` tells of them. What it does not have, or what no
-//! part of it asks for, is not named: a client may rely on what is said here.
+//! The features of upstream that this server has, and `kubernetes_feature_enabled`, which tells of them. What it does not have, or
+//! what no part of it asks for, is not named: a client may rely on what is said here.
 
 use prometheus::{IntGaugeVec, Opts, Registry};
 
 use super::VALID;
+use crate::config::Config;
 
 /// Name and stage in v1.36; what is generally available has no stage. None of them can be turned off here.
 const FEATURES: [(&str, &str); 33] = [
@@ -42,12 +43,33 @@ const FEATURES: [(&str, &str); 33] = [
     ("WatchList", "BETA"),
 ];
 
+/// Features that resources belong to, with their stage. They are off unless `--feature-gates` names them, or all of their stage.
+const OPTIONAL: [(&str, &str); 4] = [
+    ("ClusterTrustBundle", "BETA"),
+    ("GenericWorkload", "ALPHA"),
+    ("PodCertificateRequest", "BETA"),
+    ("StorageVersionMigrator", "BETA"),
+];
+
+/// Whether a feature is on that can be off.
+pub(crate) fn is_on(config: &Config, name: &str) -> bool {
+    let stage = OPTIONAL.iter().find(|(known, _)| *known == name).map_or("", |(_, stage)| *stage);
+    let all_of_stage = match stage {
+        "ALPHA" => config.feature("AllAlpha", false),
+        _ => config.feature("AllBeta", false),
+    };
+    config.feature(name, all_of_stage)
+}
+
 /// Lets `registry` show them.
-pub(super) fn show(registry: &Registry) {
+pub(super) fn show(registry: &Registry, config: &Config) {
     let help = "This metric records the data about the stage and enablement of a k8s feature.";
     let made = IntGaugeVec::new(Opts::new("kubernetes_feature_enabled", help), &["name", "stage"]).expect(VALID);
     for (name, stage) in FEATURES {
         made.with_label_values(&[name, stage]).set(1);
+    }
+    for (name, stage) in OPTIONAL {
+        made.with_label_values(&[name, stage]).set(is_on(config, name).into());
     }
     registry.register(Box::new(made)).expect(VALID);
 }

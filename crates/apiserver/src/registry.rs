@@ -239,10 +239,11 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// The outcome of a write at `revision`: the cached entry, unless somebody wrote again since.
-    pub(crate) fn stored(writing: &write::Writing<'_>, name: &str, revision: u64, mut document: Value) -> Self {
+    pub(crate) fn stored(writing: &write::Writing<'_>, name: &str, revision: u64, document: &Value) -> Self {
         match writing.cached(name) {
             Ok(Some(entry)) if entry.revision == revision => Self::Entry(entry),
             _ => {
+                let mut document = document.clone();
                 write::metadata(&mut document).insert("resourceVersion".into(), revision.to_string().into());
                 Self::unstored(document)
             }

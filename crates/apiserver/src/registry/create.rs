@@ -155,7 +155,7 @@ async fn attempt_create(writing: &mut Writing<'_>, mut document: Value, version_
     match writing.commit(&name, Some(bytes), Expect::Absent, admitted).await {
         Ok(revision) => {
             reserved.keep();
-            Ok(Outcome::stored(writing, &name, revision, document))
+            Ok(Outcome::stored(writing, &name, revision, &document))
         }
         Err(CommitError::Conflict(_)) => {
             let deleting = writing.cached(&name)?.is_some_and(|there| there.deleting);

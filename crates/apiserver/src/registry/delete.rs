@@ -112,11 +112,11 @@ async fn attempt(
 ) -> Result<Option<Deleted>, Status> {
     let target = writing.target;
     preconditions(target, name, entry, options)?;
-    let mut old = entry.decode();
     let shows_object = hooks::answers_deleted_object(&target.resource);
     if target.is("", "namespaces") {
-        return delete_namespace(writing, name, entry, old, options).await;
+        return delete_namespace(writing, name, entry, entry.decode(), options).await;
     }
+    let mut old = entry.decode_folded();
     let mut document = old.clone();
     let plan = plan(target, &mut document, options, writing.now);
     if plan == Plan::AlreadyUnderWay {
@@ -129,12 +129,12 @@ async fn attempt(
     if marks {
         let then_gone = plan == Plan::Mark { then_gone: true };
         if writing.options.dry_run {
-            return Ok(Some(Deleted { outcome: Outcome::Document(document), gone: then_gone, shows_object }));
+            return Ok(Some(Deleted { outcome: Outcome::unstored(document), gone: then_gone, shows_object }));
         }
         let bytes = target.cache()?.spec().layout.encode(&document);
         match writing.commit(name, Some(bytes), Expect::At(Revision(stored)), admitted.clone()).await {
             Ok(revision) => {
-                let outcome = Outcome::stored(writing, name, revision, document.clone());
+                let outcome = Outcome::stored(writing, name, revision, &document);
                 if !then_gone {
                     return Ok(Some(Deleted { outcome, gone: false, shows_object }));
                 }
@@ -381,7 +381,7 @@ async fn delete_namespace(
         let bytes = target.cache()?.spec().layout.encode(&document);
         return match writing.commit(name, Some(bytes), Expect::At(Revision(entry.stored)), admitted).await {
             Ok(revision) => {
-                let outcome = Outcome::stored(writing, name, revision, document);
+                let outcome = Outcome::stored(writing, name, revision, &document);
                 Ok(Some(Deleted { outcome, gone: false, shows_object: true }))
             }
             Err(CommitError::Conflict(_)) => Ok(None),

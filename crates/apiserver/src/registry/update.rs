@@ -283,7 +283,7 @@ async fn attempt_update(
         Ok(revision) => {
             reserved.keep();
             hooks::after_update(writing, &document, &old).await;
-            Ok(Attempt::Done(Outcome::stored(writing, name, revision, document)))
+            Ok(Attempt::Done(Outcome::stored(writing, name, revision, &document)))
         }
         Err(CommitError::Conflict(_)) if unconditional => Ok(Attempt::Raced),
         Err(CommitError::Conflict(None)) => Err(target.not_found(name)),

@@ -78,6 +78,28 @@ async fn objects_are_created_read_changed_and_deleted() {
     api.0.stop().await;
 }
 
+/// What waits for its finalizers is marked and otherwise as it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_changes_no_more_than_its_marks() {
+    let api = Api::start().await;
+    api.create("held", json!({})).await;
+    let path = "/api/v1/namespaces/a/configmaps/held";
+    let (_, held) = api.send("PATCH", path, Some(json!({"metadata": {"finalizers": ["a.b/c"]}}))).await;
+    let managers = held["metadata"]["managedFields"].as_array().unwrap();
+    for query in ["?dryRun=All", ""] {
+        let (code, marked) = api.send("DELETE", &format!("{path}{query}"), None).await;
+        assert_eq!(code, 200, "{marked}");
+        assert!(marked["metadata"]["deletionTimestamp"].is_string(), "{marked}");
+        assert_eq!(marked["metadata"]["managedFields"].as_array(), Some(managers));
+        assert_eq!(marked["data"], held["data"]);
+    }
+    let (_, waiting) = api.send("GET", path, None).await;
+    assert_eq!(waiting["metadata"]["managedFields"].as_array(), Some(managers));
+    api.send("PATCH", path, Some(json!({"metadata": {"finalizers": null}}))).await;
+    assert_eq!(api.send("GET", path, None).await.0, 404);
+    api.0.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_are_selected_and_paged_at_one_revision() {
     let api = Api::start().await;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use corten_api::field::{Faults, Path};
+
 use crate::Context;
 
 static EXTRA: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -21,7 +23,14 @@ pub(crate) fn context(subresource: &str) -> Context<'_> {
     }
 }
 
+/// What a check of `spec` finds.
+pub(crate) fn told(check: impl FnOnce(&mut Faults, &Path<'_>)) -> Vec<String> {
+    let mut faults = Faults::default();
+    check(&mut faults, &Path::new("spec"));
+    shown(&faults)
+}
+
 /// `field: message` of each fault.
-pub(crate) fn shown(faults: &corten_api::field::Faults) -> Vec<String> {
+pub(crate) fn shown(faults: &Faults) -> Vec<String> {
     faults.0.iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect()
 }

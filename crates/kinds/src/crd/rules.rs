@@ -183,12 +183,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::testing::shown;
 
     fn told(mut schema: Value, rule: Value) -> Vec<String> {
         schema["x-kubernetes-validations"] = json!([rule]);
         let mut faults = Faults::default();
         compile(&mut faults, &Path::new("s"), &schema, false, Some("s.items"));
-        faults.0.into_iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect()
+        shown(&faults)
     }
 
     #[test]

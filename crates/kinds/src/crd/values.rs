@@ -284,8 +284,7 @@ mod tests {
         fn told(value: Value, schema: Value, expected: &[&str]) {
             let mut faults = Faults::default();
             check(&mut faults, &Path::new("d"), &value, &schema);
-            let found: Vec<String> = faults.0.iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect();
-            assert_eq!(found, expected);
+            assert_eq!(crate::testing::shown(&faults), expected);
         }
         fn merge(schema: &mut Value, more: Value) {
             if let (Value::Object(schema), Value::Object(more)) = (schema, more) { schema.extend(more); }

@@ -344,12 +344,7 @@ pub(super) fn fully_qualified(faults: &mut Faults, path: &Path<'_>, name: &str) 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn told(check: impl FnOnce(&mut Faults, &Path<'_>)) -> Vec<String> {
-        let mut faults = Faults::default();
-        check(&mut faults, &Path::new("spec"));
-        faults.0.into_iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect()
-    }
+    use crate::testing::told;
 
     #[test]
     fn devices_of_slices_are_placed_once() {

@@ -295,12 +295,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn told(check: impl FnOnce(&mut Faults, &Path<'_>)) -> Vec<String> {
-        let mut faults = Faults::default();
-        check(&mut faults, &Path::new("spec"));
-        faults.0.into_iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect()
-    }
+    use crate::testing::told;
 
     #[test]
     fn claims_name_what_they_want() {

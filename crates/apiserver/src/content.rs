@@ -48,8 +48,8 @@ impl Content<'_> {
         F: Future<Output = Result<Vec<u8>, Status>>,
     {
         let mut response = match self.wanted(call) {
-            Wanted::Nothing => empty(StatusCode::NOT_MODIFIED),
-            Wanted::Refused => empty(StatusCode::PRECONDITION_FAILED),
+            Wanted::Nothing => response::empty(StatusCode::NOT_MODIFIED),
+            Wanted::Refused => response::empty(StatusCode::PRECONDITION_FAILED),
             Wanted::Part(range) => {
                 let body = make().await?;
                 match part(range, body.len()) {
@@ -153,12 +153,6 @@ fn first_tag(list: &str) -> Option<(bool, &str, &str)> {
     let (tag, behind) = rest.strip_prefix('"')?.split_once('"')?;
     let is_allowed = |byte: u8| byte == 0x21 || byte >= 0x23 && byte != 0x7f;
     tag.bytes().all(is_allowed).then_some((is_weak, tag, behind))
-}
-
-fn empty(code: StatusCode) -> Response {
-    let mut response = Response::new(response::Body::empty());
-    *response.status_mut() = code;
-    response
 }
 
 fn partial(part: &Range<usize>, body: &[u8]) -> Response {

@@ -128,9 +128,7 @@ fn aggregated(call: &Call, document: &Value, form: Form) -> Result<Response, Sta
     let etag: String = Sha512::digest(document.to_string()).iter().map(|byte| format!("{byte:02X}")).collect();
     let etag = format!("\"{etag}\"");
     let mut response = if call.header(header::IF_NONE_MATCH) == etag {
-        let mut unchanged = Response::new(response::Body::empty());
-        *unchanged.status_mut() = http::StatusCode::NOT_MODIFIED;
-        unchanged
+        response::empty(http::StatusCode::NOT_MODIFIED)
     } else {
         let mut response = encoded(call, 200, document, "apidiscovery.v2.APIGroupDiscoveryList", form)?;
         let kind = format!("{};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", negotiate::content_type_of(form.encoding));

@@ -87,7 +87,7 @@ async fn version_3_of(
     let Some(form) = Form::choose(accept, Dialect::V3) else {
         // Who accepts nothing that is a media type gets nothing, and is not told why.
         if negotiate::names_no_type(accept) {
-            return Ok(Response::new(response::Body::empty()));
+            return Ok(response::empty(StatusCode::OK));
         }
         return Ok(bare(StatusCode::NOT_ACCEPTABLE));
     };
@@ -173,9 +173,7 @@ fn varying(mut response: Response) -> Response {
 
 /// An answer without a body.
 fn bare(code: StatusCode) -> Response {
-    let mut response = Response::new(response::Body::empty());
-    *response.status_mut() = code;
-    varying(response)
+    varying(response::empty(code))
 }
 
 /// What a document of version 3 is about.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use http::request::Parts;
-use http::{Extensions, HeaderMap, Method, Uri, header};
+use http::{Extensions, HeaderMap, Method, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 
@@ -117,7 +117,7 @@ impl Call {
 pub async fn serve(state: Arc<State>, request: http::Request<RequestBody>, peer: Arc<Peer>) -> Response {
     // A ping of the server as a whole (RFC 9110, 9.3.7), which Go's answers before anybody else is asked.
     if request.method() == Method::OPTIONS && request.uri().path() == "*" {
-        return Response::new(response::Body::empty());
+        return response::empty(StatusCode::OK);
     }
     run(&state, request, Caller::Peer(peer)).await
 }

@@ -182,6 +182,14 @@ pub fn random_id() -> String {
     uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string()
 }
 
+/// A response without a body.
+#[must_use]
+pub fn empty(code: StatusCode) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = code;
+    response
+}
+
 /// A response of `bytes` with a content type.
 #[must_use]
 pub fn bytes(code: u16, content_type: &str, body: impl Into<Body>) -> Response {

@@ -20,7 +20,7 @@ use corten_api::status::Status;
 
 use crate::negotiate::Encoding;
 use crate::pipeline::Call;
-use crate::response::{Body, BoxError, Response, Tunnel};
+use crate::response::{self, BoxError, Response, Tunnel};
 use crate::state::State;
 
 /// A wish for a WebSocket that can be fulfilled.
@@ -98,8 +98,7 @@ impl Wish {
                 Err(err) => tracing::debug!(error = %err, "an upgrade did not come about"),
             }
         });
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let mut response = response::empty(StatusCode::SWITCHING_PROTOCOLS);
         let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));

@@ -21,7 +21,7 @@ use serde_json::Value;
 use corten_api::status::Status;
 
 use crate::pipeline::Call;
-use crate::response::{Body, RequestBody, Response, Tunnel};
+use crate::response::{self, Body, RequestBody, Response, Tunnel};
 use crate::socket;
 use crate::state::State;
 
@@ -81,9 +81,7 @@ pub async fn serve(state: &Arc<State>, mut call: Call, object: Value) -> Result<
     let target = target::kubelet(state, &call, &object).map_err(of_pod)?;
     let Some(target) = target else {
         // The log of a pod that is nowhere has no content.
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        return Ok(response);
+        return Ok(response::empty(StatusCode::NO_CONTENT));
     };
     if !is_log && !wants_upgrade(&call.headers) {
         return Err(Status::bad_request("Upgrade request required"));
@@ -126,8 +124,7 @@ async fn proxy(state: &Arc<State>, call: Call, object: &Value) -> Result<Respons
     // A browser resolves links against the directory: the proxied root has to look like one.
     if rest.is_empty() && matches!(call.method, Method::GET | Method::HEAD) {
         let query = call.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+        let mut response = response::empty(StatusCode::MOVED_PERMANENTLY);
         if let Ok(location) = HeaderValue::from_str(&format!("{path}/{query}")) {
             response.headers_mut().insert(header::LOCATION, location);
         }
@@ -273,8 +270,7 @@ async fn forward(state: &Arc<State>, mut call: Call, target: &Target, way: For) 
             Err(err) => tracing::debug!(error = %err, "an upgrade did not come about"),
         }
     });
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let mut response = response::empty(StatusCode::SWITCHING_PROTOCOLS);
     *response.headers_mut() = answer.headers().clone();
     response.extensions_mut().insert(tunnel);
     Ok(response)

@@ -16,7 +16,7 @@ use crate::flowcontrol::Seat;
 use crate::metrics::RequestFacts;
 use crate::proof::{Authenticated, Authorized};
 use crate::request::{Query, RequestInfo};
-use crate::response::{self, Body, RequestBody, Response, Tunnel};
+use crate::response::{self, RequestBody, Response, Tunnel};
 use crate::state::State;
 use crate::user::User;
 use crate::warnings::Warnings;
@@ -111,9 +111,7 @@ impl<'s> Passage<'s> {
         limit: Option<Duration>,
     ) -> Result<Response, Refusal> {
         if self.is_preflight {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            return Ok(response);
+            return Ok(response::empty(StatusCode::NO_CONTENT));
         }
         let who = self.authenticate(caller, &parts.headers).await?;
         self.is_received = true;

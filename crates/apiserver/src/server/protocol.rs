@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use hyper::ext::ReasonPhrase;
 
-use crate::response::{Body, Response};
+use crate::response::{self, Body, Response};
 
 /// The answer to a request that breaks the rules; the connection ends with it.
 pub(super) fn refuse<B>(request: &Request<B>) -> Option<Response> {
@@ -16,8 +16,7 @@ pub(super) fn refuse<B>(request: &Request<B>) -> Option<Response> {
         "" => format!("{} {}", code.as_u16(), code.canonical_reason().unwrap_or_default()),
         why => format!("{} {}: {why}", code.as_u16(), code.canonical_reason().unwrap_or_default()),
     };
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = code;
+    let mut response = response::empty(code);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     if code == StatusCode::BAD_REQUEST {
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");

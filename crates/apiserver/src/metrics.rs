@@ -9,6 +9,7 @@ mod stability;
 
 use families::Watches;
 pub use families::{Access, Admission, Audited, Storage, Timed, Watched};
+pub(crate) use families::{counters, histograms};
 pub use health::Health;
 use parts::{Caches, Services};
 pub use parts::{Filters, Listener};
@@ -216,14 +217,14 @@ impl Metrics {
                 &["storage_cluster_id"],
             )
             .expect(VALID),
-            validations: families::histograms(
+            validations: histograms(
                 &registry,
                 "field_validation_request_duration_seconds",
                 "Response latency distribution in seconds for each field validation value",
                 &DURATIONS,
                 &["field_validation"],
             ),
-            bodies: families::histograms(
+            bodies: histograms(
                 &registry,
                 "apiserver_request_body_size_bytes",
                 "Apiserver request body size in bytes broken out by resource and verb.",

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Registry};
 
 use super::Operation;
+use crate::metrics::{counters, histograms};
 
 const VALID: &str = "names and labels are fixed and distinct";
 
@@ -17,19 +18,21 @@ pub(super) struct PolicyMetrics {
 impl PolicyMetrics {
     pub(super) fn new(registry: &Registry) -> Self {
         let labels = ["policy", "policy_binding", "error_type", "enforcement_action"];
-        let checks = Opts::new(
-            "apiserver_validating_admission_policy_check_total",
-            "Validation admission policy check total, labeled by policy and further identified by binding and enforcement action taken.",
-        );
-        let took = HistogramOpts::new(
-            "apiserver_validating_admission_policy_check_duration_seconds",
-            "Validation admission latency for individual validation expressions in seconds, labeled by policy and further including binding and enforcement action taken.",
-        );
-        let checks = IntCounterVec::new(checks, &labels).expect(VALID);
-        let took = HistogramVec::new(took.buckets(vec![5e-7, 0.001, 0.01, 0.1, 1.0]), &labels).expect(VALID);
-        registry.register(Box::new(checks.clone())).expect(VALID);
-        registry.register(Box::new(took.clone())).expect(VALID);
-        Self { checks, took }
+        Self {
+            checks: counters(
+                registry,
+                "apiserver_validating_admission_policy_check_total",
+                "Validation admission policy check total, labeled by policy and further identified by binding and enforcement action taken.",
+                &labels,
+            ),
+            took: histograms(
+                registry,
+                "apiserver_validating_admission_policy_check_duration_seconds",
+                "Validation admission latency for individual validation expressions in seconds, labeled by policy and further including binding and enforcement action taken.",
+                &[5e-7, 0.001, 0.01, 0.1, 1.0],
+                &labels,
+            ),
+        }
     }
 
     /// A check failed with a message, and the binding's `action` was taken.
@@ -85,13 +88,13 @@ pub(super) struct PodSecurityMetrics {
 
 impl PodSecurityMetrics {
     pub(super) fn new(registry: &Registry) -> Self {
-        let options = Opts::new(
+        let labels = ["decision", "policy_level", "policy_version", "mode", "request_operation", "resource", "subresource"];
+        let evaluations = counters(
+            registry,
             "pod_security_evaluations_total",
             "Number of policy evaluations that occurred, not counting ignored or exempt requests.",
+            &labels,
         );
-        let labels = ["decision", "policy_level", "policy_version", "mode", "request_operation", "resource", "subresource"];
-        let evaluations = IntCounterVec::new(options, &labels).expect(VALID);
-        registry.register(Box::new(evaluations.clone())).expect(VALID);
         let usual = ["create", "update"]
             .map(|operation| evaluations.with_label_values(&["allow", "privileged", "latest", "enforce", operation, "pod", ""]));
         Self { evaluations, usual }

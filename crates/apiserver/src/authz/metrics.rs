@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{HistogramVec, IntCounterVec, Registry};
 
-const VALID: &str = "names and labels are fixed and distinct";
+use crate::metrics::{counters, histograms};
+
 const LABELS: [&str; 2] = ["mode", "decision"];
 
 /// Counters and durations, each by mode and decision.
@@ -54,15 +55,11 @@ struct Counted {
 impl Counted {
     fn new(registry: &Registry, total: (&str, &str), durations: (&str, &str)) -> Self {
         let name = |name: &str| format!("apiserver_impersonation_{name}");
-        let buckets = prometheus::exponential_buckets(0.001, 2.0, 15).expect(VALID);
-        let made = Self {
-            total: IntCounterVec::new(Opts::new(name(total.0), total.1), &LABELS).expect(VALID),
-            durations: HistogramVec::new(HistogramOpts::new(name(durations.0), durations.1).buckets(buckets), &LABELS)
-                .expect(VALID),
-        };
-        registry.register(Box::new(made.total.clone())).expect(VALID);
-        registry.register(Box::new(made.durations.clone())).expect(VALID);
-        made
+        let buckets = prometheus::exponential_buckets(0.001, 2.0, 15).expect("the first is above zero, and they grow");
+        Self {
+            total: counters(registry, &name(total.0), total.1, &LABELS),
+            durations: histograms(registry, &name(durations.0), durations.1, &buckets, &LABELS),
+        }
     }
 
     fn count(&self, mode: &str, allowed: bool, took: Duration) {

@@ -1,10 +1,9 @@
 //! The metrics of priority and fairness, by upstream's names. Those of a schema are looked up once, when it is read.
 
-use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::queues::{Counted, Level};
+use crate::metrics::{counters, histograms};
 
 /// Upstream's buckets of waiting and running, in seconds.
 const SECONDS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
@@ -52,21 +51,13 @@ pub(super) struct SchemaMetrics {
 
 impl FlowMetrics {
     pub(super) fn new(registry: &Registry) -> Self {
-        let counters = |name, help, labels: &[&str]| {
-            let made = IntCounterVec::new(Opts::new(name, help), labels).expect(VALID);
-            registry.register(Box::new(made.clone())).expect(VALID);
-            made
-        };
+        let counters = |name, help, labels: &[&str]| counters(registry, name, help, labels);
         let gauges = |name, help, labels: &[&str]| {
             let made = IntGaugeVec::new(Opts::new(name, help), labels).expect(VALID);
             registry.register(Box::new(made.clone())).expect(VALID);
             made
         };
-        let histograms = |name, help, buckets: &[f64], labels: &[&str]| {
-            let made = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels).expect(VALID);
-            registry.register(Box::new(made.clone())).expect(VALID);
-            made
-        };
+        let histograms = |name, help, buckets: &[f64], labels: &[&str]| histograms(registry, name, help, buckets, labels);
         let inqueue = gauges(
             "apiserver_current_inqueue_requests",
             "Maximal number of queued requests in this apiserver per request kind in last second.",

@@ -16,13 +16,15 @@ const LISTS: [f64; 16] = [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0
 /// Upstream's buckets of admission steps, in seconds.
 const ADMISSION: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 
-pub(super) fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+/// Counters by labels, which `registry` shows.
+pub(crate) fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     let made = IntCounterVec::new(Opts::new(name, help), labels).expect(VALID);
     registry.register(Box::new(made.clone())).expect(VALID);
     made
 }
 
-pub(super) fn histograms(registry: &Registry, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> HistogramVec {
+/// Distributions by labels, which `registry` shows.
+pub(crate) fn histograms(registry: &Registry, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> HistogramVec {
     let made = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels).expect(VALID);
     registry.register(Box::new(made.clone())).expect(VALID);
     made

@@ -242,12 +242,6 @@ impl Config {
             other_flags: BTreeMap::new(),
         }
     }
-
-    /// Whether a feature gate is on; `default` is upstream's default in v1.36.
-    #[must_use]
-    pub fn feature(&self, name: &str, default: bool) -> bool {
-        self.feature_gates.get(name).copied().unwrap_or(default)
-    }
 }
 
 /// A version of TLS.

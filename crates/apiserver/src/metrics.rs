@@ -1,7 +1,6 @@
 //! `/metrics`: counters, gauges and histograms in the Prometheus text format, by upstream's names.
 
 mod families;
-pub(crate) mod features;
 mod health;
 mod parts;
 mod process;
@@ -235,7 +234,7 @@ impl Metrics {
             seen: RwLock::default(),
             registry,
         };
-        features::show(&metrics.registry, config);
+        crate::features::show(&metrics.registry, config);
         for collector in [
             Box::new(metrics.requests.clone()) as Box<dyn prometheus::core::Collector>,
             Box::new(metrics.durations.clone()),
@@ -435,7 +434,7 @@ impl Drop for Held {
     }
 }
 
-const VALID: &str = "names and labels are fixed and distinct";
+pub(crate) const VALID: &str = "names and labels are fixed and distinct";
 
 /// Verb, group, version, resource, subresource and scope.
 fn labels<'a>(info: &RequestInfo, shown: &'a RequestInfo) -> [&'a str; 6] {

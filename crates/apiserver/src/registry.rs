@@ -50,7 +50,7 @@ pub(crate) use target::Target;
 
 use crate::cache::{Entry, Fields, Layout, Spec};
 use crate::config::Config;
-use crate::metrics::features;
+use crate::features;
 use crate::negotiate::{self, Endpoint};
 use crate::pipeline::Call;
 use crate::request::RequestInfo;

@@ -5,9 +5,7 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Registry};
 
 use super::Operation;
-use crate::metrics::{counters, histograms};
-
-const VALID: &str = "names and labels are fixed and distinct";
+use crate::metrics::{VALID, counters, histograms};
 
 /// Checks of ValidatingAdmissionPolicies that had a consequence.
 pub(super) struct PolicyMetrics {

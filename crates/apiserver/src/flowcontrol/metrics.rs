@@ -3,12 +3,11 @@
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::queues::{Counted, Level};
-use crate::metrics::{counters, histograms};
+use crate::metrics::{VALID, counters, histograms};
 
 /// Upstream's buckets of waiting and running, in seconds.
 const SECONDS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
 const BOTH: [&str; 2] = ["priority_level", "flow_schema"];
-const VALID: &str = "names and labels are fixed and distinct";
 
 /// All families.
 pub(super) struct FlowMetrics {

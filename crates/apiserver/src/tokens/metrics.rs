@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
-const VALID: &str = "names and labels are fixed and distinct";
+use crate::metrics::VALID;
 
 /// Counters of tokens.
 #[derive(Debug)]

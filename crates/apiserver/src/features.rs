@@ -3,8 +3,8 @@
 
 use prometheus::{IntGaugeVec, Opts, Registry};
 
-use super::VALID;
 use crate::config::Config;
+use crate::metrics::VALID;
 
 /// Name and stage in v1.36; what is generally available has no stage. None of them can be turned off here.
 const FEATURES: [(&str, &str); 33] = [
@@ -53,16 +53,14 @@ const OPTIONAL: [(&str, &str); 4] = [
 
 /// Whether a feature is on that can be off.
 pub(crate) fn is_on(config: &Config, name: &str) -> bool {
-    let stage = OPTIONAL.iter().find(|(known, _)| *known == name).map_or("", |(_, stage)| *stage);
-    let all_of_stage = match stage {
-        "ALPHA" => config.feature("AllAlpha", false),
-        _ => config.feature("AllBeta", false),
-    };
-    config.feature(name, all_of_stage)
+    let gates = &config.feature_gates;
+    let is_alpha = OPTIONAL.contains(&(name, "ALPHA"));
+    let all_of_stage = if is_alpha { "AllAlpha" } else { "AllBeta" };
+    gates.get(name).or_else(|| gates.get(all_of_stage)).is_some_and(|on| *on)
 }
 
 /// Lets `registry` show them.
-pub(super) fn show(registry: &Registry, config: &Config) {
+pub(crate) fn show(registry: &Registry, config: &Config) {
     let help = "This metric records the data about the stage and enablement of a k8s feature.";
     let made = IntGaugeVec::new(Opts::new("kubernetes_feature_enabled", help), &["name", "stage"]).expect(VALID);
     for (name, stage) in FEATURES {

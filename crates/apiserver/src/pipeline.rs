@@ -147,7 +147,7 @@ async fn run(state: &Arc<State>, request: http::Request<RequestBody>, caller: Ca
     };
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let (info, limit) = understand(state, &parts, &query);
-    let _counted = (!info.is_long_running()).then(|| state.metrics.inflight(&info));
+    let _counted = (!info.is_long_running()).then(|| state.metrics.requests.inflight(&info));
     let mut passage = Passage::new(state, since, &parts, &query, &info, &caller);
     let outcome = match limit {
         Err(refusal) => Ok(Err(passage.not_understood(refusal))),

@@ -190,7 +190,7 @@ pub async fn serve(state: &Arc<State>, mut call: Call) -> Result<Response, Statu
         && negotiate::is_offered(call.header(header::ACCEPT), offers(&info.verb)).is_ok()
     {
         call.warnings().add(text.to_owned());
-        state.metrics.deprecated(info);
+        state.metrics.requests.deprecated(info);
     }
     let (verb, subresource) = (info.verb.clone(), info.subresource.clone());
     match (verb.as_str(), subresource.as_str()) {

@@ -1,20 +1,15 @@
-//! Metrics of single parts of the server: the listener, the filters that every request passes, the watch caches, and what Services
-//! are given.
+//! Metrics of single parts of the server: the listener, the filters that every request passes, the watch caches, what is stored,
+//! and what Services are given.
 
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::VALID;
-use super::families::{counters, histograms};
+use super::families::{counters, gauges, histograms};
 use crate::allocator::Allocators;
 use crate::cache;
-
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    let made = IntGaugeVec::new(Opts::new(name, help), labels).expect(VALID);
-    registry.register(Box::new(made.clone())).expect(VALID);
-    made
-}
+use crate::state::State;
 
 /// What the listener refuses.
 pub struct Listener {
@@ -218,6 +213,47 @@ impl Caches {
 /// Brings a counter to a figure that is counted elsewhere.
 fn raise(counter: &IntCounter, figure: u64) {
     counter.inc_by(figure.saturating_sub(counter.get()));
+}
+
+/// What is stored, counted when somebody asks.
+pub(super) struct Objects {
+    by_name: IntGaugeVec,
+    by_group: IntGaugeVec,
+    size: GaugeVec,
+}
+
+impl Objects {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let help = "Size of the storage database file physically allocated in bytes.";
+        let size = GaugeVec::new(Opts::new("apiserver_storage_size_bytes", help), &["storage_cluster_id"]).expect(VALID);
+        registry.register(Box::new(size.clone())).expect(VALID);
+        Self {
+            by_name: gauges(
+                registry,
+                "apiserver_storage_objects",
+                "[DEPRECATED, consider using apiserver_resource_objects instead] Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.",
+                &["resource"],
+            ),
+            by_group: gauges(
+                registry,
+                "apiserver_resource_objects",
+                "Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.",
+                &["group", "resource"],
+            ),
+            size,
+        }
+    }
+
+    pub(super) async fn read(&self, state: &State) {
+        for resource in state.catalogue().all().iter().filter(|resource| !resource.storage.hash.is_empty()) {
+            let count = state.reader.snapshot(&resource.group, &resource.plural).len() as i64;
+            self.by_name.with_label_values(&[&resource.qualified()]).set(count);
+            self.by_group.with_label_values(&[&resource.group, &resource.plural]).set(count);
+        }
+        if let Ok(size) = state.store.size().await {
+            self.size.with_label_values(&["store-0"]).set(size as f64);
+        }
+    }
 }
 
 /// What Services are given.

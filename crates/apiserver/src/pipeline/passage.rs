@@ -96,7 +96,7 @@ impl<'s> Passage<'s> {
 
     /// Of a request that was given up in the middle of its steps.
     pub(super) fn out_of_time(&self) -> Refusal {
-        self.state.metrics.terminated(&self.info, 504);
+        self.state.metrics.requests.terminated(&self.info, 504);
         timed_out(&self.info)
     }
 
@@ -160,7 +160,7 @@ impl<'s> Passage<'s> {
         self.queued = started.elapsed();
         self.state.metrics.filters.queued(self.queued);
         seat.map_err(|rejected| {
-            self.state.metrics.terminated(&self.info, 429);
+            self.state.metrics.requests.terminated(&self.info, 429);
             Refusal::Response(Box::new(rejected.response()))
         })
     }
@@ -223,14 +223,14 @@ impl<'s> Passage<'s> {
         self.write_headers(response.headers_mut());
         let (code, took) = (response.status().as_u16(), self.since.elapsed());
         if self.is_served {
-            state.metrics.request(info, &self.facts, code, took, self.queued);
+            state.metrics.requests.answered(info, &self.facts, code, took, self.queued);
         }
-        let held = (info.is_long_running() && code < 400).then(|| state.metrics.long_running(info));
+        let held = (info.is_long_running() && code < 400).then(|| state.metrics.requests.long_running(info));
         let ending = match trail {
             Some(trail) => self.answered(trail, code).await,
             None => None,
         };
-        let sizes = state.metrics.response_size(info, code);
+        let sizes = state.metrics.requests.response_size(info, code);
         if let Some(tunnel) = response.extensions_mut().remove::<Tunnel>() {
             // What is connected goes on after its answer.
             tunnel.keep((held, ending));
@@ -240,7 +240,7 @@ impl<'s> Passage<'s> {
         let body = response.body_mut();
         if body.whole().is_none() {
             let (aborts, info) = (Arc::clone(state), info.clone());
-            body.on_abort(move || aborts.metrics.aborted(&info));
+            body.on_abort(move || aborts.metrics.requests.aborted(&info));
         }
         body.counted(held, sizes, ending);
         tracing::debug!(verb = info.verb, path = info.path, code, took_us = took.as_micros() as u64, "request");

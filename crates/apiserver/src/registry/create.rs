@@ -33,7 +33,7 @@ pub(crate) async fn create(state: &Arc<State>, target: &Target, call: &mut Call)
     let form = read::form(call, Endpoint::Object)?;
     negotiate::content_type(call.header(header::CONTENT_TYPE))?;
     let body = call.read_body(state.config.max_request_body).await?;
-    state.metrics.body(target, metrics::Write::Create, body.len());
+    state.metrics.requests.body(target, metrics::Write::Create, body.len());
     let options = WriteOptions::parse(&call.query, "CreateOptions", false)?;
     let call = &*call;
     let mut writing = Writing::of(state, target, call, options);

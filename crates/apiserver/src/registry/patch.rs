@@ -33,7 +33,7 @@ pub(crate) async fn patch(state: &Arc<State>, target: &Target, call: &mut Call) 
     let kind = patch_kind(call.header(header::CONTENT_TYPE), target)?;
     let form = read::form(call, Endpoint::Object)?;
     let body = call.read_body(state.config.max_request_body).await?;
-    state.metrics.body(target, metrics::Write::Patch, body.len());
+    state.metrics.requests.body(target, metrics::Write::Patch, body.len());
     let options = WriteOptions::parse(&call.query, "PatchOptions", kind.is_none())?;
     if let Some(trail) = call.trail() {
         trail.patch(&body);

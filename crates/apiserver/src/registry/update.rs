@@ -79,7 +79,7 @@ pub(crate) trait Change: Sync {
 pub(crate) async fn put(state: &Arc<State>, target: &Target, call: &mut Call) -> Result<Response, Status> {
     let form = read::form(call, Endpoint::Object)?;
     let body = call.read_body(state.config.max_request_body).await?;
-    state.metrics.body(target, metrics::Write::Update, body.len());
+    state.metrics.requests.body(target, metrics::Write::Update, body.len());
     let options = WriteOptions::parse(&call.query, "UpdateOptions", false)?;
     let call = &*call;
     let mut writing = Writing::of(state, target, call, options);

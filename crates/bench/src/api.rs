@@ -286,10 +286,9 @@ pub fn client_cpu() -> f64 {
     crate::machine::cpu_seconds(std::process::id())
 }
 
-/// Line ends in a piece of a watch. Counted in bytes first, which the compiler turns into a few wide instructions.
+/// Line ends in a piece of a watch.
 pub fn lines(piece: &[u8]) -> usize {
-    let count = |chunk: &[u8]| chunk.iter().map(|byte| u8::from(*byte == b'\n')).sum::<u8>();
-    piece.chunks(usize::from(u8::MAX)).map(|chunk| usize::from(count(chunk))).sum()
+    memchr::memchr_iter(b'\n', piece).count()
 }
 
 /// A pod of 3.3 kB as a list has it, managed fields and all, like those of a real Deployment: 5,000 are a list of 16.4 MB.

@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use crate::machine;
 use crate::stats::Sample;
 use crate::target::Target;
 use crate::wire::Wire;
@@ -55,10 +56,19 @@ pub struct Args {
 const PODS: &str = "/api/v1/namespaces/bench/pods";
 const JSON: &str = "application/json";
 
+const TOKEN: &str = "bench-token";
+
 /// A server that ends with the benchmark.
 struct Server(Child);
 
-const TOKEN: &str = "bench-token";
+impl Server {
+    /// Lets it stop in order: an instrumented binary writes its profile then.
+    fn stop(mut self) -> anyhow::Result<()> {
+        machine::terminate(self.0.id())?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -94,7 +104,8 @@ pub async fn run(corten: &Path, args: &Args) -> anyhow::Result<()> {
     let started = Instant::now();
     let target = wait_ready(&data, args.port, server.0.id()).await?;
     println!("API ready after {:.3} s, {:.1} MiB resident", started.elapsed().as_secs_f64(), target.resident_mib());
-    loads(&target, args).await
+    loads(&target, args).await?;
+    server.stop()
 }
 
 async fn loads(target: &Target, args: &Args) -> anyhow::Result<()> {
@@ -283,7 +294,7 @@ async fn fan_out(target: &Target, args: &Args) -> anyhow::Result<()> {
 
 /// Processor time of this client, in seconds.
 pub fn client_cpu() -> f64 {
-    crate::machine::cpu_seconds(std::process::id())
+    machine::cpu_seconds(std::process::id())
 }
 
 /// Line ends in a piece of a watch.

@@ -128,7 +128,7 @@ impl Bench<'_> {
     }
 
     fn stop(&self, mut up: Up) -> anyhow::Result<()> {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(up.pid)?), nix::sys::signal::Signal::SIGTERM)?;
+        machine::terminate(up.pid)?;
         up.child.wait()?;
         Ok(())
     }

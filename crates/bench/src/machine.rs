@@ -1,6 +1,9 @@
-//! The machine's shape, which every figure has to name, and what a process costs.
+//! The machine's shape, which every figure has to name, and what a process costs, up to its end.
 
 use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Cores, memory and processor in one line.
 pub fn shape() -> String {
@@ -35,6 +38,12 @@ pub fn cpu_seconds(pid: u32) -> f64 {
 /// Bytes a process has caused to be written to the disk.
 pub fn written_bytes(pid: u32) -> u64 {
     field(&fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default(), "write_bytes:").unwrap_or(0)
+}
+
+/// Asks a process to stop in order.
+pub fn terminate(pid: u32) -> anyhow::Result<()> {
+    kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
+    Ok(())
 }
 
 fn field(text: &str, name: &str) -> Option<u64> {

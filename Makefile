@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export CORTEN_DATA_DIR ?= /var/lib/corten
 
-.PHONY: up down build deps test lint bench
+.PHONY: up down build pgo deps test lint bench
 
 up: deps
 	@scripts/up
@@ -14,6 +14,9 @@ down:
 
 build: deps
 	$(CARGO) build --release -p corten
+
+pgo:
+	@scripts/pgo
 
 deps:
 	@scripts/deps
@@ -26,5 +29,5 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-bench: build
+bench:
 	@scripts/bench

@@ -186,6 +186,15 @@ pub(crate) fn field_not_negative(faults: &mut Faults, path: &Path<'_>, object: &
     not_negative(faults, &path.child(key), object.int(key));
 }
 
+/// A text that has to be there, and then has to pass another check.
+pub(crate) fn required(faults: &mut Faults, path: &Path<'_>, value: &str, check: impl FnOnce(&mut Faults, &Path<'_>, &str)) {
+    if value.is_empty() {
+        faults.required(path, "");
+    } else {
+        check(faults, path, value);
+    }
+}
+
 /// `value` must be one of `supported`; an empty one is `Required`.
 pub(crate) fn required_one_of(faults: &mut Faults, path: &Path<'_>, value: &str, supported: &[&str]) {
     if value.is_empty() {

@@ -263,16 +263,8 @@ fn csi(faults: &mut Faults, path: &Path<'_>, source: &Value) {
         let Some(secret) = source.opt(key) else { continue };
         let at = path.child(key);
         let (name, namespace) = (secret.text("name"), secret.text("namespace"));
-        if name.is_empty() {
-            faults.required(&at.child("name"), "");
-        } else {
-            check::dns_subdomain(faults, &at.child("name"), name);
-        }
-        if namespace.is_empty() {
-            faults.required(&at.child("namespace"), "");
-        } else {
-            check::dns_label(faults, &at.child("namespace"), namespace);
-        }
+        check::required(faults, &at.child("name"), name, check::dns_subdomain);
+        check::required(faults, &at.child("namespace"), namespace, check::dns_label);
     }
 }
 

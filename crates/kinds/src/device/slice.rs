@@ -48,15 +48,7 @@ pub(super) fn slice(faults: &mut Faults, path: &Path<'_>, spec: &Value, old: Opt
         }
     }
     let mut placed = Vec::new();
-    if let Some(name) = spec.opt_text("nodeName") {
-        let at = path.child("nodeName");
-        if name.is_empty() {
-            faults.invalid_str(&at, name, "must be either unset or set to a non-empty string");
-        } else {
-            placed.push("`nodeName`");
-            check::dns_subdomain(faults, &at, name);
-        }
-    }
+    placed.extend(node_name(faults, path, spec, "must be either unset or set to a non-empty string"));
     if let Some(selector) = spec.opt("nodeSelector") {
         let at = path.child("nodeSelector");
         placed.push("`nodeSelector`");
@@ -160,6 +152,18 @@ fn device(faults: &mut Faults, path: &Path<'_>, device: &Value, old: Option<&Val
     binding_conditions(faults, path, device);
 }
 
+/// The node by whose name something is placed: what to call that, if there is one.
+fn node_name(faults: &mut Faults, path: &Path<'_>, placed: &Value, if_empty: &str) -> Option<&'static str> {
+    let name = placed.opt_text("nodeName")?;
+    let at = path.child("nodeName");
+    if name.is_empty() {
+        faults.invalid_str(&at, name, if_empty);
+        return None;
+    }
+    check::dns_subdomain(faults, &at, name);
+    Some("`nodeName`")
+}
+
 /// Where a device is, when its slice leaves that to it.
 fn placement(faults: &mut Faults, path: &Path<'_>, device: &Value, per_device: bool) {
     if !per_device {
@@ -171,15 +175,7 @@ fn placement(faults: &mut Faults, path: &Path<'_>, device: &Value, per_device: b
         return;
     }
     let mut placed = Vec::new();
-    if let Some(name) = device.opt_text("nodeName") {
-        let at = path.child("nodeName");
-        if name.is_empty() {
-            faults.invalid_str(&at, name, "must not be empty");
-        } else {
-            placed.push("`nodeName`");
-            check::dns_subdomain(faults, &at, name);
-        }
-    }
+    placed.extend(node_name(faults, path, device, "must not be empty"));
     if let Some(selector) = device.opt("nodeSelector") {
         placed.push("`nodeSelector`");
         scheduling::node_selector(faults, &path.child("nodeSelector"), selector, false);
@@ -257,11 +253,7 @@ fn taint(faults: &mut Faults, path: &Path<'_>, taint: &Value) {
 /// A set of counters, or what a device consumes of one; `key` names the set.
 fn counter_set(faults: &mut Faults, path: &Path<'_>, set: &Value, key: &str) {
     let (name, at) = (set.text(key), path.child(key));
-    if name.is_empty() {
-        faults.required(&at, "");
-    } else {
-        check::dns_label(faults, &at, name);
-    }
+    check::required(faults, &at, name, check::dns_label);
     let (counters, at) = (set.map("counters"), path.child("counters"));
     match counters.len() {
         0 => faults.required(&at, ""),

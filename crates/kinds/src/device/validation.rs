@@ -204,11 +204,7 @@ fn request(faults: &mut Faults, path: &Path<'_>, request: &Value) {
 /// What an exact request and an alternative have in common.
 fn devices_wanted(faults: &mut Faults, path: &Path<'_>, request: &Value) {
     let class = request.text("deviceClassName");
-    if class.is_empty() {
-        faults.required(&path.child("deviceClassName"), "");
-    } else {
-        check::dns_subdomain(faults, &path.child("deviceClassName"), class);
-    }
+    check::required(faults, &path.child("deviceClassName"), class, check::dns_subdomain);
     selectors(faults, &path.child("selectors"), request.list("selectors"));
     let (count, at) = (request.int("count"), path.child("count"));
     match request.text("allocationMode") {

@@ -156,11 +156,7 @@ pub(super) fn image_is_trimmed(faults: &mut Faults, path: &Path<'_>, container: 
 
 fn common(faults: &mut Faults, path: &Path<'_>, container: &Value, around: &Around<'_>) {
     let name = container.text("name");
-    if name.is_empty() {
-        faults.required(&path.child("name"), "");
-    } else {
-        check::dns_label(faults, &path.child("name"), name);
-    }
+    check::required(faults, &path.child("name"), name, check::dns_label);
     if container.text("image").is_empty() {
         faults.required(&path.child("image"), "");
     }

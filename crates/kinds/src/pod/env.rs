@@ -87,17 +87,9 @@ fn file_key(faults: &mut Faults, path: &Path<'_>, file: &Value) {
         check::invalid_each(faults, &path.child("key"), key, names::env_var_name(key));
     }
     let volume = file.text("volumeName");
-    if volume.is_empty() {
-        faults.required(&path.child("volumeName"), "");
-    } else {
-        check::dns_label(faults, &path.child("volumeName"), volume);
-    }
+    check::required(faults, &path.child("volumeName"), volume, check::dns_label);
     let target = file.text("path");
-    if target.is_empty() {
-        faults.required(&path.child("path"), "");
-    } else {
-        check::no_backsteps(faults, &path.child("path"), target);
-    }
+    check::required(faults, &path.child("path"), target, check::no_backsteps);
 }
 
 /// Files with variables are in volumes of the pod, and only in those of type `emptyDir` (KEP-3721).

@@ -138,11 +138,7 @@ pub(super) fn validate<'a>(
         let name = volume.text("name");
         let before = faults.0.len();
         validate_source(faults, &at, volume, pod_name, options);
-        if name.is_empty() {
-            faults.required(&name_at, "");
-        } else {
-            check::dns_label(faults, &name_at, name);
-        }
+        check::required(faults, &name_at, name, check::dns_label);
         if names.contains(name) {
             check::duplicate(faults, &name_at, name);
         }

@@ -90,11 +90,7 @@ fn by_type(faults: &mut Faults, path: &Path<'_>, spec: &Value) {
             }
             let name = spec.text("externalName");
             let name = name.strip_suffix('.').unwrap_or(name);
-            if name.is_empty() {
-                faults.required(&path.child("externalName"), "");
-            } else {
-                check::dns_subdomain(faults, &path.child("externalName"), name);
-            }
+            check::required(faults, &path.child("externalName"), name, check::dns_subdomain);
         }
         _ => {}
     }

@@ -193,11 +193,7 @@ fn extended_claim(faults: &mut Faults, path: &Path<'_>, status: &Value, spec: &V
     }
     let name = status.text("resourceClaimName");
     let at = path.child("resourceClaimName");
-    if name.is_empty() {
-        faults.required(&at, "");
-    } else {
-        check::dns_subdomain(faults, &at, name);
-    }
+    check::required(faults, &at, name, check::dns_subdomain);
 }
 
 /// Addresses of the pod or its node: those that were there before may stay as they are.

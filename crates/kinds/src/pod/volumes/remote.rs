@@ -191,11 +191,7 @@ pub(crate) fn azure_disk(faults: &mut Faults, path: &Path<'_>, source: &Value) {
 /// `storageos`, without its secret.
 pub(crate) fn storage_os(faults: &mut Faults, path: &Path<'_>, source: &Value) {
     let name = source.text("volumeName");
-    if name.is_empty() {
-        faults.required(&path.child("volumeName"), "");
-    } else {
-        check::dns_label(faults, &path.child("volumeName"), name);
-    }
+    check::required(faults, &path.child("volumeName"), name, check::dns_label);
     let namespace = source.text("volumeNamespace");
     if !namespace.is_empty() {
         check::dns_label(faults, &path.child("volumeNamespace"), namespace);

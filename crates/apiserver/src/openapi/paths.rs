@@ -135,12 +135,15 @@ impl<'a> Maker<'a> {
         (&self.resource.group, &self.version.name, &self.resource.kind)
     }
 
-    /// Parameters of a path, which may name an object of a kind, those of a query, and what all have.
-    fn with(&self, named: Option<&'a str>, scoped: bool, query: impl IntoIterator<Item = Parameter<'a>>) -> Vec<Parameter<'a>> {
-        let name = named.map(Parameter::name);
+    /// Parameters of a path, which may name an object of a kind.
+    fn in_path(&self, named: Option<&'a str>, scoped: bool) -> impl Iterator<Item = Parameter<'a>> + use<'a> {
         let namespace = (scoped && self.resource.namespaced).then(Parameter::namespace);
-        let all = query.into_iter().chain(name).chain(namespace);
-        all.chain([Parameter::pretty()]).collect()
+        named.map(Parameter::name).into_iter().chain(namespace)
+    }
+
+    /// Those of a path, those of a query, and what all operations have but connections.
+    fn with(&self, named: Option<&'a str>, scoped: bool, query: impl IntoIterator<Item = Parameter<'a>>) -> Vec<Parameter<'a>> {
+        query.into_iter().chain(self.in_path(named, scoped)).chain([Parameter::pretty()]).collect()
     }
 
     /// An answer with nothing special about it: what most operations start from.
@@ -364,9 +367,8 @@ impl<'a> Maker<'a> {
                 types: &["*/*"],
                 ..self.plain(method, "connect", description, json!({"type": "string"}), (&sub.group, &sub.version, &sub.kind))
             };
-            let mut parameters =
-                self.with(Some(&sub.kind), true, Parameter::query(&sub.type_name).chain(deep.then(Parameter::path)));
-            parameters.retain(|parameter| *parameter != Parameter::pretty());
+            let parameters = Parameter::query(&sub.type_name).chain(self.in_path(Some(&sub.kind), true));
+            let parameters = parameters.chain(deep.then(Parameter::path)).collect();
             (*method, self.describe(&operation), parameters)
         });
         item(self.schemas, operations.collect())

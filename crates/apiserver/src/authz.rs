@@ -11,11 +11,12 @@ pub mod rules;
 use std::time::Instant;
 
 use http::HeaderMap;
-use prometheus::{IntCounter, IntCounterVec, Opts};
+use prometheus::IntCounter;
 
 use corten_api::status::Status;
 
 use crate::config::Config;
+use crate::metrics::counters;
 use crate::proof::{Authenticated, Authorized};
 use crate::reader::Reader;
 use crate::request::RequestInfo;
@@ -87,15 +88,12 @@ impl Authorizer {
     /// An authorizer that reads roles and bindings through `reader`.
     #[must_use]
     pub fn new(config: &Config, reader: &Reader, registry: &prometheus::Registry) -> Self {
-        let decisions = IntCounterVec::new(
-            Opts::new(
-                "apiserver_authorization_decisions_total",
-                "Total number of terminal decisions made by an authorizer split by authorizer type, name, and decision.",
-            ),
+        let decisions = counters(
+            registry,
+            "apiserver_authorization_decisions_total",
+            "Total number of terminal decisions made by an authorizer split by authorizer type, name, and decision.",
             &["type", "name", "decision"],
-        )
-        .expect("the name and the labels are valid");
-        registry.register(Box::new(decisions.clone())).expect("it is registered once");
+        );
         let modes = config.authorization_mode.iter().filter_map(|kind| {
             let mode = match kind.as_str() {
                 "Node" => Mode::Node,

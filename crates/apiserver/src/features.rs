@@ -1,10 +1,10 @@
 //! The features of upstream that this server has, and `kubernetes_feature_enabled`, which tells of them. What it does not have, or
 //! what no part of it asks for, is not named: a client may rely on what is said here.
 
-use prometheus::{IntGaugeVec, Opts, Registry};
+use prometheus::Registry;
 
 use crate::config::Config;
-use crate::metrics::VALID;
+use crate::metrics::gauges;
 
 /// Name and stage in v1.36; what is generally available has no stage. None of them can be turned off here.
 const FEATURES: [(&str, &str); 33] = [
@@ -62,12 +62,11 @@ pub(crate) fn is_on(config: &Config, name: &str) -> bool {
 /// Lets `registry` show them.
 pub(crate) fn show(registry: &Registry, config: &Config) {
     let help = "This metric records the data about the stage and enablement of a k8s feature.";
-    let made = IntGaugeVec::new(Opts::new("kubernetes_feature_enabled", help), &["name", "stage"]).expect(VALID);
+    let made = gauges(registry, "kubernetes_feature_enabled", help, &["name", "stage"]);
     for (name, stage) in FEATURES {
         made.with_label_values(&[name, stage]).set(1);
     }
     for (name, stage) in OPTIONAL {
         made.with_label_values(&[name, stage]).set(is_on(config, name).into());
     }
-    registry.register(Box::new(made)).expect(VALID);
 }

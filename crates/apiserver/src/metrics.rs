@@ -7,9 +7,8 @@ mod process;
 mod requests;
 mod stability;
 
-use families::gauges;
 pub use families::{Access, Admission, Audited, Storage, Timed, Watched};
-pub(crate) use families::{counters, histograms};
+pub(crate) use families::{LOGINS, counters, gauges, histograms};
 pub use health::Health;
 use parts::{Caches, Objects, Services};
 pub use parts::{Filters, Listener};

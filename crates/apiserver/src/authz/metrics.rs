@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{HistogramVec, IntCounterVec, Registry};
 
-use crate::metrics::{counters, histograms};
+use crate::metrics::{LOGINS, counters, histograms};
 
 const LABELS: [&str; 2] = ["mode", "decision"];
 
@@ -55,10 +55,9 @@ struct Counted {
 impl Counted {
     fn new(registry: &Registry, total: (&str, &str), durations: (&str, &str)) -> Self {
         let name = |name: &str| format!("apiserver_impersonation_{name}");
-        let buckets = prometheus::exponential_buckets(0.001, 2.0, 15).expect("the first is above zero, and they grow");
         Self {
             total: counters(registry, &name(total.0), total.1, &LABELS),
-            durations: histograms(registry, &name(durations.0), durations.1, &buckets, &LABELS),
+            durations: histograms(registry, &name(durations.0), durations.1, &LOGINS, &LABELS),
         }
     }
 

@@ -3,7 +3,7 @@
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::queues::{Counted, Level};
-use crate::metrics::{VALID, counters, histograms};
+use crate::metrics::{VALID, counters, gauges, histograms};
 
 /// Upstream's buckets of waiting and running, in seconds.
 const SECONDS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
@@ -51,11 +51,7 @@ pub(super) struct SchemaMetrics {
 impl FlowMetrics {
     pub(super) fn new(registry: &Registry) -> Self {
         let counters = |name, help, labels: &[&str]| counters(registry, name, help, labels);
-        let gauges = |name, help, labels: &[&str]| {
-            let made = IntGaugeVec::new(Opts::new(name, help), labels).expect(VALID);
-            registry.register(Box::new(made.clone())).expect(VALID);
-            made
-        };
+        let gauges = |name, help, labels: &[&str]| gauges(registry, name, help, labels);
         let histograms = |name, help, buckets: &[f64], labels: &[&str]| histograms(registry, name, help, buckets, labels);
         let inqueue = gauges(
             "apiserver_current_inqueue_requests",

@@ -8,8 +8,8 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge
 
 use super::{DURATIONS, VALID};
 
-/// Upstream's buckets of authentication and authorization: a millisecond, doubled.
-const LOGINS: [f64; 15] =
+/// Upstream's buckets of authentication, authorization and impersonation: a millisecond, doubled.
+pub(crate) const LOGINS: [f64; 15] =
     [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384];
 /// Upstream's buckets of the initial events of watches, in seconds.
 const LISTS: [f64; 16] = [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 60.0];
@@ -24,7 +24,7 @@ pub(crate) fn counters(registry: &Registry, name: &str, help: &str, labels: &[&s
 }
 
 /// Gauges by labels, which `registry` shows.
-pub(super) fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+pub(crate) fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
     let made = IntGaugeVec::new(Opts::new(name, help), labels).expect(VALID);
     registry.register(Box::new(made.clone())).expect(VALID);
     made

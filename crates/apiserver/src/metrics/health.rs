@@ -1,9 +1,9 @@
 //! How checks of health went (KEP-3466). They have a registry of their own, as their page is read much more often than the rest.
 
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounterVec, IntGaugeVec, Registry};
 
-use super::VALID;
+use super::{counters, gauges};
 
 /// Results of checks, by name and endpoint.
 pub struct Health {
@@ -15,12 +15,10 @@ pub struct Health {
 impl Health {
     pub(super) fn new() -> Self {
         let registry = Registry::new();
-        let last = Opts::new("kubernetes_healthcheck", "This metric records the result of a single healthcheck.");
-        let last = IntGaugeVec::new(last, &["name", "type"]).expect(VALID);
-        let total = Opts::new("kubernetes_healthchecks_total", "This metric records the results of all healthcheck.");
-        let total = IntCounterVec::new(total, &["name", "status", "type"]).expect(VALID);
-        registry.register(Box::new(last.clone())).expect(VALID);
-        registry.register(Box::new(total.clone())).expect(VALID);
+        let help = "This metric records the result of a single healthcheck.";
+        let last = gauges(&registry, "kubernetes_healthcheck", help, &["name", "type"]);
+        let help = "This metric records the results of all healthcheck.";
+        let total = counters(&registry, "kubernetes_healthchecks_total", help, &["name", "status", "type"]);
         Self { registry, last, total }
     }
 

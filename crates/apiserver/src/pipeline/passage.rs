@@ -311,6 +311,7 @@ fn put_first(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue, prox
         });
     }
 }
+
 /// What the audit log wants to know of a request.
 fn recorded(id: &str, parts: &Parts, caller: &Caller) -> audit::Request {
     let sources = match caller {

@@ -102,10 +102,10 @@ async fn serve(stream: TcpStream, address: SocketAddr, acceptor: TlsAcceptor, st
         let answering = used.begin();
         if request.version() == http::Version::HTTP_2 {
             used.leave();
-        }
-        // Told with this answer, so that what the client asks next goes to whichever server it finds then.
-        if request.version() == http::Version::HTTP_2 && chance > 0.0 && rand::random::<f64>() < chance {
-            leave.notify_one();
+            // Told with this answer, so that what the client asks next goes to whichever server it finds then.
+            if chance > 0.0 && rand::random::<f64>() < chance {
+                leave.notify_one();
+            }
         }
         async move {
             if let Some(refusal) = protocol::refuse(&request) {
